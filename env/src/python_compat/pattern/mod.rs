@@ -1,0 +1,252 @@
+//! Python's regular expressions, translated into the syntax of the `regex` crate.
+//!
+//! Search arguments of the tools are patterns. A linear-time engine replaces Python's backtracking
+//! one, so no argument can stall a rollout; the price is that look-around, back-references,
+//! conditional and atomic groups are refused. Everything else keeps Python's meaning and, where a
+//! pattern is malformed, Python's error text. Only "does it occur anywhere" is asked of a pattern, so
+//! groups need not capture.
+
+mod escape;
+mod group;
+mod set;
+mod source;
+
+use regex::{Regex, RegexBuilder};
+
+use self::escape::{class_of_escape, escaped_character};
+use self::set::translate_set;
+use self::source::{Source, Token};
+use super::{Exception, Value};
+
+/// Compiles a search argument, ignoring case.
+pub(crate) fn compile(pattern: &Value) -> Result<Regex, Exception> {
+    let text = match pattern {
+        Value::Str(text) => text,
+        other if !other.is_hashable() => return Err(Exception::unhashable(other)),
+        _ => {
+            return Err(Exception::other(
+                "first argument must be string or compiled pattern",
+            ));
+        }
+    };
+    let translated = translate(text)?;
+    RegexBuilder::new(&translated)
+        .case_insensitive(true)
+        .build()
+        .map_err(|_| Exception::value("pattern too large or not supported"))
+}
+
+fn translate(pattern: &str) -> Result<String, Exception> {
+    let mut translator = Translator::new(pattern)?;
+    translator.alternatives()?;
+    if translator.source.peek().is_some() {
+        return Err(translator
+            .source
+            .error("unbalanced parenthesis", translator.source.position()));
+    }
+    Ok(translator.out)
+}
+
+/// What the last translated item was, for the repeat operators.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Item {
+    None,
+    Anchor,
+    Repeat,
+    Other,
+}
+
+struct Translator {
+    source: Source,
+    out: String,
+    num_groups: usize,
+    multi_line: bool,
+}
+
+impl Translator {
+    fn new(pattern: &str) -> Result<Self, Exception> {
+        let source = Source {
+            pattern: pattern.chars().collect(),
+            position: 0,
+        };
+        source.check_end()?;
+        Ok(Self {
+            source,
+            out: String::new(),
+            num_groups: 0,
+            multi_line: false,
+        })
+    }
+
+    /// Alternatives up to the end of the pattern or of the group.
+    fn alternatives(&mut self) -> Result<(), Exception> {
+        loop {
+            self.sequence()?;
+            if !self.source.take('|')? {
+                return Ok(());
+            }
+            self.out.push('|');
+        }
+    }
+
+    fn sequence(&mut self) -> Result<(), Exception> {
+        let mut item = Item::None;
+        // Where the last item starts in `out`: a repeat wraps it.
+        let mut item_start = self.out.len();
+        while let Some(token) = self.source.peek() {
+            if matches!(token, Token::Plain('|' | ')')) {
+                break;
+            }
+            let position = self.source.position();
+            if let Token::Plain(c @ ('*' | '+' | '?' | '{')) = token {
+                self.source.next()?;
+                let Some(bounds) = self.repeat_bounds(c)? else {
+                    item_start = self.out.len();
+                    self.out.push_str("\\{");
+                    item = Item::Other;
+                    continue;
+                };
+                match item {
+                    Item::None | Item::Anchor => {
+                        return Err(self.source.error("nothing to repeat", position));
+                    }
+                    Item::Repeat => return Err(self.source.error("multiple repeat", position)),
+                    Item::Other => {}
+                }
+                self.out.insert_str(item_start, "(?:");
+                self.out.push(')');
+                self.out.push_str(&bounds);
+                if self.source.take('?')? {
+                    self.out.push('?');
+                } else {
+                    // Possessive repeats are read as greedy ones.
+                    self.source.take('+')?;
+                }
+                item = Item::Repeat;
+                continue;
+            }
+            item_start = self.out.len();
+            self.source.next()?;
+            item = self.single(token, position)?;
+        }
+        Ok(())
+    }
+
+    /// The repeat in the target's syntax; `None` if the brace is an ordinary character.
+    fn repeat_bounds(&mut self, operator: char) -> Result<Option<String>, Exception> {
+        if operator != '{' {
+            return Ok(Some(operator.to_string()));
+        }
+        let after_brace = self.source.position();
+        if self.source.peek() == Some(Token::Plain('}')) {
+            return Ok(None);
+        }
+        let low = self.source.take_while(usize::MAX, |c| c.is_ascii_digit());
+        let high = if self.source.take(',')? {
+            self.source.take_while(usize::MAX, |c| c.is_ascii_digit())
+        } else {
+            low.clone()
+        };
+        if !self.source.take('}')? {
+            self.source.position = after_brace;
+            return Ok(None);
+        }
+        let minimum: u64 = if low.is_empty() {
+            0
+        } else {
+            low.parse().unwrap_or(u64::MAX)
+        };
+        if !high.is_empty() {
+            let maximum: u64 = high.parse().unwrap_or(u64::MAX);
+            if maximum < minimum {
+                return Err(self
+                    .source
+                    .error("min repeat greater than max repeat", after_brace));
+            }
+            return Ok(Some(format!("{{{minimum},{maximum}}}")));
+        }
+        Ok(Some(format!("{{{minimum},}}")))
+    }
+
+    fn single(&mut self, token: Token, position: usize) -> Result<Item, Exception> {
+        match token {
+            Token::Escape(c) => return self.escape(c, position),
+            Token::Plain('.') => self.out.push('.'),
+            Token::Plain('^') => {
+                self.out.push('^');
+                return Ok(Item::Anchor);
+            }
+            Token::Plain('$') => {
+                // Python's `$` also matches before a final newline.
+                self.out
+                    .push_str(if self.multi_line { "$" } else { "(?:\\n?\\z)" });
+                return Ok(Item::Anchor);
+            }
+            Token::Plain('[') => {
+                let set = translate_set(&mut self.source, position)?;
+                self.out.push_str(&set);
+            }
+            Token::Plain('(') => return self.group(position),
+            Token::Plain(c) => self.literal(c),
+        }
+        Ok(Item::Other)
+    }
+
+    fn literal(&mut self, c: char) {
+        self.out
+            .push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
+    }
+
+    fn escape(&mut self, c: char, position: usize) -> Result<Item, Exception> {
+        let anchor = match c {
+            'A' => Some("\\A"),
+            'Z' => Some("\\z"),
+            'b' => Some("\\b"),
+            'B' => Some("\\B"),
+            _ => None,
+        };
+        if let Some(anchor) = anchor {
+            self.out.push_str(anchor);
+            return Ok(Item::Anchor);
+        }
+        if c.is_ascii_digit() && c != '0' {
+            return self.numbered(c, position);
+        }
+        if let Some(class) = class_of_escape(c) {
+            self.out.push_str(class);
+            return Ok(Item::Other);
+        }
+        let c = escaped_character(&mut self.source, c, position)?;
+        self.literal(c);
+        Ok(Item::Other)
+    }
+
+    /// `\1` and so on: an octal character if three octal digits, else a back-reference.
+    fn numbered(&mut self, first: char, position: usize) -> Result<Item, Exception> {
+        let mut digits = String::from(first);
+        digits += &self.source.take_while(1, |c| c.is_ascii_digit());
+        if digits.len() == 2 && digits.chars().all(|c| c.is_digit(8)) && first.is_digit(8) {
+            let third = self.source.take_while(1, |c| c.is_digit(8));
+            if !third.is_empty() {
+                digits += &third;
+                let code = u32::from_str_radix(&digits, 8).unwrap_or(u32::MAX);
+                let Some(c) = char::from_u32(code).filter(|_| code <= 0o377) else {
+                    let message = format!("octal escape value \\{digits} outside of range 0-0o377");
+                    return Err(self.source.error(&message, position));
+                };
+                self.literal(c);
+                return Ok(Item::Other);
+            }
+        }
+        self.source.check_end()?;
+        let group: usize = digits.parse().unwrap_or(usize::MAX);
+        if group <= self.num_groups {
+            return Err(self.source.unsupported("back-reference is", position));
+        }
+        let message = format!("invalid group reference {group}");
+        Err(self.source.error(&message, position + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests;

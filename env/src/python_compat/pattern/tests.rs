@@ -1,0 +1,83 @@
+use super::*;
+
+fn error(pattern: &str) -> String {
+    compile(&pattern.into()).map_or_else(|e| e.text, |_| "compiles".into())
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    compile(&pattern.into()).is_ok_and(|regex| regex.is_match(text))
+}
+
+#[test]
+fn malformed_patterns_have_pythons_texts() {
+    for (pattern, expected) in [
+        ("(", "missing ), unterminated subpattern at position 0"),
+        ("a(b", "missing ), unterminated subpattern at position 1"),
+        ("a)", "unbalanced parenthesis at position 1"),
+        ("[a", "unterminated character set at position 0"),
+        ("*", "nothing to repeat at position 0"),
+        ("a|*", "nothing to repeat at position 2"),
+        ("^*", "nothing to repeat at position 1"),
+        ("a**", "multiple repeat at position 2"),
+        ("x{2,1}", "min repeat greater than max repeat at position 2"),
+        ("\\", "bad escape (end of pattern) at position 0"),
+        ("\\q", "bad escape \\q at position 0"),
+        ("[z-a]", "bad character range z-a at position 1"),
+        ("[\\d-z]", "bad character range \\d-z at position 1"),
+        ("(?z)", "unknown extension ?z at position 1"),
+        ("\\x4", "incomplete escape \\x4 at position 0"),
+        ("\\1", "invalid group reference 1 at position 1"),
+        (
+            "a(?i)b",
+            "global flags not at the start of the expression at position 1",
+        ),
+        (
+            "a\n(",
+            "missing ), unterminated subpattern at position 2 (line 2, column 1)",
+        ),
+        ("(?=a)", "look-around is not supported at position 0"),
+        ("(a)\\1", "back-reference is not supported at position 3"),
+    ] {
+        assert_eq!(error(pattern), expected, "{pattern:?}");
+    }
+}
+
+#[test]
+fn meaning_is_kept() {
+    for (pattern, text, expected) in [
+        ("sync.up", "Sync up", true),
+        ("a|^board", "Board", true),
+        ("e$", "hope\n", true),
+        ("e$", "hope\n\n", false),
+        ("a{2}", "baab", true),
+        ("a{,2}b", "b", true),
+        ("a{x}", "a{x}", true),
+        ("{", "{", true),
+        ("a{}", "a{}", true),
+        ("[]a]", "]", true),
+        ("[^]a]", "]a", false),
+        ("[a&&b]", "&", true),
+        ("[[]", "[", true),
+        ("\\w+@", "luis.ortiz@atlas.com", true),
+        ("\\bteam\\b", "a Team!", true),
+        ("back\\\\slash", "back\\slash", true),
+        ("(?P<x>ab)+", "ABAB", true),
+        ("(?:a|b)+?c", "abc", true),
+        ("\u{17f}", "s", true),
+        ("\\x41", "a", true),
+        ("ab*", "a", true),
+        ("#-~ \"", "#-~ \"", true),
+    ] {
+        assert_eq!(matches(pattern, text), expected, "{pattern:?} in {text:?}");
+    }
+}
+
+#[test]
+fn other_types_are_refused() {
+    let error = |value: Value| compile(&value).map_or_else(|e| e.text, |_| String::new());
+    assert_eq!(error(Value::List(vec![])), "unhashable type: 'list'");
+    assert_eq!(
+        error(Value::Int(5)),
+        "first argument must be string or compiled pattern"
+    );
+}

@@ -1,0 +1,210 @@
+//! A Python value as JSON can express it: what arguments and table cells are made of.
+//!
+//! A missing table cell is `Float(NaN)` (as pandas reads it from CSV) or `None` (an argument left
+//! out); both are written as JSON `null` and count as equal when tables are compared.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use serde_json::{Map, Number};
+
+use super::float_text::float_repr;
+use super::text::string_repr;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    None,
+    Bool(bool),
+    Int(i128),
+    Float(f64),
+    Str(Arc<str>),
+    List(Vec<Value>),
+    Dict(Vec<(Arc<str>, Value)>),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Str(text.into())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Str(text.into())
+    }
+}
+
+impl Value {
+    pub(crate) const MISSING: Self = Self::Float(f64::NAN);
+
+    pub(crate) fn is_null(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Float(number) => number.is_nan(),
+            _ => false,
+        }
+    }
+
+    /// Python's `bool(value)`.
+    pub(crate) fn is_truthy(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Bool(flag) => *flag,
+            Self::Int(number) => *number != 0,
+            Self::Float(number) => *number != 0.0,
+            Self::Str(text) => !text.is_empty(),
+            Self::List(items) => !items.is_empty(),
+            Self::Dict(entries) => !entries.is_empty(),
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Str(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value as a number, if it is one; booleans are 0 and 1.
+    pub(crate) fn as_number(&self) -> Option<f64> {
+        match self {
+            Self::Bool(flag) => Some(f64::from(u8::from(*flag))),
+            Self::Int(number) => Some(*number as f64),
+            Self::Float(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The value where Python wants an index: an integer or a boolean.
+    pub(crate) fn as_index(&self) -> Option<i128> {
+        match self {
+            Self::Bool(flag) => Some(i128::from(*flag)),
+            Self::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_hashable(&self) -> bool {
+        !matches!(self, Self::List(_) | Self::Dict(_))
+    }
+
+    pub(crate) fn type_name(&self) -> &'static str {
+        match self {
+            Self::None => "NoneType",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int",
+            Self::Float(_) => "float",
+            Self::Str(_) => "str",
+            Self::List(_) => "list",
+            Self::Dict(_) => "dict",
+        }
+    }
+
+    /// Python's `repr(value)`.
+    pub(crate) fn repr(&self) -> String {
+        match self {
+            Self::None => "None".into(),
+            Self::Bool(true) => "True".into(),
+            Self::Bool(false) => "False".into(),
+            Self::Int(number) => number.to_string(),
+            Self::Float(number) => float_repr(*number),
+            Self::Str(text) => string_repr(text),
+            Self::List(items) => {
+                let items: Vec<_> = items.iter().map(Self::repr).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Self::Dict(entries) => {
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|(key, value)| format!("{}: {}", string_repr(key), value.repr()))
+                    .collect();
+                format!("{{{}}}", entries.join(", "))
+            }
+        }
+    }
+
+    /// Python's `str(value)`.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Str(text) => text.to_string(),
+            other => other.repr(),
+        }
+    }
+
+    /// Python's `==`: numbers compare by value across their types, NaN equals nothing.
+    pub(crate) fn equals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Str(a), Self::Str(b)) => a == b,
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::List(a), Self::List(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b))
+            }
+            (Self::Dict(a), Self::Dict(b)) => {
+                a.len() == b.len()
+                    && a.iter().all(|(key, value)| {
+                        b.iter()
+                            .any(|(other_key, other)| key == other_key && value.equals(other))
+                    })
+            }
+            (a, b) => match (a.as_number(), b.as_number()) {
+                (Some(a), Some(b)) => a == b,
+                _ => false,
+            },
+        }
+    }
+
+    /// Python's ordering of two strings or two numbers; `None` where Python raises.
+    pub(crate) fn compare(&self, other: &Self) -> Option<Ordering> {
+        match (self, other) {
+            // UTF-8 bytes sort like code points.
+            (Self::Str(a), Self::Str(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
+            (a, b) => a.as_number()?.partial_cmp(&b.as_number()?),
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match self {
+            Self::None => Json::Null,
+            Self::Bool(flag) => Json::Bool(*flag),
+            Self::Int(number) => Number::from_i128(*number).map_or(Json::Null, Json::Number),
+            // JSON has no NaN and no infinities.
+            Self::Float(number) => Number::from_f64(*number).map_or(Json::Null, Json::Number),
+            Self::Str(text) => Json::String(text.to_string()),
+            Self::List(items) => Json::Array(items.iter().map(Self::to_json).collect()),
+            Self::Dict(entries) => Json::Object(
+                entries
+                    .iter()
+                    .map(|(key, value)| (key.to_string(), value.to_json()))
+                    .collect::<Map<_, _>>(),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_equal_across_types_and_nan_equals_nothing() {
+        assert!(Value::Bool(true).equals(&Value::Int(1)));
+        assert!(Value::Int(5).equals(&Value::Float(5.0)));
+        assert!(!Value::MISSING.equals(&Value::MISSING));
+        assert!(!Value::Int(1).equals(&"1".into()));
+    }
+
+    #[test]
+    fn repr_follows_python() {
+        let value = Value::List(vec![
+            "a".into(),
+            Value::Int(1),
+            Value::None,
+            Value::Bool(true),
+        ]);
+        assert_eq!(value.repr(), "['a', 1, None, True]");
+        let value = Value::Dict(vec![("it's".into(), Value::Float(1.0))]);
+        assert_eq!(value.repr(), "{\"it's\": 1.0}");
+    }
+}

@@ -1,0 +1,190 @@
+//! A dataset file: one task record per line (JSONL).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::record::{RecordError, Task};
+use super::split::{Split, split_point};
+
+/// Tasks in the order of their file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dataset {
+    pub tasks: Vec<Task>,
+}
+
+/// Why a dataset could not be read or written.
+#[derive(Debug, Error)]
+pub enum DatasetError {
+    #[error("{path}: {source}; expected a readable JSONL file of task records")]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path}:{line}: {source}")]
+    Record {
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        source: RecordError,
+    },
+    #[error("{path}: found no records; expected at least one task record per line")]
+    Empty { path: PathBuf },
+}
+
+impl Dataset {
+    /// Reads a JSONL file. Blank lines are skipped; a byte order mark is tolerated.
+    ///
+    /// # Errors
+    /// The file cannot be read, holds no record, or a line is not a task record (the error names file
+    /// and line).
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, DatasetError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|source| DatasetError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut tasks: Vec<Task> = Vec::new();
+        for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let mut task = Task::from_json_line(line).map_err(|source| DatasetError::Record {
+                path: path.to_owned(),
+                line: index + 1,
+                source,
+            })?;
+            // Records usually carry the same tools; they are kept once.
+            if let Some(last) = tasks.last().filter(|last| last.tools == task.tools) {
+                task.tools = Arc::clone(&last.tools);
+            }
+            tasks.push(task);
+        }
+        if tasks.is_empty() {
+            return Err(DatasetError::Empty {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self { tasks })
+    }
+
+    /// Writes the records, one a line.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), DatasetError> {
+        let path = path.as_ref();
+        let mut text = String::new();
+        for task in &self.tasks {
+            text.push_str(&task.to_json_line());
+            text.push('\n');
+        }
+        std::fs::write(path, text).map_err(|source| DatasetError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Cuts the dataset in two, in file order: the first nine tenths for training, the rest for
+    /// validation.
+    pub fn split(self) -> Split {
+        let mut training = self.tasks;
+        let validation = training.split_off(split_point(training.len()));
+        Split {
+            training: Self { tasks: training },
+            validation: Self { tasks: validation },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Dataset, String> {
+        let name = format!(
+            "nemo-env-dataset-{}-{:x}.jsonl",
+            std::process::id(),
+            text.len()
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).map_err(|e| e.to_string())?;
+        let result = Dataset::load(&path).map_err(|error| {
+            let name = path.display().to_string();
+            error.to_string().replace(&name, "FILE")
+        });
+        std::fs::remove_file(&path).map_err(|e| e.to_string())?;
+        result
+    }
+
+    const RECORD: &str = r#"{"id":7,"responses_create_params":{"input":[{"role":"user","content":"Hi"}],"tools":[]},"ground_truth":[{"name":"x","arguments":"{}"}],"more":1}"#;
+
+    #[test]
+    fn reads_records_and_skips_blank_lines() {
+        let dataset = load(&format!("\u{feff}{RECORD}\n\n{RECORD}\n")).unwrap();
+        assert_eq!(dataset.len(), 2);
+        assert_eq!(dataset.tasks[0].id, 7);
+        assert!(Arc::ptr_eq(
+            &dataset.tasks[0].tools,
+            &dataset.tasks[1].tools
+        ));
+        let line = dataset.tasks[0].to_json_line();
+        assert_eq!(Task::from_json_line(&line).unwrap(), dataset.tasks[0]);
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        for (text, expected) in [
+            ("", "FILE: found no records"),
+            ("{\"id\":", "FILE:1: not valid JSON"),
+            ("[1]", "FILE:1: found a list, expected a JSON object"),
+            (
+                &RECORD.replace("\"id\":7,", ""),
+                "FILE:1: key `id` is missing",
+            ),
+            (
+                &RECORD.replace(":7,", ":-7,"),
+                "FILE:1: key `id` holds a number (-7)",
+            ),
+            (
+                &format!("{RECORD}\n{}", RECORD.replace("\"user\"", "\"me\"")),
+                "FILE:2: key `responses_create_params.input[0].role` holds a string (\"me\")",
+            ),
+            (
+                &RECORD.replace("[{\"name\":\"x\",\"arguments\":\"{}\"}]", "\"[]\""),
+                "FILE:1: `ground_truth` is a string (\"[]\")",
+            ),
+            (
+                &RECORD.replace("\"{}\"", "{}"),
+                "FILE:1: key `ground_truth[0]` holds an object",
+            ),
+        ] {
+            let error = load(text).unwrap_err();
+            assert!(error.starts_with(expected), "{error:?} for {text:?}");
+        }
+    }
+
+    #[test]
+    fn splits_nine_to_one() {
+        let dataset = load(&format!("{RECORD}\n").repeat(1255)).unwrap();
+        let split = dataset.split();
+        assert_eq!((split.training.len(), split.validation.len()), (1129, 126));
+    }
+
+    #[test]
+    fn missing_file() {
+        let error = Dataset::load("/nowhere/tasks.jsonl")
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("/nowhere/tasks.jsonl: "), "{error}");
+    }
+}

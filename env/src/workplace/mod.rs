@@ -1,0 +1,78 @@
+//! The simulated office: its tables, its 27 tools, and sessions in which the tools change a private
+//! copy of the tables.
+
+mod analytics;
+mod arguments;
+mod calendar;
+mod catalog;
+mod comparison;
+mod customer_relationship_manager;
+mod directory;
+mod email;
+mod pagination;
+mod project_management;
+mod session;
+mod state;
+pub mod tables;
+
+use std::borrow::Borrow;
+use std::sync::Arc;
+
+pub use comparison::NotComparable;
+pub use session::{RowChange, Session, TableChange, ToolResult};
+use state::State;
+use tables::Tables;
+
+use crate::python_compat::Value;
+use crate::python_compat::json;
+use crate::tool::{ToolCall, ToolSchema};
+
+/// One office: the tables every session starts from.
+#[derive(Clone, Debug)]
+pub struct Workplace {
+    initial: State,
+}
+
+impl Workplace {
+    /// An office with these tables. They are converted once; sessions share them.
+    pub fn new(tables: impl Borrow<Tables>) -> Self {
+        Self {
+            initial: State::new(tables.borrow()),
+        }
+    }
+
+    /// Schemas of the 27 tools in the reference's order.
+    pub fn tools() -> Arc<Vec<ToolSchema>> {
+        catalog::schemas()
+    }
+
+    /// A fresh session. Costs a few pointer copies, whatever the size of the tables.
+    pub fn session(&self) -> Session {
+        Session::new(self.initial.clone())
+    }
+
+    /// The state after replaying calls on fresh tables. Calls that cannot run are skipped: invalid
+    /// JSON, arguments that are no object, unknown tools and arguments, exceptions.
+    fn replay(&self, calls: &[ToolCall]) -> State {
+        let mut state = self.initial.clone();
+        for call in calls {
+            if let Ok(Value::Dict(arguments)) = json::parse(&call.arguments) {
+                // An exception leaves the state as it was; its text is of no interest here.
+                let _ = session::execute(&mut state, &call.name, arguments);
+            }
+        }
+        state
+    }
+
+    /// Whether the two lists of calls lead to equal tables, which is what the reward asks.
+    ///
+    /// # Errors
+    /// A final table has a column of nothing but numbers, which the reference cannot compare.
+    pub fn verify(
+        &self,
+        predicted: &[ToolCall],
+        ground_truth: &[ToolCall],
+    ) -> Result<bool, NotComparable> {
+        comparison::states_equal(&self.replay(predicted), &self.replay(ground_truth))
+    }
+}

@@ -1,0 +1,248 @@
+//! A session: tool calls of one rollout on private tables, answered in the words of the reference.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+
+use super::arguments::Arguments;
+use super::catalog;
+use super::comparison::tables;
+use super::state::{State, Table};
+use crate::python_compat::json::{self, JsonError};
+use crate::python_compat::json_text;
+use crate::python_compat::keyword::refused_keyword;
+use crate::python_compat::text::string_repr;
+use crate::python_compat::{Exception, Value};
+use crate::tool::ToolCall;
+
+/// The answer to one call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolResult {
+    /// What the tool returned; for a call that reached no tool, the whole answer.
+    pub output: Json,
+    framing: Framing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// `{"output":…}`
+    Output,
+    /// The value itself: refusals that come before any tool.
+    Bare,
+    /// As [`Framing::Bare`], with a blank after the colon, as the agent writes its own errors.
+    Spaced,
+}
+
+impl ToolResult {
+    fn output(output: Json) -> Self {
+        Self {
+            output,
+            framing: Framing::Output,
+        }
+    }
+
+    fn bare(output: Json) -> Self {
+        Self {
+            output,
+            framing: Framing::Bare,
+        }
+    }
+
+    /// The text that the model sees.
+    pub fn body(&self) -> String {
+        let text = json_text::write(&self.output);
+        match self.framing {
+            Framing::Output => format!("{{\"output\":{text}}}"),
+            Framing::Bare => text,
+            Framing::Spaced => text.replacen("\":", "\": ", 1),
+        }
+    }
+
+    /// Whether the call ended in an exception or never reached a tool. Refusals that a tool words
+    /// itself ("Email not found.") do not count.
+    pub fn is_error(&self) -> bool {
+        self.framing != Framing::Output
+            || self
+                .output
+                .as_str()
+                .is_some_and(|text| text.starts_with("Error "))
+    }
+}
+
+/// Runs one tool. The error is the text of the exception.
+pub(super) fn execute(
+    state: &mut State,
+    name: &str,
+    arguments: Vec<(Arc<str>, Value)>,
+) -> Result<Json, Exception> {
+    let Some(tool) = catalog::find(name) else {
+        return Err(Exception::other(string_repr(name)));
+    };
+    let given = arguments.iter().map(|(name, _)| &**name);
+    if let Some(refusal) = refused_keyword(tool.method, &tool.parameter_names(), given) {
+        return Err(Exception::other(refusal));
+    }
+    (tool.run)(state, &Arguments(arguments))
+}
+
+/// One row that is not among the initial ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowChange {
+    pub position: usize,
+    pub label: usize,
+    pub cells: Vec<Json>,
+}
+
+/// How a table differs from its initial contents.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableChange {
+    pub table: &'static str,
+    pub num_rows: usize,
+    /// Rows added or changed.
+    pub new_or_modified: Vec<RowChange>,
+    /// Ids of the initial rows that are gone or changed.
+    pub gone_ids: Vec<Json>,
+}
+
+/// Tables of one rollout and the tools that act on them.
+#[derive(Clone, Debug)]
+pub struct Session {
+    initial: State,
+    state: State,
+}
+
+impl Session {
+    pub(super) fn new(initial: State) -> Self {
+        Self {
+            state: initial.clone(),
+            initial,
+        }
+    }
+
+    /// Answers a call. Whatever the model wrote, there is an answer: bad JSON, unknown tools and
+    /// arguments, values that no tool can take.
+    pub fn call(&mut self, call: &ToolCall) -> ToolResult {
+        let arguments = match json::parse(&call.arguments) {
+            Ok(arguments) => arguments,
+            Err(error) => return invalid_arguments(error),
+        };
+        // The name is part of a path in the reference, so these reach no tool there.
+        if call.name.is_empty() || call.name.contains('/') {
+            return ToolResult::bare(json!({"detail": "Not Found"}));
+        }
+        let Value::Dict(mut arguments) = arguments else {
+            return not_an_object(&arguments);
+        };
+        // A null counts as an argument left out.
+        arguments.retain(|(_, value)| !value.is_null());
+        let output = execute(&mut self.state, &call.name, arguments).unwrap_or_else(|exception| {
+            format!("Error executing tool '{}': {}", call.name, exception.text).into()
+        });
+        ToolResult::output(output)
+    }
+
+    /// Tables that differ from their initial contents.
+    pub fn changes(&self) -> Vec<TableChange> {
+        tables(&self.initial)
+            .into_iter()
+            .zip(tables(&self.state))
+            .filter(|((_, before), (_, after))| !Arc::ptr_eq(before, after))
+            .filter_map(|((name, before), (_, after))| change(name, before, after))
+            .collect()
+    }
+
+    /// SHA-256 of each mutable table's columns, labels and rows, in hexadecimal digits. The text
+    /// behind it is the compact JSON `[columns,labels,rows]`.
+    pub fn digests(&self) -> Vec<(&'static str, String)> {
+        tables(&self.state)
+            .into_iter()
+            .map(|(name, table)| (name, digest(table)))
+            .collect()
+    }
+
+    /// Whether session durations have become floats, as they do after
+    /// `analytics_get_average_session_duration` without bounds.
+    pub fn session_duration_is_float(&self) -> bool {
+        self.state.session_duration_is_float
+    }
+}
+
+fn digest(table: &Table) -> String {
+    let rows: Vec<Json> = table.rows.iter().map(|row| cells(row).into()).collect();
+    let text = json_text::write(&json!([table.columns, table.labels, rows]));
+    Sha256::digest(text.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn cells(row: &[Value]) -> Vec<Json> {
+    row.iter().map(Value::to_json).collect()
+}
+
+fn change(name: &'static str, before: &Table, after: &Table) -> Option<TableChange> {
+    let texts = |table: &Table| -> Vec<String> {
+        let text = |row: &Arc<[Value]>| json_text::write(&cells(row).into());
+        table.rows.iter().map(text).collect()
+    };
+    let (before_texts, after_texts) = (texts(before), texts(after));
+    let known: HashSet<&String> = before_texts.iter().collect();
+    let kept: HashSet<&String> = after_texts.iter().collect();
+    let new_or_modified: Vec<RowChange> = after_texts
+        .iter()
+        .enumerate()
+        .filter(|(_, text)| !known.contains(text))
+        .map(|(position, _)| RowChange {
+            position,
+            label: after.labels[position],
+            cells: cells(&after.rows[position]),
+        })
+        .collect();
+    let gone_ids: Vec<Json> = before_texts
+        .iter()
+        .zip(&before.rows)
+        .filter(|(text, _)| !kept.contains(text))
+        .map(|(_, row)| row[0].to_json())
+        .collect();
+    let is_same = new_or_modified.is_empty()
+        && gone_ids.is_empty()
+        && before.labels == after.labels
+        && before_texts == after_texts;
+    (!is_same).then_some(TableChange {
+        table: name,
+        num_rows: after.len(),
+        new_or_modified,
+        gone_ids,
+    })
+}
+
+fn invalid_arguments(error: JsonError) -> ToolResult {
+    let reason = match error {
+        JsonError::Syntax(text) => format!("JSONDecodeError({})", string_repr(&text)),
+        JsonError::Unrepresentable(text) => text,
+    };
+    ToolResult {
+        output: json!({"error": format!("Invalid tool call arguments: {reason}")}),
+        framing: Framing::Spaced,
+    }
+}
+
+fn not_an_object(arguments: &Value) -> ToolResult {
+    let (kind, message) = match arguments {
+        Value::None => ("missing", "Field required"),
+        _ => (
+            "model_attributes_type",
+            "Input should be a valid dictionary or object to extract fields from",
+        ),
+    };
+    ToolResult::bare(json!({
+        "detail": [{
+            "type": kind,
+            "loc": ["body"],
+            "msg": message,
+            "input": arguments.to_json(),
+        }]
+    }))
+}

@@ -1,0 +1,360 @@
+//! Sixteen channels at a time, with the arithmetic of the decode step.
+//!
+//! Tokens behind a row's length are skipped: their outputs are zero and carry no gradient.
+
+use super::{CausalConvGradient, CausalConvOps, CausalConvSaved};
+use crate::cpu::{DisjointMut, Floats, add_in_order, from_vec, parallel, sizes};
+use crate::simd::{Kernel, LANES, Lanes, run};
+use burn::backend::{Flex, tensor::FloatTensor};
+
+/// Tokens per parallel task, and per partial sum of the weight gradient.
+const TOKENS_PER_TASK: usize = 64;
+
+impl CausalConvOps for Flex {
+    fn causal_conv(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        window: FloatTensor<Self>,
+        lengths: Vec<usize>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let shape = sizes::<3>(&x);
+        let [batch, tokens, channels] = shape;
+        let [_, _, taps] = sizes(&weight);
+        let conv = Conv::new(&Floats::new(weight), &Floats::new(bias), shape, taps);
+        let history = History::new(&Floats::new(window), taps - 1, channels);
+        let x = Floats::new(x);
+        let mut y = vec![0.0; x.len()];
+        let out = DisjointMut::new(&mut y);
+        let blocks = tokens.div_ceil(TOKENS_PER_TASK);
+        parallel(batch * blocks, |task| {
+            let (row, from) = (task / blocks, task % blocks * TOKENS_PER_TASK);
+            let to = (from + TOKENS_PER_TASK).min(lengths[row]);
+            if from < to {
+                let place = (row * tokens + from) * channels;
+                // SAFETY: every task has its own tokens.
+                let y = unsafe { out.slice(place, (to - from) * channels) };
+                let source = Source::new(&conv, &x, &history, row);
+                run(Forward { conv: &conv, source, from, y });
+            }
+        });
+
+        let kept = taps - 1;
+        let mut window = Vec::with_capacity(batch * channels * kept);
+        for (row, &length) in lengths.iter().enumerate() {
+            let source = Source::new(&conv, &x, &history, row);
+            for channel in 0..channels {
+                // Position t of the window is input `length - kept + t`.
+                window.extend((0..kept).map(|t| source.tap(length + t)[channel]));
+            }
+        }
+        (from_vec(y, shape), from_vec(window, [batch, channels, kept]))
+    }
+}
+
+impl CausalConvGradient for Flex {
+    fn causal_conv_backward(
+        saved: CausalConvSaved<Self>,
+        y_cotangent: Option<FloatTensor<Self>>,
+        window_cotangent: Option<FloatTensor<Self>>,
+    ) -> [FloatTensor<Self>; 4] {
+        let shape = sizes::<3>(&saved.x);
+        let [batch, tokens, channels] = shape;
+        let [_, _, taps] = sizes(&saved.weight);
+        let [window_batch, _, kept] = sizes(&saved.window);
+        let conv = Conv::new(&Floats::new(saved.weight), &Floats::new(saved.bias), shape, taps);
+        let history = History::new(&Floats::new(saved.window), kept, channels);
+        let x = Floats::new(saved.x);
+        let lengths = saved.lengths;
+
+        // Gradient of [window | x] per row; the rows of x land in their own tensor.
+        let mut x_gradient = vec![0.0; x.len()];
+        let mut history_gradient = vec![0.0; batch * kept * channels];
+        let blocks = tokens.div_ceil(TOKENS_PER_TASK);
+        let partial_size = (taps + 1) * channels;
+        let mut partial = vec![0.0; batch * blocks * partial_size];
+        if let Some(cotangent) = y_cotangent {
+            let cotangent = Floats::new(cotangent);
+            let x_out = DisjointMut::new(&mut x_gradient);
+            let history_out = DisjointMut::new(&mut history_gradient);
+            let partial_out = DisjointMut::new(&mut partial);
+            parallel(batch * blocks, |task| {
+                let (row, block) = (task / blocks, task % blocks);
+                let from = block * TOKENS_PER_TASK;
+                let to = (from + TOKENS_PER_TASK).min(lengths[row]);
+                let at_start = from == 0;
+                if from >= to {
+                    return;
+                }
+                // SAFETY: every task has its own tokens and partial sums; the first task of a row
+                // has its window.
+                let (x_gradient, history_gradient, partial) = unsafe {
+                    (
+                        x_out.slice((row * tokens + from) * channels, (to - from) * channels),
+                        history_out.slice(row * kept * channels, kept * channels * usize::from(at_start)),
+                        partial_out.slice(task * partial_size, partial_size),
+                    )
+                };
+                run(BackwardPass {
+                    conv: &conv,
+                    source: Source::new(&conv, &x, &history, row),
+                    cotangent: &cotangent[row * tokens * channels..][..lengths[row] * channels],
+                    from,
+                    to,
+                    length: lengths[row],
+                    x_gradient,
+                    history_gradient,
+                    partial,
+                });
+            });
+        }
+        if let Some(cotangent) = window_cotangent {
+            let cotangent = Floats::new(cotangent);
+            for (row, &length) in lengths.iter().enumerate() {
+                for channel in 0..channels {
+                    for t in 0..kept {
+                        let value = cotangent[(row * channels + channel) * kept + t];
+                        let position = length + t;
+                        if position < kept {
+                            history_gradient[(row * kept + position) * channels + channel] += value;
+                        } else {
+                            let token = row * tokens + position - kept;
+                            x_gradient[token * channels + channel] += value;
+                        }
+                    }
+                }
+            }
+        }
+
+        let mut sums = vec![0.0; partial_size];
+        add_in_order(&mut sums, &partial);
+        let mut window_gradient = vec![0.0; window_batch * channels * kept];
+        for row in 0..batch {
+            let to = if window_batch == 1 { 0 } else { row };
+            for t in 0..kept {
+                for channel in 0..channels {
+                    window_gradient[(to * channels + channel) * kept + t] +=
+                        history_gradient[(row * kept + t) * channels + channel];
+                }
+            }
+        }
+        let bias_gradient = sums.split_off(taps * channels);
+        let weight_gradient = transpose(&sums, taps, channels);
+        [
+            from_vec(x_gradient, shape),
+            from_vec(weight_gradient, [channels, 1, taps]),
+            from_vec(bias_gradient, [channels]),
+            from_vec(window_gradient, [window_batch, channels, kept]),
+        ]
+    }
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; values.len()];
+    for row in 0..rows {
+        for column in 0..columns {
+            out[column * rows + row] = values[row * columns + column];
+        }
+    }
+    out
+}
+
+/// What every row shares.
+struct Conv {
+    tokens: usize,
+    channels: usize,
+    taps: usize,
+    /// `[K, C]`, so that a vector holds one tap of sixteen channels.
+    filters: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Conv {
+    fn new(weight: &[f32], bias: &[f32], shape: [usize; 3], taps: usize) -> Self {
+        let [_, tokens, channels] = shape;
+        let filters = transpose(weight, channels, taps);
+        Self { tokens, channels, taps, filters, bias: bias.to_vec() }
+    }
+}
+
+/// The incoming windows as tokens, `[1 or B, K - 1, C]`.
+struct History {
+    batch: usize,
+    tokens: Vec<f32>,
+}
+
+impl History {
+    fn new(window: &[f32], kept: usize, channels: usize) -> Self {
+        let size = kept * channels;
+        let tokens = window.chunks_exact(size).flat_map(|row| transpose(row, channels, kept));
+        Self { batch: window.len() / size, tokens: tokens.collect() }
+    }
+}
+
+/// The inputs of one row, window first.
+struct Source<'a> {
+    window: &'a [f32],
+    x: &'a [f32],
+    kept: usize,
+    channels: usize,
+}
+
+impl<'a> Source<'a> {
+    fn new(conv: &Conv, x: &'a [f32], history: &'a History, row: usize) -> Self {
+        let kept = conv.taps - 1;
+        let from = if history.batch == 1 { 0 } else { row };
+        let size = conv.tokens * conv.channels;
+        Self {
+            window: &history.tokens[from * kept * conv.channels..][..kept * conv.channels],
+            x: &x[row * size..][..size],
+            kept,
+            channels: conv.channels,
+        }
+    }
+
+    /// Input number `position`, where number 0 is the window's oldest: the input that tap 0 of
+    /// token `position` multiplies.
+    #[inline(always)]
+    fn tap(&self, position: usize) -> &'a [f32] {
+        let (from, position) = if position < self.kept {
+            (self.window, position)
+        } else {
+            (self.x, position - self.kept)
+        };
+        &from[position * self.channels..][..self.channels]
+    }
+}
+
+struct Forward<'a> {
+    conv: &'a Conv,
+    source: Source<'a>,
+    from: usize,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        for (index, y) in self.y.chunks_exact_mut(self.conv.channels).enumerate() {
+            let mut at = 0;
+            while at < y.len() {
+                let count = LANES.min(y.len() - at);
+                let sum = preactivation::<L>(self.conv, &self.source, self.from + index, at, count);
+                // SAFETY: `count` channels are left.
+                unsafe { sum.silu().store_first(y.as_mut_ptr().add(at), count) };
+                at += LANES;
+            }
+        }
+    }
+}
+
+/// `bias + sum over taps` of `count` channels from `at`.
+#[inline(always)]
+fn preactivation<L: Lanes>(
+    conv: &Conv,
+    source: &Source,
+    token: usize,
+    at: usize,
+    count: usize,
+) -> L {
+    // SAFETY: bias, filters and inputs hold at least `at + count` channels each.
+    unsafe {
+        let mut sum = L::load_first(conv.bias.as_ptr().add(at), count);
+        for tap in 0..conv.taps {
+            let filter = conv.filters.as_ptr().add(tap * conv.channels + at);
+            let input = source.tap(token + tap).as_ptr().add(at);
+            sum = L::load_first(input, count).mul_add(L::load_first(filter, count), sum);
+        }
+        sum
+    }
+}
+
+struct BackwardPass<'a> {
+    conv: &'a Conv,
+    source: Source<'a>,
+    /// Cotangents of the row's valid tokens.
+    cotangent: &'a [f32],
+    from: usize,
+    to: usize,
+    length: usize,
+    /// Tokens `from..to` of the row.
+    x_gradient: &'a mut [f32],
+    /// The row's window, `[K - 1, C]`; empty except for the row's first task.
+    history_gradient: &'a mut [f32],
+    /// `[K + 1, C]`: gradients of the filters, then of the bias.
+    partial: &'a mut [f32],
+}
+
+impl Kernel for BackwardPass<'_> {
+    type Output = ();
+
+    /// With `g = cotangent * silu'(v)`: `dx[i] = sum_j g[i - j] w_j` over inputs `i` counted from
+    /// the window's oldest, `dw_j = sum_t g[t] x[t + j]`, `dbias = sum_t g[t]`.
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { conv, source, from, to, length, .. } = self;
+        let (channels, taps, kept) = (conv.channels, conv.taps, conv.taps - 1);
+        // The inputs of tokens `from..to` reach the outputs up to K - 1 tokens later.
+        let end = (to + kept).min(length);
+        let mut slopes = vec![L::splat(0.0); end - from];
+        let one = L::splat(1.0);
+        let mut at = 0;
+        while at < channels {
+            let count = LANES.min(channels - at);
+            // SAFETY: every row below holds `channels >= at + count` values.
+            unsafe {
+                let filter = |tap: usize| {
+                    L::load_first(conv.filters.as_ptr().add(tap * channels + at), count)
+                };
+                for (token, slope) in (from..end).zip(&mut slopes) {
+                    let v = preactivation::<L>(conv, &source, token, at, count);
+                    let sigmoid = v.sigmoid();
+                    let derivative = v.mul_add(one.sub(sigmoid), one).mul(sigmoid);
+                    let cotangent = self.cotangent.as_ptr().add(token * channels + at);
+                    *slope = L::load_first(cotangent, count).mul(derivative);
+                }
+                // Input `token + kept` is what tap K - 1 multiplies at `token`.
+                for token in from..to {
+                    let mut sum = L::splat(0.0);
+                    for tap in 0..taps {
+                        let output = token + kept - tap;
+                        if output < end {
+                            sum = slopes[output - from].mul_add(filter(tap), sum);
+                        }
+                    }
+                    let to = self.x_gradient.as_mut_ptr().add((token - from) * channels + at);
+                    sum.store_first(to, count);
+                }
+                if !self.history_gradient.is_empty() {
+                    for position in 0..kept {
+                        let mut sum = L::splat(0.0);
+                        for tap in 0..=position {
+                            if position - tap < end {
+                                sum = slopes[position - tap].mul_add(filter(tap), sum);
+                            }
+                        }
+                        let to = self.history_gradient.as_mut_ptr().add(position * channels + at);
+                        sum.store_first(to, count);
+                    }
+                }
+                let mut bias = L::splat(0.0);
+                for slope in &slopes[..to - from] {
+                    bias = bias.add(*slope);
+                }
+                bias.store_first(self.partial.as_mut_ptr().add(taps * channels + at), count);
+                for tap in 0..taps {
+                    let mut sum = L::splat(0.0);
+                    for token in from..to {
+                        let input = source.tap(token + tap).as_ptr().add(at);
+                        sum = slopes[token - from].mul_add(L::load_first(input, count), sum);
+                    }
+                    sum.store_first(self.partial.as_mut_ptr().add(tap * channels + at), count);
+                }
+            }
+            at += LANES;
+        }
+    }
+}

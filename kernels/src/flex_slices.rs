@@ -1,0 +1,101 @@
+//! Views of Flex tensors as f32 slices, for the host kernels.
+
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::{DType, Flex};
+use burn::tensor::{Bytes, Shape, Tensor};
+
+/// Whether the host kernels apply; every other dtype takes the reference.
+pub(crate) fn is_f32(tensor: &FlexTensor) -> bool {
+    tensor.dtype() == DType::F32
+}
+
+/// The tensor itself when it covers its buffer in row-major order, a copy otherwise.
+///
+/// Keeps the only handle to the buffer, so that writing stays possible in place.
+pub(crate) fn whole(tensor: FlexTensor) -> FlexTensor {
+    let layout = tensor.layout();
+    let covers = layout.is_contiguous()
+        && layout.start_offset() == 0
+        && tensor.bytes().len() == layout.num_elements() * size_of::<f32>();
+    if covers { tensor } else { tensor.to_contiguous() }
+}
+
+/// The elements of a tensor that [`whole`] returned.
+pub(crate) fn elements(tensor: &FlexTensor) -> &[f32] {
+    tensor.storage()
+}
+
+/// A matrix whose rows are contiguous but may lie apart: a column range of a wider matrix needs no copy.
+pub(crate) struct Rows {
+    tensor: FlexTensor,
+    start: usize,
+    stride: usize,
+    width: usize,
+}
+
+impl Rows {
+    /// Takes a tensor of any rank; all axes but the last count as rows.
+    pub(crate) fn new(tensor: FlexTensor) -> Self {
+        let layout = tensor.layout();
+        let (shape, strides) = (layout.shape().to_vec(), layout.strides().to_vec());
+        let rank = shape.len();
+        let width = shape.last().copied().unwrap_or(1);
+        // Row axes must collapse into one: stride[i] = stride[i + 1] * shape[i + 1], axes of size 1 aside.
+        let mut row_stride = None;
+        let mut expected = 0;
+        let mut collapses = width <= 1 || strides[rank - 1] == 1;
+        for axis in (0..rank.saturating_sub(1)).rev() {
+            if shape[axis] == 1 {
+                continue;
+            }
+            match row_stride {
+                None => {
+                    collapses &= strides[axis] >= width as isize;
+                    row_stride = Some(strides[axis]);
+                }
+                Some(_) => collapses &= strides[axis] == expected,
+            }
+            expected = strides[axis] * shape[axis] as isize;
+        }
+        if collapses {
+            let start = layout.start_offset();
+            let stride = row_stride.unwrap_or(width as isize).unsigned_abs();
+            Self { tensor, start, stride, width }
+        } else {
+            Self { tensor: tensor.to_contiguous(), start: 0, stride: width, width }
+        }
+    }
+
+    /// Row `index`.
+    pub(crate) fn row(&self, index: usize) -> &[f32] {
+        let from = self.start + index * self.stride;
+        &self.tensor.storage()[from..from + self.width]
+    }
+
+    /// All elements from the first row's first to the last row's last.
+    pub(crate) fn span(&self, rows: usize) -> &[f32] {
+        if rows == 0 {
+            return &[];
+        }
+        let end = self.start + (rows - 1) * self.stride + self.width;
+        &self.tensor.storage()[self.start..end]
+    }
+
+    /// Elements between the starts of neighbouring rows.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+}
+
+/// A new tensor of the given shape.
+pub(crate) fn from_elements(elements: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(elements), Layout::contiguous(shape.into()), DType::F32)
+}
+
+/// The Flex tensor of a result that was computed from Flex tensors.
+pub(crate) fn lower<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    match tensor.try_into_primitive::<Flex>() {
+        Ok(tensor) => tensor,
+        Err(error) => unreachable!("an operation on Flex tensors gave a tensor elsewhere: {error:?}"),
+    }
+}

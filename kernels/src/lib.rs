@@ -1,0 +1,41 @@
+//! Fused tensor operations of hybrid Mamba-2/attention models, differentiable where training needs it.
+//!
+//! Every operation is a plain function on Burn tensors. On the CPU device (Flex) in f32 it runs
+//! hand-written slice code with a hand-written backward pass; everywhere else, and in every other
+//! precision, it runs its reference: the paper's formula in Burn's own tensor operations, which
+//! Burn differentiates. The operations know tensors and sizes only, never a model's configuration.
+
+mod autodiff;
+pub mod causal_attention;
+pub mod causal_conv;
+mod cpu;
+mod error;
+pub mod gated_rms_norm;
+pub mod linear_log_prob;
+mod precision;
+pub mod rms_norm;
+pub mod ssd_scan;
+
+pub use causal_attention::causal_attention;
+pub use causal_conv::causal_conv;
+pub use error::KernelError;
+pub use gated_rms_norm::gated_rms_norm;
+pub use linear_log_prob::{LogProbOutput, linear_log_prob};
+pub use rms_norm::rms_norm;
+pub use ssd_scan::{SsdInputs, ssd_scan};
+
+pub mod adamw;
+pub mod cache_write;
+mod flex_slices;
+pub mod linear;
+pub mod paged_attention;
+pub mod sample;
+mod simd;
+pub mod ssm_step;
+
+pub use adamw::{AdamWOptions, adamw, global_norm, sum_of_squares};
+pub use cache_write::cache_write;
+pub use linear::linear;
+pub use paged_attention::{PagedSequence, paged_attention};
+pub use sample::{RandomKey, SampledToken, SamplingOptions, sample, sample_rows};
+pub use ssm_step::{SsmStepInputs, SsmStepOptions, ssm_step};

@@ -1,0 +1,138 @@
+//! Host implementation: register-blocked products straight from the tensors' own layout, nothing is packed.
+//!
+//! The forward product sums over `in` in sixteen lanes and one tree, the gradients sum in order. Tiles and tasks only
+//! decide which elements are formed together, never how one is summed.
+
+mod dot;
+mod outer;
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::{Flex, TensorMetadata};
+use rayon::prelude::*;
+
+use super::{LinearOps, reference};
+use crate::flex_slices::{Rows, from_elements, is_f32};
+use crate::simd;
+
+/// Multiplications below which splitting over threads costs more than it gains.
+const SERIAL_WORK: usize = 1 << 18;
+/// Rows and columns of the result per task, at most.
+const TASK_ROWS: usize = 48;
+const TASK_COLUMNS: usize = 256;
+
+impl LinearOps for Flex {
+    fn linear_forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        if !(is_f32(&x) && is_f32(&weight)) {
+            return reference::linear_primitive::<Flex>(x, weight);
+        }
+        let (shape, outputs) = (x.shape(), weight.shape()[0]);
+        let rows = shape[0] * shape[1];
+        let y = multiply_transposed(&Rows::new(x), &Rows::new(weight), rows, outputs, shape[2]);
+        from_elements(y, [shape[0], shape[1], outputs])
+    }
+
+    fn linear_grad_input(dy: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        if !(is_f32(&dy) && is_f32(&weight)) {
+            return reference::linear_grad_input::<Flex>(dy, weight);
+        }
+        let (shape, inputs) = (dy.shape(), weight.shape()[1]);
+        let rows = shape[0] * shape[1];
+        let dx = multiply(&Rows::new(dy), &Rows::new(weight), rows, inputs, shape[2]);
+        from_elements(dx, [shape[0], shape[1], inputs])
+    }
+
+    fn linear_grad_weight(dy: FlexTensor, x: FlexTensor) -> FlexTensor {
+        if !(is_f32(&dy) && is_f32(&x)) {
+            return reference::linear_grad_weight::<Flex>(dy, x);
+        }
+        let (shape, outputs) = (x.shape(), dy.shape()[2]);
+        let rows = shape[0] * shape[1];
+        let dw = transposed_multiply(&Rows::new(dy), &Rows::new(x), outputs, shape[2], rows);
+        from_elements(dw, [outputs, shape[2]])
+    }
+}
+
+/// `A B^T`: `[m, k]` and `[n, k]` to `[m, n]`.
+pub(crate) fn multiply_transposed(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
+    let (a_span, b_span) = (a.span(m), b.span(n));
+    let mut out = vec![0.0; m * n];
+    tasks(m, n, k, &mut out, |rows, columns, out| {
+        simd::run(dot::Dot {
+            a: a_span,
+            a_stride: a.stride(),
+            b: b_span,
+            b_stride: b.stride(),
+            rows,
+            columns,
+            k,
+            out,
+            out_stride: n,
+        });
+    });
+    out
+}
+
+/// `A B`: `[m, k]` and `[k, n]` to `[m, n]`.
+pub(crate) fn multiply(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
+    outer_product(a.span(m), [a.stride(), 1], b.span(k), b.stride(), m, n, k)
+}
+
+/// `A^T B`: `[k, m]` and `[k, n]` to `[m, n]`.
+pub(crate) fn transposed_multiply(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
+    outer_product(a.span(k), [1, a.stride()], b.span(k), b.stride(), m, n, k)
+}
+
+fn outer_product(
+    a: &[f32],
+    a_strides: [usize; 2],
+    b: &[f32],
+    b_stride: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> Vec<f32> {
+    let mut out = vec![0.0; m * n];
+    tasks(m, n, k, &mut out, |rows, columns, out| {
+        simd::run(outer::Outer { a, a_strides, b, b_stride, rows, columns, k, out, out_stride: n });
+    });
+    out
+}
+
+/// A range of rows or columns of the result.
+pub(super) type Span = std::ops::Range<usize>;
+
+/// The first element of the result; tasks write disjoint rectangles.
+#[derive(Clone, Copy)]
+struct Target(*mut f32);
+
+// SAFETY: every task writes its own rectangle of the result.
+unsafe impl Send for Target {}
+unsafe impl Sync for Target {}
+
+impl Target {
+    /// Through a method, so that closures capture the whole (Send) value.
+    fn pointer(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// Calls `task` with rectangles that cover the result, in parallel when there is enough to do.
+fn tasks(m: usize, n: usize, k: usize, out: &mut [f32], task: impl Fn(Span, Span, *mut f32) + Sync) {
+    debug_assert_eq!(out.len(), m * n);
+    let target = Target(out.as_mut_ptr());
+    let grid: Vec<(Span, Span)> = (0..m)
+        .step_by(TASK_ROWS)
+        .flat_map(|row| {
+            (0..n).step_by(TASK_COLUMNS).map(move |column| {
+                (row..m.min(row + TASK_ROWS), column..n.min(column + TASK_COLUMNS))
+            })
+        })
+        .collect();
+    if m * n * k <= SERIAL_WORK || grid.len() == 1 {
+        for (rows, columns) in grid {
+            task(rows, columns, target.pointer());
+        }
+    } else {
+        grid.into_par_iter().for_each(|(rows, columns)| task(rows, columns, target.pointer()));
+    }
+}

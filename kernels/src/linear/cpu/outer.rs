@@ -1,0 +1,134 @@
+//! `C[m, n] = sum_k A[m, k] B[k, n]` with contiguous rows of B: one value of A times sixteen of B, in order of k.
+
+use super::Span;
+use crate::simd::{Kernel, LANES, Lanes};
+
+/// Summands per pass: the part of B that a pass reads stays in the second cache.
+const PASS: usize = 256;
+
+pub(super) struct Outer<'a> {
+    pub a: &'a [f32],
+    /// Of the rows and columns of A, so that it may be transposed.
+    pub a_strides: [usize; 2],
+    pub b: &'a [f32],
+    pub b_stride: usize,
+    pub rows: Span,
+    pub columns: Span,
+    pub k: usize,
+    /// Element (0, 0) of the whole result, which holds zeros.
+    pub out: *mut f32,
+    pub out_stride: usize,
+}
+
+impl Kernel for Outer<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        if self.rows.is_empty() || self.columns.is_empty() || self.k == 0 {
+            return;
+        }
+        let last = (self.rows.end - 1) * self.a_strides[0] + (self.k - 1) * self.a_strides[1];
+        assert!(self.a.len() > last, "linear: left operand");
+        assert!(
+            self.b.len() >= (self.k - 1) * self.b_stride + self.columns.end,
+            "linear: right operand"
+        );
+        for from in (0..self.k).step_by(PASS) {
+            let pass = from..self.k.min(from + PASS);
+            let mut column = self.columns.start;
+            while column < self.columns.end {
+                let left = self.columns.end - column;
+                // SAFETY: rows, columns and k are inside the operands by the assertions above, and the result's
+                // rectangle belongs to this task.
+                unsafe {
+                    if L::WIDE && left >= 4 * LANES {
+                        self.panel::<L, 4>(column, LANES, &pass);
+                        column += 4 * LANES;
+                    } else if L::WIDE && left >= 2 * LANES {
+                        self.panel::<L, 2>(column, LANES, &pass);
+                        column += 2 * LANES;
+                    } else {
+                        self.panel::<L, 1>(column, LANES.min(left), &pass);
+                        column += LANES;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Outer<'_> {
+    /// All rows of the task for `VECTORS` vectors of columns (`count` lanes of the only one at the edge).
+    #[inline(always)]
+    unsafe fn panel<L: Lanes, const VECTORS: usize>(&self, column: usize, count: usize, pass: &Span) {
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            let left = self.rows.end - row;
+            // SAFETY: the caller's.
+            unsafe {
+                if L::WIDE && left >= 6 {
+                    self.tile::<L, 6, VECTORS>(row, column, count, pass);
+                    row += 6;
+                } else if left >= 4 {
+                    self.tile::<L, 4, VECTORS>(row, column, count, pass);
+                    row += 4;
+                } else if left >= 2 {
+                    self.tile::<L, 2, VECTORS>(row, column, count, pass);
+                    row += 2;
+                } else {
+                    self.tile::<L, 1, VECTORS>(row, column, count, pass);
+                    row += 1;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        row: usize,
+        column: usize,
+        count: usize,
+        pass: &Span,
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            let read = |from: *const f32| {
+                if count == LANES { L::load(from) } else { L::load_first(from, count) }
+            };
+            let out = self.out.add(row * self.out_stride + column);
+            let mut acc = [[L::splat(0.0); VECTORS]; ROWS];
+            if pass.start > 0 {
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    for (v, acc) in acc.iter_mut().enumerate() {
+                        *acc = read(out.add(r * self.out_stride + v * LANES));
+                    }
+                }
+            }
+            let [row_stride, k_stride] = self.a_strides;
+            let mut a = self.a.as_ptr().add(row * row_stride + pass.start * k_stride);
+            let mut b = self.b.as_ptr().add(pass.start * self.b_stride + column);
+            for _ in pass.clone() {
+                let mut right = [L::splat(0.0); VECTORS];
+                for (v, right) in right.iter_mut().enumerate() {
+                    *right = read(b.add(v * LANES));
+                }
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    let left = L::splat(*a.add(r * row_stride));
+                    for (acc, right) in acc.iter_mut().zip(right) {
+                        *acc = left.mul_add(right, *acc);
+                    }
+                }
+                a = a.wrapping_add(k_stride);
+                b = b.wrapping_add(self.b_stride);
+            }
+            for (r, acc) in acc.into_iter().enumerate() {
+                for (v, acc) in acc.into_iter().enumerate() {
+                    let to = out.add(r * self.out_stride + v * LANES);
+                    if count == LANES { acc.store(to) } else { acc.store_first(to, count) }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! One pass over the rows, sixteen lanes wide.
+//!
+//! A row's arithmetic depends on that row alone, so results do not change with the batch.
+
+use super::{RmsNormGradient, RmsNormOps};
+use crate::cpu::{Floats, add_in_order, from_vec, sizes};
+use crate::simd::{Kernel, Lanes, Row, RowMut, run};
+use burn::backend::{Flex, tensor::FloatTensor};
+use rayon::prelude::*;
+
+/// Rows per parallel task, and per partial sum of the weight gradient.
+const ROWS_PER_TASK: usize = 64;
+
+impl RmsNormOps for Flex {
+    fn rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        let [batch, tokens, width] = sizes(&x);
+        let (x, weight) = (Floats::new(x), Floats::new(weight));
+        let mut y = vec![0.0; x.len()];
+        let block = (ROWS_PER_TASK * width).max(1);
+        let task = |(y, x): (&mut [f32], &[f32])| {
+            run(Forward { x, weight: &weight, epsilon: epsilon as f32, y });
+        };
+        if y.len() <= block {
+            task((&mut y, &x));
+        } else {
+            y.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(task);
+        }
+        from_vec(y, [batch, tokens, width])
+    }
+}
+
+impl RmsNormGradient for Flex {
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+        cotangent: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2] {
+        let [batch, tokens, width] = sizes(&x);
+        let (x, weight, cotangent) = (Floats::new(x), Floats::new(weight), Floats::new(cotangent));
+        let block = (ROWS_PER_TASK * width).max(1);
+        let mut x_gradient = vec![0.0; x.len()];
+        let mut partial = vec![0.0; x.len().div_ceil(block) * width];
+        x_gradient
+            .par_chunks_mut(block)
+            .zip(partial.par_chunks_mut(width.max(1)))
+            .zip(x.par_chunks(block).zip(cotangent.par_chunks(block)))
+            .for_each(|((x_gradient, weight_gradient), (x, cotangent))| {
+                run(BackwardPass {
+                    x,
+                    weight: &weight,
+                    cotangent,
+                    epsilon: epsilon as f32,
+                    x_gradient,
+                    weight_gradient,
+                });
+            });
+        let mut weight_gradient = vec![0.0; width];
+        add_in_order(&mut weight_gradient, &partial);
+        [from_vec(x_gradient, [batch, tokens, width]), from_vec(weight_gradient, [width])]
+    }
+}
+
+struct Forward<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    epsilon: f32,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let width = self.weight.len();
+        let weight = Row::new(self.weight);
+        for (x, y) in self.x.chunks_exact(width).zip(self.y.chunks_exact_mut(width)) {
+            let x = Row::new(x);
+            let inverse = L::splat(inverse_rms::<L>(&x, self.epsilon));
+            let mut y = RowMut::new(y);
+            y.fill(|at| x.get::<L>(at).mul(inverse).mul(weight.get::<L>(at)));
+        }
+    }
+}
+
+/// `1 / sqrt(mean(x^2) + epsilon)`.
+#[inline(always)]
+fn inverse_rms<L: Lanes>(x: &Row, epsilon: f32) -> f32 {
+    let square_sum = x.sum::<L>(|at| (x.get(at), x.get(at)));
+    1.0 / (square_sum / x.len() as f32 + epsilon).sqrt()
+}
+
+struct BackwardPass<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    cotangent: &'a [f32],
+    epsilon: f32,
+    x_gradient: &'a mut [f32],
+    weight_gradient: &'a mut [f32],
+}
+
+impl Kernel for BackwardPass<'_> {
+    type Output = ();
+
+    /// With `r = 1 / rms` and `g = weight * cotangent`:
+    /// `dx = r g - x r^3 mean(g x)`, `dweight = sum over rows of cotangent x r`.
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let width = self.weight.len();
+        let weight = Row::new(self.weight);
+        let mut weight_gradient = RowMut::new(self.weight_gradient);
+        let rows = self.x.chunks_exact(width).zip(self.cotangent.chunks_exact(width));
+        for ((x, cotangent), x_gradient) in rows.zip(self.x_gradient.chunks_exact_mut(width)) {
+            let (x, cotangent) = (Row::new(x), Row::new(cotangent));
+            let scaled = |at| weight.get::<L>(at).mul(cotangent.get::<L>(at));
+            let inverse = inverse_rms::<L>(&x, self.epsilon);
+            let projection = x.sum::<L>(|at| (scaled(at), x.get(at)));
+            let pull = -inverse * inverse * inverse * projection / width as f32;
+            let (inverse, pull) = (L::splat(inverse), L::splat(pull));
+            RowMut::new(x_gradient).fill(|at| pull.mul_add(x.get(at), inverse.mul(scaled(at))));
+            weight_gradient.update(|at, sum: L| {
+                cotangent.get::<L>(at).mul_add(x.get::<L>(at).mul(inverse), sum)
+            });
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Root-mean-square normalisation over the last axis.
+//!
+//! `y = w * x / sqrt(mean(x^2) + epsilon)` (Zhang and Sennrich 2019, arXiv:1910.07467). Statistics
+//! are formed in f32 whatever the input's precision (f64 stays f64).
+
+mod autodiff;
+mod cpu;
+pub mod reference;
+
+use crate::cpu::is_host_f32;
+use crate::error::assert_shape;
+use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::tensor::Tensor;
+
+/// Normalises every vector of the last axis to unit root mean square and scales it by `weight`.
+///
+/// # Shapes
+/// - `x`: `[batch, tokens, width]`
+/// - `weight`: `[width]`, used as stored (not `1 + weight`)
+/// - result: `[batch, tokens, width]`, dtype of `x`
+///
+/// # Panics
+/// When `weight` is not as wide as `x`.
+pub fn rms_norm(x: Tensor<3>, weight: Tensor<1>, epsilon: f64) -> Tensor<3> {
+    let [_, _, width] = x.dims();
+    assert_shape("rms_norm", "weight", &weight.dims(), &[width]);
+    if is_host_f32(&x) && is_host_f32(&weight) {
+        let y = Dispatch::rms_norm(x.into_dispatch(), weight.into_dispatch(), epsilon);
+        return Tensor::from_dispatch(y);
+    }
+    reference::rms_norm(x, weight, epsilon)
+}
+
+/// The operation on a backend's own tensors.
+#[backend_extension(Autodiff, Flex)]
+pub trait RmsNormOps: Backend {
+    /// See [`rms_norm`](fn@rms_norm).
+    fn rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self>;
+}
+
+/// The gradient of [`RmsNormOps`].
+pub trait RmsNormGradient: Backend {
+    /// Gradients of `x` and `weight`.
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+        cotangent: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2];
+}

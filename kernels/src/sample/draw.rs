@@ -1,0 +1,350 @@
+//! Temperature, top-k, top-p and the draw itself.
+
+use rayon::prelude::*;
+
+use super::philox::uniform;
+use super::RandomKey;
+use crate::simd::{self, Kernel, LANES, Lanes};
+
+/// Candidates whose weights are added up before the next level of the search.
+const BLOCK: usize = 128;
+
+/// How tokens are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplingOptions {
+    /// Divides the logits. 0 takes the largest logit (the lowest id of equals).
+    pub temperature: f32,
+    /// Keeps the `k` largest logits.
+    pub top_k: Option<usize>,
+    /// Then keeps the fewest most probable tokens whose probabilities reach this sum; 1 keeps all.
+    pub top_p: f32,
+}
+
+/// A drawn token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampledToken {
+    /// Index into the row.
+    pub id: u32,
+    /// Natural logarithm of its probability in the distribution it was drawn from: softmax of `logits / temperature`,
+    /// renormalised over what top-k and top-p keep. For temperature 0, which draws nothing, that of softmax of the
+    /// logits.
+    pub log_prob: f32,
+}
+
+/// Draws from one row of logits. Logits of negative infinity are never drawn.
+///
+/// Independent of thread count and SIMD level. A row that is empty or holds a NaN gives `None`.
+pub fn sample(logits: &[f32], options: &SamplingOptions, key: RandomKey) -> Option<SampledToken> {
+    let mut weights = vec![0.0; logits.len()];
+    sample_with(logits, options, key, &mut weights)
+}
+
+/// Draws from every row; row `i` is `logits[i * vocab .. (i + 1) * vocab]` under `rows[i]`.
+///
+/// `None` where a row holds a NaN.
+pub fn sample_rows(
+    logits: &[f32],
+    vocab: usize,
+    rows: &[(SamplingOptions, RandomKey)],
+) -> Vec<Option<SampledToken>> {
+    assert_eq!(logits.len(), rows.len() * vocab, "sample_rows: {} rows of {vocab}", rows.len());
+    if vocab == 0 {
+        return vec![None; rows.len()];
+    }
+    logits
+        .par_chunks(vocab)
+        .zip(rows)
+        .map_init(
+            || vec![0.0; vocab],
+            |weights, (logits, (options, key))| sample_with(logits, options, *key, weights),
+        )
+        .collect()
+}
+
+fn sample_with(
+    logits: &[f32],
+    options: &SamplingOptions,
+    key: RandomKey,
+    weights: &mut [f32],
+) -> Option<SampledToken> {
+    let greedy = options.temperature <= 0.0;
+    let inverse = if greedy { 1.0 } else { 1.0 / options.temperature };
+    let largest = simd::run(Largest(logits))?;
+    let weigh = Weigh { logits, largest, inverse, weights: &mut *weights };
+    let total: f64 = simd::run(weigh).iter().sum();
+    if greedy {
+        let id = logits.iter().position(|&logit| logit == largest)?;
+        return Some(SampledToken { id: id as u32, log_prob: -simd::ln(total) as f32 });
+    }
+    let draw = f64::from(uniform(key));
+    let keeps_all = options.top_k.is_none_or(|k| k >= logits.len()) && options.top_p >= 1.0;
+    let (id, total) = if keeps_all {
+        (search(weights, draw * total)?, total)
+    } else {
+        let (kept, total) = candidates(logits, weights, options);
+        (search_in(&kept, weights, draw * total)?, total)
+    };
+    let log_prob = f64::from((logits[id] - largest) * inverse) - simd::ln(total);
+    Some(SampledToken { id: id as u32, log_prob: log_prob as f32 })
+}
+
+/// The first index whose cumulative weight exceeds `target`; rounding at the very end gives the last index with weight.
+fn search(weights: &[f32], target: f64) -> Option<usize> {
+    let mut cumulative = 0.0;
+    for (block, values) in weights.chunks(BLOCK).enumerate() {
+        let sum = block_sum(values);
+        if cumulative + sum > target {
+            for (i, &weight) in values.iter().enumerate() {
+                cumulative += f64::from(weight);
+                if cumulative > target {
+                    return Some(block * BLOCK + i);
+                }
+            }
+            // The block's sum and its running sum round differently: its last weight is meant.
+            if let Some(i) = values.iter().rposition(|&weight| weight > 0.0) {
+                return Some(block * BLOCK + i);
+            }
+        }
+        cumulative += sum;
+    }
+    weights.iter().rposition(|&weight| weight > 0.0)
+}
+
+/// Sixteen f64 lanes; shared by the total and the search, so that both see the same numbers.
+#[inline(always)]
+fn block_sum(values: &[f32]) -> f64 {
+    let mut lanes = [0.0f64; LANES];
+    for values in values.chunks(LANES) {
+        for (lane, &value) in lanes.iter_mut().zip(values) {
+            *lane += f64::from(value);
+        }
+    }
+    lanes.iter().sum()
+}
+
+fn search_in(kept: &[u32], weights: &[f32], target: f64) -> Option<usize> {
+    let mut cumulative = 0.0;
+    for &id in kept {
+        cumulative += f64::from(weights[id as usize]);
+        if cumulative > target {
+            return Some(id as usize);
+        }
+    }
+    kept.iter().map(|&id| id as usize).rfind(|&id| weights[id] > 0.0)
+}
+
+/// What top-k and then top-p keep, most probable first, and the sum of its weights.
+fn candidates(logits: &[f32], weights: &[f32], options: &SamplingOptions) -> (Vec<u32>, f64) {
+    // A total order: equal logits by id.
+    let order = |a: &u32, b: &u32| {
+        logits[*b as usize].total_cmp(&logits[*a as usize]).then_with(|| a.cmp(b))
+    };
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    if let Some(k) = options.top_k
+        && k < ids.len()
+    {
+        let k = k.max(1);
+        ids.select_nth_unstable_by(k - 1, order);
+        ids.truncate(k);
+    }
+    ids.sort_unstable_by(order);
+    let sum = |ids: &[u32]| ids.iter().map(|&id| f64::from(weights[id as usize])).sum::<f64>();
+    if options.top_p < 1.0 {
+        let limit = f64::from(options.top_p) * sum(&ids);
+        let mut cumulative = 0.0;
+        let reached = ids.iter().position(|&id| {
+            cumulative += f64::from(weights[id as usize]);
+            cumulative >= limit
+        });
+        ids.truncate(reached.map_or(ids.len(), |last| last + 1));
+    }
+    let total = sum(&ids);
+    (ids, total)
+}
+
+/// The largest logit; `None` for an empty row, a NaN, or nothing but negative infinity.
+struct Largest<'a>(&'a [f32]);
+
+impl Kernel for Largest<'_> {
+    type Output = Option<f32>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> Option<f32> {
+        let logits = self.0;
+        let mut largest = L::splat(f32::NEG_INFINITY);
+        let mut check = L::splat(0.0);
+        let whole = logits.len() / LANES * LANES;
+        let mut at = 0;
+        while at < whole {
+            // SAFETY: sixteen values remain.
+            let values = unsafe { L::load(logits.as_ptr().add(at)) };
+            largest = values.max(largest);
+            // Becomes NaN with the first NaN or infinity.
+            check = values.mul_add(L::splat(0.0), check);
+            at += LANES;
+        }
+        let mut result = largest.largest();
+        let mut checked = check.sum();
+        for &logit in &logits[whole..] {
+            result = if logit > result { logit } else { result };
+            checked += logit * 0.0;
+        }
+        // Infinities are allowed when negative; look again only when something was not finite.
+        if checked.is_nan() && logits.iter().any(|logit| logit.is_nan()) {
+            return None;
+        }
+        result.is_finite().then_some(result)
+    }
+}
+
+/// `exp((logit - largest) / temperature)` for the row; returns the sums of blocks.
+struct Weigh<'a> {
+    logits: &'a [f32],
+    largest: f32,
+    inverse: f32,
+    weights: &'a mut [f32],
+}
+
+impl Kernel for Weigh<'_> {
+    type Output = Vec<f64>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> Vec<f64> {
+        let (largest, inverse) = (L::splat(self.largest), L::splat(self.inverse));
+        let mut at = 0;
+        while at < self.logits.len() {
+            let count = LANES.min(self.logits.len() - at);
+            // SAFETY: `count` values remain in both rows.
+            unsafe {
+                let logit = L::load_first(self.logits.as_ptr().add(at), count);
+                let weight = logit.sub(largest).mul(inverse).exp();
+                weight.store_first(self.weights.as_mut_ptr().add(at), count);
+            }
+            at += LANES;
+        }
+        self.weights.chunks(BLOCK).map(block_sum).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: RandomKey = RandomKey { seed: 7, step: 1, task: 2, sample: 3, position: 0 };
+    const PLAIN: SamplingOptions = SamplingOptions { temperature: 1.0, top_k: None, top_p: 1.0 };
+
+    fn logits(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 % 613) as f32 / 613.0 - 0.5) * 8.0).collect()
+    }
+
+    /// Probabilities by the definition, in f64.
+    fn distribution(logits: &[f32], options: &SamplingOptions) -> Vec<f64> {
+        let scaled: Vec<f64> =
+            logits.iter().map(|&l| f64::from(l) / f64::from(options.temperature)).collect();
+        let mut ids: Vec<usize> = (0..logits.len()).collect();
+        ids.sort_by(|&a, &b| scaled[b].total_cmp(&scaled[a]).then(a.cmp(&b)));
+        ids.truncate(options.top_k.unwrap_or(ids.len()));
+        let sum: f64 = ids.iter().map(|&i| scaled[i].exp()).sum();
+        let mut cumulative = 0.0;
+        let mut kept = vec![];
+        for i in ids {
+            kept.push(i);
+            cumulative += scaled[i].exp() / sum;
+            if options.top_p < 1.0 && cumulative >= f64::from(options.top_p) {
+                break;
+            }
+        }
+        let sum: f64 = kept.iter().map(|&i| scaled[i].exp()).sum();
+        let mut out = vec![0.0; logits.len()];
+        for i in kept {
+            out[i] = scaled[i].exp() / sum;
+        }
+        out
+    }
+
+    #[test]
+    fn frequencies_and_log_probs_follow_the_distribution() {
+        let logits = logits(37);
+        for options in [
+            PLAIN,
+            SamplingOptions { temperature: 0.7, ..PLAIN },
+            SamplingOptions { top_k: Some(5), ..PLAIN },
+            SamplingOptions { top_p: 0.8, ..PLAIN },
+            SamplingOptions { temperature: 1.5, top_k: Some(20), top_p: 0.9 },
+        ] {
+            let expected = distribution(&logits, &options);
+            let draws = 40_000;
+            let mut counts = vec![0; logits.len()];
+            for position in 0..draws {
+                let token = sample(&logits, &options, RandomKey { position, ..KEY }).unwrap();
+                counts[token.id as usize] += 1;
+                let want = expected[token.id as usize].ln();
+                assert!((f64::from(token.log_prob) - want).abs() < 2e-6, "{options:?}");
+            }
+            for (count, p) in counts.into_iter().zip(expected) {
+                let sigma = (p * (1.0 - p) * draws as f64).sqrt();
+                assert!((f64::from(count) - p * draws as f64).abs() <= 5.0 * sigma, "{options:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn greedy_takes_the_first_largest() {
+        let mut logits = logits(1000);
+        (logits[300], logits[700]) = (9.0, 9.0);
+        let greedy = SamplingOptions { temperature: 0.0, ..PLAIN };
+        let token = sample(&logits, &greedy, KEY).unwrap();
+        assert_eq!(token.id, 300);
+        let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+        assert!((f64::from(token.log_prob) - (9.0 - total.ln())).abs() < 1e-6);
+    }
+
+    #[test]
+    fn batches_and_threads_do_not_matter() {
+        let vocab = 1537;
+        let all = logits(vocab * 9);
+        let rows: Vec<_> = (0..9).map(|i| (PLAIN, RandomKey { sample: i, ..KEY })).collect();
+        let together = sample_rows(&all, vocab, &rows);
+        for threads in [1, 4] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| sample_rows(&all, vocab, &rows)), together);
+        }
+        for (i, token) in together.into_iter().enumerate() {
+            let (options, key) = rows[i];
+            assert_eq!(sample(&all[i * vocab..(i + 1) * vocab], &options, key), token);
+        }
+    }
+
+    #[test]
+    fn masked_logits_are_never_drawn_and_bad_rows_are_refused() {
+        let mut logits = vec![f32::NEG_INFINITY; 300];
+        (logits[17], logits[250]) = (1.0, 1.0);
+        for position in 0..200 {
+            for options in [PLAIN, SamplingOptions { top_p: 0.99, top_k: Some(50), ..PLAIN }] {
+                let token = sample(&logits, &options, RandomKey { position, ..KEY }).unwrap();
+                assert!([17, 250].contains(&token.id));
+                assert!((token.log_prob - 0.5f32.ln()).abs() < 1e-6);
+            }
+        }
+        logits[100] = f32::NAN;
+        assert_eq!(sample(&logits, &PLAIN, KEY), None);
+        assert_eq!(sample(&[], &PLAIN, KEY), None);
+        assert_eq!(sample(&[f32::NEG_INFINITY; 4], &PLAIN, KEY), None);
+        assert!(sample_rows(&[], 0, &[]).is_empty());
+    }
+
+    #[test]
+    #[ignore = "measures"]
+    fn time_per_row() {
+        for vocab in [1536, 4096] {
+            let rows = vec![(PLAIN, KEY); 64];
+            let logits = logits(64 * vocab);
+            let start = std::time::Instant::now();
+            for _ in 0..100 {
+                std::hint::black_box(sample_rows(std::hint::black_box(&logits), vocab, &rows));
+            }
+            let ns = start.elapsed().as_nanos() as f64 / 6400.0;
+            println!("sample vocab {vocab}: {ns:.0} ns per row");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): a random function of key and
+//! counter without state, in 32-bit arithmetic that every device has.
+
+use super::RandomKey;
+
+const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+const ROUNDS: usize = 10;
+
+/// Ten rounds of Philox on a 128-bit counter under a 64-bit key, words in little-endian order.
+pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+    for _ in 0..ROUNDS {
+        let products = [
+            u64::from(MULTIPLIERS[0]) * u64::from(counter[0]),
+            u64::from(MULTIPLIERS[1]) * u64::from(counter[2]),
+        ];
+        let [high0, high1] = products.map(|product| (product >> 32) as u32);
+        let [low0, low1] = products.map(|product| product as u32);
+        counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0];
+        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    }
+    counter
+}
+
+/// A number in `[0, 1)` with 24 random bits: `(word >> 8) / 2^24`, the same map on every device.
+///
+/// The five words of the key do not fit one counter, so step and task under the seed give a second key, under which
+/// sample and position are the counter.
+pub fn uniform(key: RandomKey) -> f32 {
+    let split = |word: u64| [word as u32, (word >> 32) as u32];
+    let join = |a: u64, b: u64| {
+        let ([a0, a1], [b0, b1]) = (split(a), split(b));
+        [a0, a1, b0, b1]
+    };
+    let derived = philox4x32(join(key.step, key.task), split(key.seed));
+    let words = philox4x32(join(key.sample, key.position), [derived[0], derived[1]]);
+    (words[0] >> 8) as f32 * (1.0 / 16_777_216.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_answers_of_random123() {
+        let cases = [
+            ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
+            ([!0; 4], [!0; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
+            (
+                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+                [0xa409_3822, 0x299f_31d0],
+                [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1],
+            ),
+        ];
+        for (counter, key, expected) in cases {
+            assert_eq!(philox4x32(counter, key), expected);
+        }
+    }
+
+    #[test]
+    fn every_part_of_the_key_matters() {
+        let key = RandomKey { seed: 1, step: 2, task: 3, sample: 4, position: 5 };
+        let high = 1 << 32;
+        let others = [
+            RandomKey { seed: 1 + high, ..key },
+            RandomKey { step: 2 + high, ..key },
+            RandomKey { task: 3 + high, ..key },
+            RandomKey { sample: 4 + high, ..key },
+            RandomKey { position: 5 + high, ..key },
+            RandomKey { task: 2, step: 3, ..key },
+            RandomKey { position: 4, sample: 5, ..key },
+        ];
+        for other in others {
+            assert_ne!(uniform(key), uniform(other), "{other:?}");
+        }
+        let mean = (0..100_000)
+            .map(|position| f64::from(uniform(RandomKey { position, ..key })))
+            .sum::<f64>()
+            / 1e5;
+        assert!((mean - 0.5).abs() < 0.005, "{mean}");
+    }
+}

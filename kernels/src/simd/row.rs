@@ -1,0 +1,96 @@
+//! Slices seen sixteen lanes at a time, with the last lanes masked.
+
+use super::{LANES, Lanes};
+
+/// Up to sixteen consecutive elements of a row.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    from: usize,
+    count: usize,
+}
+
+/// A row to read.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a>(&'a [f32]);
+
+/// A row to write.
+pub(crate) struct RowMut<'a>(&'a mut [f32]);
+
+impl<'a> Row<'a> {
+    #[inline(always)]
+    pub(crate) fn new(values: &'a [f32]) -> Self {
+        Self(values)
+    }
+
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The elements of a span, zeros in the lanes behind it.
+    #[inline(always)]
+    pub(crate) fn get<L: Lanes>(&self, span: Span) -> L {
+        assert!(span.from + span.count <= self.0.len(), "read past the end of a row");
+        // SAFETY: the span lies inside the row.
+        unsafe {
+            let from = self.0.as_ptr().add(span.from);
+            if span.count == LANES { L::load(from) } else { L::load_first(from, span.count) }
+        }
+    }
+
+    /// The sum of products over the row: one running sum of sixteen lanes, added at the end.
+    #[inline(always)]
+    pub(crate) fn sum<L: Lanes>(&self, factors: impl Fn(Span) -> (L, L)) -> f32 {
+        let mut sum = L::splat(0.0);
+        for_each_span(self.0.len(), |span| {
+            let (a, b) = factors(span);
+            sum = a.mul_add(b, sum);
+        });
+        sum.sum()
+    }
+}
+
+impl<'a> RowMut<'a> {
+    #[inline(always)]
+    pub(crate) fn new(values: &'a mut [f32]) -> Self {
+        Self(values)
+    }
+
+    /// Writes every element.
+    #[inline(always)]
+    pub(crate) fn fill<L: Lanes>(&mut self, value: impl Fn(Span) -> L) {
+        for_each_span(self.0.len(), |span| self.set(span, value(span)));
+    }
+
+    /// Replaces every element by a function of itself.
+    #[inline(always)]
+    pub(crate) fn update<L: Lanes>(&mut self, value: impl Fn(Span, L) -> L) {
+        for_each_span(self.0.len(), |span| {
+            let current = Row(self.0).get(span);
+            self.set(span, value(span, current));
+        });
+    }
+
+    #[inline(always)]
+    pub(crate) fn set<L: Lanes>(&mut self, span: Span, value: L) {
+        assert!(span.from + span.count <= self.0.len(), "write past the end of a row");
+        // SAFETY: the span lies inside the row.
+        unsafe {
+            let to = self.0.as_mut_ptr().add(span.from);
+            if span.count == LANES { value.store(to) } else { value.store_first(to, span.count) }
+        }
+    }
+}
+
+/// Visits a row of `len` elements from front to back: full spans, then what is left.
+#[inline(always)]
+pub(crate) fn for_each_span(len: usize, mut visit: impl FnMut(Span)) {
+    let full = len / LANES;
+    for index in 0..full {
+        visit(Span { from: index * LANES, count: LANES });
+    }
+    let left = len % LANES;
+    if left > 0 {
+        visit(Span { from: full * LANES, count: left });
+    }
+}

@@ -1,0 +1,337 @@
+//! The scan's gradient on the host.
+//!
+//! Per row and head, with `G_t` the gradient of `S_t` and `g_t` the cotangent of `y_t`:
+//!
+//! - `G_t = decay_{t+1} G_{t+1} + g_t C_t^T`, starting from the outgoing state's cotangent
+//! - `dC_t = S_t^T g_t = decay_t S_{t-1}^T g_t + dt_t (x_t . g_t) B_t`
+//! - `dB_t = dt_t G_t^T x_t`, `dx_t = dt_t G_t B_t + d g_t`
+//! - `d dt_t = x_t . G_t B_t + A decay_t <G_t, S_{t-1}>`, `dA = sum_t dt_t decay_t <G_t, S_{t-1}>`
+//!
+//! States are recomputed: a first pass keeps one state per block of tokens, each block is then
+//! replayed and walked backwards. Sums over heads and rows run in a fixed order.
+
+use super::cpu::{Scan, Step, Tile, load_tile, store_padded, store_tile, sum_place};
+use super::{SsdSaved, SsdScanGradient};
+use crate::cpu::{DisjointMut, Floats, add_in_order, from_vec, parallel};
+use crate::simd::{self, Kernel, LANES, Lanes, run};
+use burn::backend::{Flex, tensor::FloatTensor};
+
+/// Tokens between kept states.
+const BLOCK: usize = 16;
+
+/// Elements that the gradients of `b` and `c` per head may take at a time (64 MiB together).
+const PARTIAL_ELEMENTS: usize = 8 << 20;
+
+impl SsdScanGradient for Flex {
+    fn ssd_scan_backward(
+        saved: SsdSaved<Self>,
+        y_cotangent: Option<FloatTensor<Self>>,
+        state_cotangent: Option<FloatTensor<Self>>,
+    ) -> [FloatTensor<Self>; 8] {
+        let scan = Scan::new(saved.tensors, saved.dt_limit, saved.lengths);
+        let Scan { batch, tokens, heads, width, groups, state_size, state_batch, .. } = scan;
+        let y_cotangent = match y_cotangent {
+            Some(cotangent) => Floats::new(cotangent),
+            None => Floats::new(from_vec(vec![0.0; scan.x.len()], [scan.x.len()])),
+        };
+        // Starts as the cotangent of the outgoing state, ends as the gradient of the incoming one.
+        let mut state = match state_cotangent {
+            Some(cotangent) => Floats::new(cotangent).to_vec(),
+            None => vec![0.0; batch * scan.state_row()],
+        };
+        let mut x = vec![0.0; scan.x.len()];
+        let mut dt = vec![0.0; scan.dt.len()];
+        let mut b = vec![0.0; scan.b.len()];
+        let mut c = vec![0.0; scan.c.len()];
+        // Per row: gradients of `a_log`, `d` and `dt_bias`.
+        let mut per_row = vec![0.0; batch * 3 * heads];
+
+        let head_partial = tokens * state_size;
+        let row_partial = heads * head_partial;
+        let rows_at_once = (PARTIAL_ELEMENTS / row_partial.max(1)).clamp(1, batch.max(1));
+        let mut b_partial = vec![0.0; rows_at_once * row_partial];
+        let mut c_partial = vec![0.0; rows_at_once * row_partial];
+        for first_row in (0..batch).step_by(rows_at_once) {
+            let rows = rows_at_once.min(batch - first_row);
+            let (x_out, dt_out) = (DisjointMut::new(&mut x), DisjointMut::new(&mut dt));
+            let state_out = DisjointMut::new(&mut state);
+            let per_row_out = DisjointMut::new(&mut per_row);
+            let b_out = DisjointMut::new(&mut b_partial);
+            let c_out = DisjointMut::new(&mut c_partial);
+            parallel(rows * heads, |task| {
+                let (row, head) = (first_row + task / heads, task % heads);
+                let size = width * state_size;
+                // SAFETY: every task has its own row and head.
+                let (state, b, c) = unsafe {
+                    (
+                        state_out.slice((row * heads + head) * size, size),
+                        b_out.slice(task * head_partial, head_partial),
+                        c_out.slice(task * head_partial, head_partial),
+                    )
+                };
+                let cotangent = &y_cotangent;
+                let (x, dt) = (x_out, dt_out);
+                let sums = run(Reverse { scan: &scan, row, head, cotangent, state, x, dt, b, c });
+                for (kind, sum) in sums.into_iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { per_row_out.slice((row * 3 + kind) * heads + head, 1)[0] = sum };
+                }
+            });
+            for row in first_row..first_row + rows {
+                let partial = (row - first_row) * row_partial..(row - first_row + 1) * row_partial;
+                let here = row * tokens * groups * state_size..(row + 1) * tokens * groups * state_size;
+                add_heads(&mut b[here.clone()], &b_partial[partial.clone()], &scan, row);
+                add_heads(&mut c[here], &c_partial[partial], &scan, row);
+            }
+        }
+
+        let mut shared = vec![0.0; 3 * heads];
+        add_in_order(&mut shared, &per_row);
+        let (dt_bias, d) = (shared.split_off(2 * heads), shared.split_off(heads));
+        if state_batch != batch {
+            let mut total = vec![0.0; scan.state_row()];
+            add_in_order(&mut total, &state);
+            state = total;
+        }
+        [
+            from_vec(x, [batch, tokens, heads, width]),
+            from_vec(dt, [batch, tokens, heads]),
+            from_vec(shared, [heads]),
+            from_vec(b, [batch, tokens, groups, state_size]),
+            from_vec(c, [batch, tokens, groups, state_size]),
+            from_vec(d, [heads]),
+            from_vec(dt_bias, [heads]),
+            from_vec(state, [state_batch, heads, width, state_size]),
+        ]
+    }
+}
+
+/// Sums the heads of each group, first to last: `[H, T, N]` to `[T, G, N]`.
+fn add_heads(total: &mut [f32], partial: &[f32], scan: &Scan, row: usize) {
+    let size = scan.state_size;
+    for head in 0..scan.heads {
+        let group = head / (scan.heads / scan.groups);
+        for token in 0..scan.lengths[row] {
+            let total = &mut total[(token * scan.groups + group) * size..][..size];
+            let partial = &partial[(head * scan.tokens + token) * size..][..size];
+            for (total, partial) in total.iter_mut().zip(partial) {
+                *total += partial;
+            }
+        }
+    }
+}
+
+struct Reverse<'a> {
+    scan: &'a Scan,
+    row: usize,
+    head: usize,
+    /// `[B, T, H, P]`
+    cotangent: &'a [f32],
+    /// `[P, N]`: cotangent of the outgoing state on entry, gradient of the incoming on return.
+    state: &'a mut [f32],
+    /// `[B, T, H, P]`
+    x: DisjointMut<'a>,
+    /// `[B, T, H]`
+    dt: DisjointMut<'a>,
+    /// `[T, N]`
+    b: &'a mut [f32],
+    /// `[T, N]`
+    c: &'a mut [f32],
+}
+
+impl Kernel for Reverse<'_> {
+    /// Gradients of `a_log`, `d` and `dt_bias` from this row and head.
+    type Output = [f32; 3];
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> [f32; 3] {
+        match self.scan.vectors() {
+            1 => self.run_sized::<L, 1>(),
+            2 => self.run_sized::<L, 2>(),
+            4 => self.run_sized::<L, 4>(),
+            8 => self.run_sized::<L, 8>(),
+            _ => self.run_sized::<L, 16>(),
+        }
+    }
+}
+
+/// What a token gathers over the blocks of sixteen state rows.
+#[derive(Clone, Copy, Default)]
+struct TokenSums {
+    /// `x . g`
+    input_cotangent: f32,
+    /// `x . G B`
+    input_gradient: f32,
+    /// `<G, S_{t-1}>`
+    decay_gradient: f32,
+}
+
+impl Reverse<'_> {
+    #[inline(always)]
+    fn run_sized<L: Lanes, const V: usize>(self) -> [f32; 3] {
+        let Self { scan, row, head, .. } = self;
+        let size = scan.state_size;
+        let steps = scan.steps(row, head);
+        let b: Vec<[L; V]> = scan.projection(&scan.b, row, head);
+        let c: Vec<[L; V]> = scan.projection(&scan.c, row, head);
+        let skip = L::splat(scan.d[head]);
+        let mut sums = vec![TokenSums::default(); steps.len()];
+        let mut b_gradient = vec![[L::splat(0.0); V]; steps.len()];
+        let mut c_gradient = vec![[L::splat(0.0); V]; steps.len()];
+        let mut kept: Vec<Tile<L, V>> = Vec::with_capacity(steps.len().div_ceil(BLOCK));
+        let mut replay: Vec<Tile<L, V>> = Vec::with_capacity(BLOCK);
+
+        for first in (0..scan.width).step_by(LANES) {
+            let count = LANES.min(scan.width - first);
+            let place = |token| scan.head_place(row, token, head) + first;
+            let load = |values: &[f32], token: usize| -> L {
+                let values = &values[place(token)..][..count];
+                // SAFETY: the slice has `count` values.
+                unsafe { L::load_first(values.as_ptr(), count) }
+            };
+
+            kept.clear();
+            let mut tile: Tile<L, V> = load_tile(scan.incoming(row, head), size, first);
+            for (token, step) in steps.iter().enumerate() {
+                if token % BLOCK == 0 {
+                    kept.push(tile);
+                }
+                advance(&mut tile, step, load(&scan.x, token), &b[token]);
+            }
+
+            let mut gradient: Tile<L, V> = load_tile(self.state, size, first);
+            for (block, start) in kept.iter().enumerate().rev() {
+                let from = block * BLOCK;
+                let to = (from + BLOCK).min(steps.len());
+                replay.clear();
+                let mut tile = *start;
+                for token in from..to {
+                    replay.push(tile);
+                    if token + 1 < to {
+                        advance(&mut tile, &steps[token], load(&scan.x, token), &b[token]);
+                    }
+                }
+                for token in (from..to).rev() {
+                    let step = &steps[token];
+                    let (x, cotangent) = (load(&scan.x, token), load(self.cotangent, token));
+                    let out = reverse(
+                        &mut gradient,
+                        &replay[token - from],
+                        step,
+                        [x, cotangent],
+                        [&b[token], &c[token]],
+                        [&mut b_gradient[token], &mut c_gradient[token]],
+                    );
+                    let x_gradient = out.projected.mul_add(L::splat(step.size), skip.mul(cotangent));
+                    // SAFETY: this head's `count` values of this token belong to this task.
+                    unsafe {
+                        let to = self.x.slice(place(token), count);
+                        x_gradient.store_first(to.as_mut_ptr(), count);
+                    }
+                    sums[token].input_cotangent += x.mul(cotangent).sum();
+                    sums[token].input_gradient += x.mul(out.projected).sum();
+                    sums[token].decay_gradient += out.decay_gradient;
+                }
+            }
+            store_tile(&gradient, self.state, size, first);
+        }
+
+        let mut a_log = 0.0f64;
+        let mut d = 0.0f64;
+        let mut dt_bias = 0.0f64;
+        let rate = scan.rate[head];
+        let (low, high) = scan.dt_limit;
+        for (token, (step, sums)) in steps.iter().zip(&sums).enumerate() {
+            let decay_gradient = sums.decay_gradient * step.decay * rate;
+            let size_gradient = sums.input_gradient + decay_gradient;
+            // Outside the limits the step size is constant.
+            let unclipped = simd::softplus(step.raw);
+            let inside = unclipped >= low && unclipped <= high;
+            let slope = if inside { sigmoid(step.raw) } else { 0.0 };
+            let gradient = size_gradient * slope;
+            let place = (row * scan.tokens + token) * scan.heads + head;
+            // SAFETY: this head's value of this token belongs to this task.
+            unsafe { self.dt.slice(place, 1)[0] = gradient };
+            dt_bias += f64::from(gradient);
+            d += f64::from(sums.input_cotangent);
+            // A = -exp(a_log) is its own derivative.
+            a_log += f64::from(decay_gradient * step.size);
+
+            let through = L::splat(step.size * sums.input_cotangent);
+            for v in 0..V {
+                c_gradient[token][v] = through.mul_add(b[token][v], c_gradient[token][v]);
+            }
+            store_padded(&b_gradient[token], &mut self.b[token * size..][..size]);
+            store_padded(&c_gradient[token], &mut self.c[token * size..][..size]);
+        }
+        [a_log as f32, d as f32, dt_bias as f32]
+    }
+}
+
+/// `1 / (1 + e^-x)` without overflow.
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    let small = simd::exp(-x.abs());
+    let numerator = if x >= 0.0 { 1.0 } else { small };
+    numerator / (1.0 + small)
+}
+
+/// `S = decay S + (dt x) B`, with the forward pass's arithmetic.
+#[inline(always)]
+fn advance<L: Lanes, const V: usize>(tile: &mut Tile<L, V>, step: &Step, x: L, b: &[L; V]) {
+    let weighted = x.mul(L::splat(step.size)).to_array();
+    let decay = L::splat(step.decay);
+    for lane in 0..LANES {
+        let weighted = L::splat(weighted[lane]);
+        for v in 0..V {
+            tile[lane][v] = tile[lane][v].mul_add(decay, weighted.mul(b[v]));
+        }
+    }
+}
+
+struct Reversed<L> {
+    /// `G B` of the sixteen rows.
+    projected: L,
+    decay_gradient: f32,
+}
+
+/// One token backwards: `gradient` holds `decay_{t+1} G_{t+1}` on entry and `decay_t G_t` on return.
+#[inline(always)]
+fn reverse<L: Lanes, const V: usize>(
+    gradient: &mut Tile<L, V>,
+    before: &Tile<L, V>,
+    step: &Step,
+    [x, cotangent]: [L; 2],
+    [b, c]: [&[L; V]; 2],
+    [b_gradient, c_gradient]: [&mut [L; V]; 2],
+) -> Reversed<L> {
+    let zero = L::splat(0.0);
+    let decay = L::splat(step.decay);
+    let (x, cotangent) = (x.to_array(), cotangent.to_array());
+    let mut from_state = [zero; V];
+    let mut from_gradient = [zero; V];
+    let mut decay_sums = [zero; V];
+    let mut projections = [zero; LANES];
+    for lane in 0..LANES {
+        let (x, cotangent) = (L::splat(x[lane]), L::splat(cotangent[lane]));
+        let mut projection = zero;
+        for v in 0..V {
+            let state = before[lane][v];
+            let total = cotangent.mul_add(c[v], gradient[lane][v]);
+            from_state[v] = cotangent.mul_add(state, from_state[v]);
+            from_gradient[v] = x.mul_add(total, from_gradient[v]);
+            decay_sums[v] = total.mul_add(state, decay_sums[v]);
+            projection = total.mul_add(b[v], projection);
+            gradient[lane][v] = total.mul(decay);
+        }
+        projections[sum_place(lane)] = projection;
+    }
+    let size = L::splat(step.size);
+    let mut decay_sum = zero;
+    for v in 0..V {
+        c_gradient[v] = from_state[v].mul_add(decay, c_gradient[v]);
+        b_gradient[v] = from_gradient[v].mul_add(size, b_gradient[v]);
+        decay_sum = decay_sum.add(decay_sums[v]);
+    }
+    Reversed { projected: L::sum_each(projections), decay_gradient: decay_sum.sum() }
+}

@@ -1,0 +1,14 @@
+//! The operations of the generation engine and the optimizer: host implementation against plain tensor operations.
+
+#[path = "engine_ops/adamw.rs"]
+mod adamw;
+#[path = "engine_ops/cache_write.rs"]
+mod cache_write;
+#[path = "engine_ops/harness.rs"]
+mod harness;
+#[path = "engine_ops/linear.rs"]
+mod linear;
+#[path = "engine_ops/paged_attention.rs"]
+mod paged_attention;
+#[path = "engine_ops/ssm_step.rs"]
+mod ssm_step;

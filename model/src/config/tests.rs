@@ -1,0 +1,183 @@
+//! Both key styles, every default, and what bad files are told.
+
+use std::path::Path;
+
+use super::*;
+
+const SMALL: &str = r#"{
+ "model_type": "nemotron_h", "hybrid_override_pattern": "M-*E", "num_hidden_layers": 4, "vocab_size": 100,
+ "hidden_size": 16, "intermediate_size": 24, "mamba_num_heads": 4, "mamba_head_dim": 6, "ssm_state_size": 5,
+ "n_groups": 2, "conv_kernel": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 3,
+ "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 7,
+ "moe_shared_expert_intermediate_size": 9, "eos_token_id": [2, 11], "unknown_key": {"kept": [1, 2]}
+}"#;
+
+fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
+    ModelConfig::from_json_text(text, Path::new("some/config.json"))
+}
+
+fn message_of(text: &str) -> String {
+    let message = parse(text).unwrap_err().to_string();
+    assert!(message.contains("some/config.json"), "{message}");
+    message
+}
+
+fn small_with(key: &str, value: &str) -> String {
+    let mut document: serde_json::Value = serde_json::from_str(SMALL).unwrap();
+    document[key] = serde_json::from_str(value).unwrap();
+    document.to_string()
+}
+
+#[test]
+fn derived_sizes_follow_the_family() {
+    let config = parse(SMALL).unwrap();
+    assert_eq!(config.mamba_inner_size(), 24);
+    assert_eq!(config.conv_dim(), 24 + 2 * 2 * 5);
+    assert_eq!(config.in_proj_size(), 24 + 44 + 4);
+    assert_eq!((config.query_size(), config.key_value_size()), (12, 6));
+    assert_eq!(config.eos_token_ids, [2, 11]);
+    let mamba = 3 * 4 + 44 * 4 + 44 + 72 * 16 + 24 + 16 * 24;
+    let attention = 12 * 16 * 2 + 2 * 6 * 16;
+    let (mlp, moe) = (2 * 16 * 24, 4 * 16 + 4 * 2 * 16 * 7 + 2 * 16 * 9);
+    assert_eq!(config.num_parameters(), 2 * 100 * 16 + 5 * 16 + mamba + attention + mlp + moe);
+}
+
+#[test]
+fn the_published_9b_has_the_published_size() {
+    let text = r#"{"vocab_size": 131072, "hidden_size": 4480, "intermediate_size": 15680, "head_dim": 128,
+        "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-",
+        "mamba_num_heads": 128, "mamba_head_dim": 80, "ssm_state_size": 128, "n_groups": 8, "conv_kernel": 4,
+        "num_attention_heads": 40, "num_key_value_heads": 8}"#;
+    let config = parse(text).unwrap();
+    assert_eq!(config.num_layers(), 56);
+    assert_eq!(config.in_proj_size(), 22656);
+    assert_eq!(config.num_parameters(), 8_888_227_328);
+}
+
+#[test]
+fn defaults_are_the_published_ones() {
+    let config = parse(SMALL).unwrap();
+    assert_eq!(config.time_step_limit, (0.0, f64::INFINITY));
+    assert_eq!((config.time_step_min, config.time_step_max, config.time_step_floor), (0.001, 0.1, 1e-4));
+    assert_eq!((config.layer_norm_epsilon, config.initializer_range), (1e-5, 0.02));
+    assert!(config.use_conv_bias && config.rescale_prenorm_residual && config.norm_topk_prob);
+    assert!(!config.use_bias && !config.mlp_bias && !config.attention_bias && !config.tie_word_embeddings);
+    assert!(!config.residual_in_fp32);
+    assert_eq!((config.n_group, config.topk_group, config.n_shared_experts), (1, 1, 1));
+    assert_eq!(config.dtype, WeightDtype::Float32);
+}
+
+#[test]
+fn saving_and_loading_loses_nothing() {
+    for (key, value) in [
+        ("time_step_limit", "[0.05, 0.4]"),
+        ("time_step_limit", r#"[0.1, {"__float__": "Infinity"}]"#),
+        ("torch_dtype", "\"bfloat16\""),
+        ("eos_token_id", "2"),
+        ("moe_latent_size", "8"),
+        ("bos_token_id", "null"),
+    ] {
+        let config = parse(&small_with(key, value)).unwrap();
+        let again = parse(&config.to_json_text()).unwrap();
+        assert_eq!(again, config, "{key}");
+        assert_eq!(again.extra["unknown_key"]["kept"][1], 2);
+        assert_eq!(again.to_json_text(), config.to_json_text());
+    }
+}
+
+#[test]
+fn every_spelling_of_infinity_and_epsilon_is_read() {
+    for limit in ["[0.0, Infinity]", r#"[0.0, {"__float__": "Infinity"}]"#, "null"] {
+        let text = SMALL.replacen('{', &format!("{{\"time_step_limit\": {limit},"), 1);
+        assert_eq!(parse(&text).unwrap().time_step_limit, (0.0, f64::INFINITY));
+    }
+    assert_eq!(parse(&small_with("time_step_limit", "[0.0, 1e30]")).unwrap().time_step_limit, (0.0, 1e30));
+    for key in ["layer_norm_epsilon", "rms_norm_eps", "norm_eps"] {
+        assert_eq!(parse(&small_with(key, "1e-6")).unwrap().layer_norm_epsilon, 1e-6);
+    }
+    assert_eq!(parse(&small_with("dtype", "\"bfloat16\"")).unwrap().dtype, WeightDtype::BFloat16);
+}
+
+#[test]
+fn block_names_equal_letters() {
+    let mut document: serde_json::Value = serde_json::from_str(SMALL).unwrap();
+    let map = document.as_object_mut().unwrap();
+    map.remove("hybrid_override_pattern");
+    map.remove("num_hidden_layers");
+    for names in [["linear_attention", "mlp", "full_attention", "moe"], ["mamba", "mlp", "attention", "moe"]] {
+        document["layers_block_type"] = serde_json::json!(names);
+        assert_eq!(parse(&document.to_string()).unwrap(), parse(SMALL).unwrap());
+    }
+    document["hybrid_override_pattern"] = serde_json::json!("M-*-");
+    assert!(message_of(&document.to_string()).contains("remove one of them"));
+}
+
+#[test]
+fn an_unknown_layer_is_named_with_its_place_and_the_allowed_ones() {
+    let message = message_of(&small_with("hybrid_override_pattern", "\"M-XE\""));
+    for part in ["hybrid_override_pattern", "\"X\"", "position 2", "M (Mamba-2)", "E (mixture"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let mut document: serde_json::Value = serde_json::from_str(SMALL).unwrap();
+    document.as_object_mut().unwrap().remove("hybrid_override_pattern");
+    document["layers_block_type"] = serde_json::json!(["mamba", "lstm"]);
+    let message = message_of(&document.to_string());
+    assert!(message.contains("\"lstm\"") && message.contains("position 1"), "{message}");
+}
+
+#[test]
+fn bad_values_are_named_with_their_numbers() {
+    for (key, value, parts) in [
+        ("num_hidden_layers", "5", vec!["num_hidden_layers", "5", "4 blocks"]),
+        ("n_groups", "3", vec!["mamba_num_heads", "4", "n_groups", "3"]),
+        ("num_key_value_heads", "3", vec!["num_attention_heads", "4", "3"]),
+        ("hidden_size", "0", vec!["hidden_size", "0", "positive"]),
+        ("hidden_size", "\"big\"", vec!["hidden_size", "\"big\"", "positive"]),
+        ("hidden_size", "null", vec!["hidden_size", "missing"]),
+        ("use_bias", "\"yes\"", vec!["use_bias", "true or false"]),
+        ("eos_token_id", "[2, \"x\"]", vec!["eos_token_id", "token id"]),
+        ("eos_token_id", "100", vec!["eos_token_id", "100", "vocab_size"]),
+        ("time_step_limit", "[0.4, 0.05]", vec!["time_step_limit", "0.4", "0.05"]),
+        ("time_step_limit", "0.4", vec!["time_step_limit", "list of two"]),
+        ("torch_dtype", "\"int8\"", vec!["torch_dtype", "int8", "bfloat16"]),
+        ("model_type", "\"llama\"", vec!["model_type", "llama", "nemotron_h"]),
+        ("mlp_hidden_act", "\"gelu\"", vec!["mlp_hidden_act", "gelu", "relu2"]),
+        ("num_experts_per_tok", "5", vec!["num_experts_per_tok", "5", "4"]),
+        ("layer_norm_epsilon", "0.0", vec!["layer_norm_epsilon"]),
+        ("hybrid_override_pattern", "\"\"", vec!["empty"]),
+    ] {
+        let message = message_of(&small_with(key, value));
+        assert!(parts.iter().all(|part| message.contains(part)), "{key}={value}: {message}");
+    }
+    assert!(message_of("{\"a\": 1,\n \"b\" 2}").contains("line 2"));
+    assert!(message_of("[1]").contains("a list"));
+    assert!(message_of("{\"vocab_size\": 5, \"hidden_size\": 5}").contains("hybrid_override_pattern"));
+}
+
+#[test]
+fn end_tokens_are_the_union_of_three_files() {
+    let config = parse(SMALL).unwrap();
+    let text = r#"{"eos_token_id": [2, 12], "temperature": 0.6, "top_p": 0.95, "do_sample": true, "other": 1}"#;
+    let generation = GenerationConfig::from_json_text(text, Path::new("g.json")).unwrap();
+    assert_eq!(generation.temperature, Some(0.6));
+    let ids = end_token_ids(&config, Some(&generation), [14]);
+    assert_eq!(ids.into_iter().collect::<Vec<_>>(), [2, 11, 12, 14]);
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(GenerationConfig::load(folder.path()).unwrap(), None);
+    std::fs::write(folder.path().join(GENERATION_CONFIG_FILE), "{\"top_k\": -1}").unwrap();
+    assert!(GenerationConfig::load(folder.path()).unwrap_err().to_string().contains("top_k"));
+}
+
+#[test]
+fn a_missing_or_unreadable_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = ModelConfig::load(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("config.json") && message.contains("cannot read"), "{message}");
+}
+
+#[test]
+fn any_cut_of_a_file_is_an_error_and_never_a_panic() {
+    for end in 0..SMALL.len() {
+        assert!(parse(&SMALL[..end]).is_err(), "cut at {end}");
+    }
+}

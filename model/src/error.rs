@@ -1,0 +1,60 @@
+//! Errors of the model crate.
+
+use crate::generate::{SequenceId, TokenId};
+
+/// Why a model could not be built or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The configuration is not usable.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The checkpoint is not usable.
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
+}
+
+/// Why the engine refused a request.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum EngineError {
+    /// A sequence needs at least one token to start from.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// A prompt longer than a sequence can be.
+    #[error("a prompt of {length} tokens does not fit: a sequence holds at most {limit} tokens")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        length: usize,
+        /// The longest sequence.
+        limit: usize,
+    },
+    /// An id that the model has no embedding for.
+    #[error("token id {id} is outside the vocabulary of {vocabulary}")]
+    TokenOutOfRange {
+        /// The id.
+        id: TokenId,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// A handle that was never handed out or is already finished.
+    #[error("sequence {} is not open", .0.0)]
+    UnknownSequence(SequenceId),
+    /// A turn was begun in a sequence that is still being sampled.
+    #[error("sequence {} is still generating", .0.0)]
+    TurnOpen(SequenceId),
+    /// The model computed something that is no number.
+    #[error("the logits of sequence {} are not finite: the weights are damaged or have diverged", .sequence.0)]
+    NotFinite {
+        /// The sequence.
+        sequence: SequenceId,
+    },
+    /// The pools cannot hold even this one sequence.
+    #[error("a sequence of {tokens} tokens does not fit into the cache of {capacity} tokens and {slots} state slots")]
+    CacheTooSmall {
+        /// Tokens of the sequence.
+        tokens: usize,
+        /// Tokens that all pages hold.
+        capacity: usize,
+        /// State slots.
+        slots: usize,
+    },
+}

@@ -1,0 +1,10 @@
+//! Generation: many sequences at once, over shared prefixes, with keyed sampling.
+
+mod engine;
+mod prefix;
+mod request;
+mod scheduler;
+mod sequence;
+
+pub use engine::{Engine, EngineOptions};
+pub use request::{SampleKey, SamplingParams, SequenceId, StopReason, TokenId, TurnEnd};

@@ -1,0 +1,119 @@
+//! Causal grouped-query attention without any position encoding.
+
+use burn::tensor::Tensor;
+
+use super::Linear;
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::parallel::{ForwardContext, LayerShard};
+use crate::parameter::{Visitor, join};
+use crate::weights::{Initialization, WeightBuilder};
+
+/// An attention block.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    query_heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+/// Queries `[batch, tokens, query_heads, head_dim]`, keys and values `[batch, tokens, kv_heads, head_dim]`.
+pub(crate) struct Projected {
+    pub queries: Tensor<4>,
+    pub keys: Tensor<4>,
+    pub values: Tensor<4>,
+}
+
+impl Attention {
+    /// Builds the block with its tensors under `path`.
+    pub fn build(
+        path: &str,
+        config: &ModelConfig,
+        shard: &LayerShard,
+        weights: &mut WeightBuilder<'_>,
+    ) -> Result<Self, ModelError> {
+        let normal = Initialization::Normal(config.initializer_range);
+        let (hidden, bias) = (config.hidden_size, config.attention_bias);
+        let query_width = shard.query_heads * config.head_dim;
+        let kv_width = shard.kv_heads * config.head_dim;
+        Ok(Self {
+            q_proj: Linear::build(&join(path, "q_proj"), [query_width, hidden], bias, normal, weights)?,
+            k_proj: Linear::build(&join(path, "k_proj"), [kv_width, hidden], bias, normal, weights)?,
+            v_proj: Linear::build(&join(path, "v_proj"), [kv_width, hidden], bias, normal, weights)?,
+            o_proj: Linear::build(&join(path, "o_proj"), [hidden, query_width], bias, normal, weights)?,
+            query_heads: shard.query_heads,
+            kv_heads: shard.kv_heads,
+            head_dim: config.head_dim,
+        })
+    }
+
+    /// One pass over a run of tokens behind `prefix`; returns the prefix with the run appended.
+    ///
+    /// # Shapes
+    /// - x: `[batch, tokens, hidden]`, in and out
+    /// - prefix: `[1 | batch, prefix, kv_heads, head_dim]` keys and values, all valid
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        prefix: Option<(Tensor<4>, Tensor<4>)>,
+        context: ForwardContext<'_>,
+    ) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
+        let [batch, ..] = x.dims();
+        let Projected { queries, keys, values } = self.project(context.enter(x));
+        let attended = nemo_kernels::causal_attention(
+            queries,
+            keys.clone(),
+            values.clone(),
+            prefix.clone(),
+            None,
+            self.scale(),
+        );
+        let keys_values = match prefix {
+            Some((old_keys, old_values)) => {
+                (append(old_keys, keys, batch), append(old_values, values, batch))
+            }
+            None => (keys, values),
+        };
+        (context.leave(self.output(attended)), keys_values)
+    }
+
+    /// Softmax scale, `1 / sqrt(head_dim)`.
+    pub(crate) fn scale(&self) -> f64 {
+        1.0 / (self.head_dim as f64).sqrt()
+    }
+
+    /// Query, key and value projections of `[batch, tokens, hidden]`.
+    pub(crate) fn project(&self, x: Tensor<3>) -> Projected {
+        let [batch, tokens, _] = x.dims();
+        let heads = |projected: Tensor<3>, heads| projected.reshape([batch, tokens, heads, self.head_dim]);
+        Projected {
+            queries: heads(self.q_proj.forward(x.clone()), self.query_heads),
+            keys: heads(self.k_proj.forward(x.clone()), self.kv_heads),
+            values: heads(self.v_proj.forward(x), self.kv_heads),
+        }
+    }
+
+    /// Output projection of `[batch, tokens, query_heads, head_dim]`.
+    pub(crate) fn output(&self, attended: Tensor<4>) -> Tensor<3> {
+        let [batch, tokens, heads, dim] = attended.dims();
+        self.o_proj.forward(attended.reshape([batch, tokens, heads * dim]))
+    }
+
+    /// Visits the four projections.
+    pub fn visit_mut(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        self.q_proj.visit_mut(&join(path, "q_proj"), visitor);
+        self.k_proj.visit_mut(&join(path, "k_proj"), visitor);
+        self.v_proj.visit_mut(&join(path, "v_proj"), visitor);
+        self.o_proj.visit_mut(&join(path, "o_proj"), visitor);
+    }
+}
+
+/// Appends along the token axis; a prefix of batch 1 is spread over the rows first.
+fn append(prefix: Tensor<4>, new: Tensor<4>, batch: usize) -> Tensor<4> {
+    let prefix = if prefix.dims()[0] == batch { prefix } else { prefix.repeat_dim(0, batch) };
+    Tensor::cat(vec![prefix, new], 1)
+}

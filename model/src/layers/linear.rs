@@ -1,0 +1,47 @@
+//! A linear map with Hugging Face's weight layout `[out, in]`.
+
+use burn::tensor::Tensor;
+
+use crate::error::ModelError;
+use crate::parameter::{ParameterMut, Visitor, join};
+use crate::weights::{Initialization, WeightBuilder};
+
+/// `y = x W^T + b`.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Tensor<2>,
+    /// `[out]`.
+    pub bias: Option<Tensor<1>>,
+}
+
+impl Linear {
+    /// Builds the map with its tensors under `path`.
+    pub fn build(
+        path: &str,
+        [out_size, in_size]: [usize; 2],
+        bias: bool,
+        initialization: Initialization,
+        weights: &mut WeightBuilder<'_>,
+    ) -> Result<Self, ModelError> {
+        Ok(Self {
+            weight: weights.tensor(&join(path, "weight"), [out_size, in_size], initialization)?,
+            bias: weights.optional(bias, &join(path, "bias"), [out_size], Initialization::Zeros)?,
+        })
+    }
+
+    /// # Shapes
+    /// - x: `[batch, tokens, in]`
+    /// - result: `[batch, tokens, out]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        nemo_kernels::linear(x, self.weight.clone(), self.bias.clone())
+    }
+
+    /// Visits weight, then bias.
+    pub fn visit_mut(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        visitor(&join(path, "weight"), ParameterMut::Matrix(&mut self.weight));
+        if let Some(bias) = &mut self.bias {
+            visitor(&join(path, "bias"), ParameterMut::Vector(bias));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The blocks of Nemotron-H. Each has the signature `(hidden, state, context) -> (hidden, state)`.
+
+mod attention;
+mod linear;
+mod mamba2;
+mod mlp;
+mod moe;
+mod norm;
+
+use burn::tensor::Tensor;
+
+use crate::config::{LayerKind, ModelConfig};
+use crate::error::ModelError;
+use crate::parallel::{ForwardContext, LayerShard};
+use crate::parameter::{Visitor, join};
+use crate::state::LayerState;
+use crate::weights::WeightBuilder;
+
+pub use attention::Attention;
+pub use linear::Linear;
+pub use mamba2::Mamba2;
+pub use mlp::Mlp;
+pub use moe::Moe;
+pub use norm::RmsNorm;
+
+/// The sub-layer of a block.
+#[derive(Clone, Debug)]
+pub enum Mixer {
+    /// Mamba-2 mixer.
+    Mamba2(Box<Mamba2>),
+    /// Grouped-query attention.
+    Attention(Box<Attention>),
+    /// Squared-ReLU MLP.
+    Mlp(Mlp),
+    /// Mixture of experts.
+    Moe(Box<Moe>),
+}
+
+/// One block: `hidden + mixer(rms_norm(hidden))`.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Norm before the mixer.
+    pub norm: RmsNorm,
+    /// The sub-layer.
+    pub mixer: Mixer,
+}
+
+impl Block {
+    /// Builds block `index` with its tensors under `backbone.layers.{index}`.
+    pub fn build(
+        index: usize,
+        config: &ModelConfig,
+        shard: &LayerShard,
+        weights: &mut WeightBuilder<'_>,
+    ) -> Result<Self, ModelError> {
+        let path = format!("backbone.layers.{index}");
+        let norm = RmsNorm::build(&join(&path, "norm"), config.hidden_size, config.layer_norm_epsilon, weights)?;
+        let path = join(&path, "mixer");
+        let mixer = match config.layers[index] {
+            LayerKind::Mamba2 => Mixer::Mamba2(Box::new(Mamba2::build(&path, config, shard, weights)?)),
+            LayerKind::Attention => Mixer::Attention(Box::new(Attention::build(&path, config, shard, weights)?)),
+            LayerKind::Mlp => Mixer::Mlp(Mlp::build(&path, config, shard.mlp_width, weights)?),
+            LayerKind::Moe => Mixer::Moe(Box::new(Moe::build(&path, config, shard, weights)?)),
+        };
+        Ok(Self { norm, mixer })
+    }
+
+    /// One pass over a run of tokens.
+    ///
+    /// # Shapes
+    /// - hidden: `[batch, tokens, hidden]`, in and out
+    pub fn forward(
+        &self,
+        hidden: Tensor<3>,
+        state: LayerState,
+        context: ForwardContext<'_>,
+    ) -> (Tensor<3>, LayerState) {
+        let normed = self.norm.forward(hidden.clone());
+        let (mixed, state) = match (&self.mixer, state) {
+            (Mixer::Mamba2(mixer), LayerState::Mamba2 { window, ssm }) => {
+                let (mixed, window, ssm) = mixer.forward(normed, window, ssm, context);
+                (mixed, LayerState::Mamba2 { window, ssm })
+            }
+            (Mixer::Attention(mixer), LayerState::Attention { keys_values }) => {
+                let (mixed, keys_values) = mixer.forward(normed, keys_values, context);
+                (mixed, LayerState::Attention { keys_values: Some(keys_values) })
+            }
+            (Mixer::Mlp(mixer), state) => (mixer.forward(normed, context), state),
+            (Mixer::Moe(mixer), state) => (mixer.forward(normed, context), state),
+            (mixer, state) => unreachable!("{mixer:?} was given the state of another kind of layer: {state:?}"),
+        };
+        (hidden + mixed, state)
+    }
+
+    /// Visits the block's parameters in a fixed order.
+    pub fn visit_mut(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        self.norm.visit_mut(&join(path, "norm"), visitor);
+        let path = join(path, "mixer");
+        match &mut self.mixer {
+            Mixer::Mamba2(mixer) => mixer.visit_mut(&path, visitor),
+            Mixer::Attention(mixer) => mixer.visit_mut(&path, visitor),
+            Mixer::Mlp(mixer) => mixer.visit_mut(&path, visitor),
+            Mixer::Moe(mixer) => mixer.visit_mut(&path, visitor),
+        }
+    }
+}

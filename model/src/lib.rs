@@ -1,0 +1,28 @@
+//! Nemotron-H, the hybrid Mamba-2/attention/MLP family: configuration, weights, text, forward pass, generation.
+//!
+//! One operation carries everything: [`NemotronH::forward`] takes a run of tokens and a [`HybridState`] and gives
+//! hidden values and the next state. This crate knows no rewards and no optimizer.
+
+pub mod cache;
+pub mod checkpoint;
+pub mod config;
+mod error;
+pub mod generate;
+mod layers;
+mod load;
+mod nemotron_h;
+mod paged;
+pub mod parallel;
+mod parameter;
+mod state;
+pub mod text;
+mod weights;
+
+pub use error::{EngineError, ModelError};
+pub use layers::{Block, Mixer};
+pub use load::{load, load_with_config, random, save};
+pub use nemotron_h::NemotronH;
+pub use paged::PagedRow;
+pub use parameter::ParameterMut;
+pub use state::{HybridState, LayerState};
+pub use weights::{Initialization, WeightSource};

@@ -1,0 +1,175 @@
+//! Nemotron-H: embedding, blocks, final norm, head. `forward(tokens, state) -> (hidden, state)` is its one operation.
+//!
+//! Token ids -> embedding (no scaling, no positions) -> blocks -> RMSNorm `norm_f` -> head. Prefill, decode, forked
+//! continuations, chunks and training segments are all calls of [`NemotronH::forward`] with different states.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::layers::{Block, RmsNorm};
+use crate::parallel::{ForwardContext, LayerShard};
+use crate::parameter::{ParameterMut, Visitor};
+use crate::state::HybridState;
+use crate::weights::{Initialization, WeightBuilder, WeightSource};
+
+/// Checkpoint name of the embedding.
+const EMBEDDINGS: &str = "backbone.embeddings.weight";
+/// Checkpoint name of the final norm.
+const FINAL_NORM: &str = "backbone.norm_f";
+/// Checkpoint name of the head; absent when it is tied to the embedding.
+const HEAD: &str = "lm_head.weight";
+
+/// A Nemotron-H causal language model.
+#[derive(Clone, Debug)]
+pub struct NemotronH {
+    config: ModelConfig,
+    shard: LayerShard,
+    embeddings: Tensor<2>,
+    pub(crate) blocks: Vec<Block>,
+    final_norm: RmsNorm,
+    head: Option<Tensor<2>>,
+}
+
+impl NemotronH {
+    /// Builds the model on `device` with parameters of `dtype` from `source`.
+    ///
+    /// # Errors
+    /// Whatever the source reports: a missing or wrongly shaped tensor, an unreadable file.
+    pub fn build(
+        config: &ModelConfig,
+        source: &mut dyn WeightSource,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self, ModelError> {
+        let shard = LayerShard::whole(config);
+        let mut weights = WeightBuilder::new(source, device, dtype);
+        let normal = Initialization::Normal(config.initializer_range);
+        let table = [config.vocab_size, config.hidden_size];
+        let embeddings = weights.tensor(EMBEDDINGS, table, normal)?;
+        let blocks = (0..config.layers.len())
+            .map(|index| Block::build(index, config, &shard, &mut weights))
+            .collect::<Result<_, _>>()?;
+        let final_norm =
+            RmsNorm::build(FINAL_NORM, config.hidden_size, config.layer_norm_epsilon, &mut weights)?;
+        let head = weights.optional(!config.tie_word_embeddings, HEAD, table, normal)?;
+        Ok(Self { config: config.clone(), shard, embeddings, blocks, final_norm, head })
+    }
+
+    /// The configuration the model was built from.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Local layer sizes.
+    pub fn shard(&self) -> &LayerShard {
+        &self.shard
+    }
+
+    /// The blocks, first to last.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Where the parameters live.
+    pub fn device(&self) -> Device {
+        self.embeddings.device()
+    }
+
+    /// Element type of the parameters.
+    pub fn dtype(&self) -> DType {
+        self.embeddings.dtype()
+    }
+
+    /// The state before the first token.
+    pub fn empty_state(&self) -> HybridState {
+        HybridState::empty(&self.config, &self.shard, &self.device(), self.dtype())
+    }
+
+    /// Runs a batch of token runs from `state`; returns the residual stream after the last block and the new state.
+    ///
+    /// # Shapes
+    /// - tokens: `[batch, tokens]`, right-padded to `context.lengths` if given
+    /// - state: batch 1 (shared by all rows) or `batch`
+    /// - result: `[batch, tokens, hidden]`, before the final norm
+    pub fn forward(
+        &self,
+        tokens: Tensor<2, Int>,
+        state: HybridState,
+        context: ForwardContext<'_>,
+    ) -> (Tensor<3>, HybridState) {
+        let lengths = next_lengths(&state.lengths, tokens.dims(), context.lengths);
+        let mut hidden = self.embed(tokens);
+        let mut layers = Vec::with_capacity(self.blocks.len());
+        for (block, layer_state) in self.blocks.iter().zip(state.layers) {
+            let (next_hidden, layer_state) = block.forward(hidden, layer_state, context);
+            hidden = next_hidden;
+            layers.push(layer_state);
+        }
+        (hidden, HybridState { layers, lengths })
+    }
+
+    /// Embedding rows of `[batch, tokens]` ids: `[batch, tokens, hidden]`.
+    pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let [batch, length] = tokens.dims();
+        let rows = self.embeddings.clone().select(0, tokens.reshape([batch * length]));
+        rows.reshape([batch, length, self.config.hidden_size])
+    }
+
+    /// Final norm of the residual stream, `[batch, tokens, hidden]`.
+    pub fn normalize(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.final_norm.forward(hidden)
+    }
+
+    /// Logits `[batch, tokens, vocab]` of normed hidden values.
+    pub fn logits(&self, normed: Tensor<3>) -> Tensor<3> {
+        nemo_kernels::linear(normed, self.head_weight(), None)
+    }
+
+    /// The head's weight `[vocab, hidden]`: its own, or the embedding when tied.
+    pub fn head_weight(&self) -> Tensor<2> {
+        self.head.clone().unwrap_or_else(|| self.embeddings.clone())
+    }
+
+    /// Visits every parameter under its checkpoint name, in a fixed order.
+    pub fn visit_mut(&mut self, visitor: &mut Visitor<'_>) {
+        visitor(EMBEDDINGS, ParameterMut::Matrix(&mut self.embeddings));
+        for (index, block) in self.blocks.iter_mut().enumerate() {
+            block.visit_mut(&format!("backbone.layers.{index}"), visitor);
+        }
+        self.final_norm.visit_mut(FINAL_NORM, visitor);
+        if let Some(head) = &mut self.head {
+            visitor(HEAD, ParameterMut::Matrix(head));
+        }
+    }
+
+    /// A copy whose parameters are leaves of a fresh autodiff graph. It shares storage with this model: drop it
+    /// before an in-place update.
+    pub fn tracked(&self) -> Self {
+        let mut model = self.clone();
+        model.visit_mut(&mut |_, mut parameter| parameter.require_grad());
+        model
+    }
+
+    /// Token ids of rows of equal length as a tensor `[rows, tokens]`.
+    pub fn token_tensor(&self, rows: &[&[u32]], length: usize, padding: u32) -> Tensor<2, Int> {
+        let mut ids = Vec::with_capacity(rows.len() * length);
+        for row in rows {
+            ids.extend(row.iter().map(|&id| i64::from(id)));
+            ids.extend(std::iter::repeat_n(i64::from(padding), length - row.len()));
+        }
+        Tensor::from_data(TensorData::new(ids, [rows.len(), length]), &self.device())
+    }
+}
+
+/// Tokens seen by each row after a run.
+fn next_lengths(before: &[usize], [batch, tokens]: [usize; 2], valid: Option<&[usize]>) -> Vec<usize> {
+    match valid {
+        None => before.iter().map(|length| length + tokens).collect(),
+        Some(valid) => {
+            debug_assert_eq!(valid.len(), batch);
+            let before_row = |row: usize| before[if before.len() == 1 { 0 } else { row }];
+            (0..batch).map(|row| before_row(row) + valid[row]).collect()
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Chat messages, in the form chat APIs and datasets write them.
+
+use serde_json::{Value, json};
+
+use crate::text::error::TextError;
+use crate::text::tool_calls::ToolCall;
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChatRole {
+    /// Instructions.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+impl ChatRole {
+    /// The name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+
+    /// The role called `name`; `developer` is another name of `system`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "system" | "developer" => Some(Self::System),
+            "user" => Some(Self::User),
+            "assistant" => Some(Self::Assistant),
+            "tool" | "function" => Some(Self::Tool),
+            _ => None,
+        }
+    }
+}
+
+/// A tool call in a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatToolCall {
+    /// Name of the tool.
+    pub name: String,
+    /// An object, or a string holding JSON text that templates insert verbatim.
+    pub arguments: Value,
+}
+
+impl From<ToolCall> for ChatToolCall {
+    fn from(call: ToolCall) -> Self {
+        Self { name: call.name, arguments: Value::String(call.arguments) }
+    }
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatMessage {
+    /// Who speaks.
+    pub role: ChatRole,
+    /// The text.
+    pub content: String,
+    /// Tools the assistant calls.
+    pub tool_calls: Vec<ChatToolCall>,
+}
+
+impl ChatMessage {
+    /// A message without tool calls.
+    pub fn new(role: ChatRole, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), tool_calls: Vec::new() }
+    }
+
+    /// Reads a list of messages such as `[{"role": "user", "content": "Hello"}]`.
+    ///
+    /// # Errors
+    /// [`TextError::BadMessage`] naming the message.
+    pub fn list_from_json(messages: &Value) -> Result<Vec<Self>, TextError> {
+        match messages.as_array() {
+            Some(list) => list.iter().enumerate().map(|(index, message)| Self::from_json(index, message)).collect(),
+            None => Err(TextError::BadMessage { index: 0, problem: "expected a list of messages".to_owned() }),
+        }
+    }
+
+    fn from_json(index: usize, message: &Value) -> Result<Self, TextError> {
+        let bad = |problem: String| TextError::BadMessage { index, problem };
+        let role = message.get("role").and_then(Value::as_str).unwrap_or_default();
+        let role = ChatRole::from_name(role)
+            .ok_or_else(|| bad(format!("role is \"{role}\", expected system, user, assistant or tool")))?;
+        let content = match message.get("content") {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(parts)) => join_parts(parts).ok_or_else(|| bad("content has parts without text".to_owned()))?,
+            Some(_) => return Err(bad("content is neither a string nor a list of text parts".to_owned())),
+        };
+        let tool_calls = match message.get("tool_calls") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(calls)) => calls
+                .iter()
+                .map(|call| parse_call(call).ok_or_else(|| bad("a tool call lacks a name or arguments".to_owned())))
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err(bad("tool_calls is not a list".to_owned())),
+        };
+        Ok(Self { role, content, tool_calls })
+    }
+
+    /// The message as templates expect it.
+    pub(super) fn to_json(&self) -> Value {
+        let mut message = json!({ "role": self.role.name(), "content": self.content });
+        if !self.tool_calls.is_empty() {
+            let calls = self.tool_calls.iter().map(|call| {
+                json!({ "type": "function", "function": { "name": call.name, "arguments": call.arguments } })
+            });
+            message["tool_calls"] = calls.collect();
+        }
+        message
+    }
+}
+
+fn join_parts(parts: &[Value]) -> Option<String> {
+    parts.iter().map(|part| part.get("text").and_then(Value::as_str)).collect()
+}
+
+fn parse_call(call: &Value) -> Option<ChatToolCall> {
+    let function = call.get("function").unwrap_or(call);
+    let name = function.get("name")?.as_str()?.to_owned();
+    Some(ChatToolCall { name, arguments: function.get("arguments")?.clone() })
+}

@@ -1,0 +1,163 @@
+//! The compact template, the delta of tool results, and Jinja's surroundings. The built-in rendering is tested
+//! against golden cases.
+
+use serde_json::json;
+
+use super::*;
+
+fn compact() -> ChatTemplate {
+    ChatTemplate::compact().unwrap()
+}
+
+fn jinja(source: &str) -> Result<ChatTemplate, TextError> {
+    ChatTemplate::from_jinja("test.jinja", source, None, &TokenizerSettings::default())
+}
+
+fn tools() -> Vec<Value> {
+    let parameters = json!({ "type": "object", "properties": { "to": { "type": "string" }, "note": {} }, "required": ["to"] });
+    vec![
+        json!({ "type": "function", "function": { "name": "send", "parameters": parameters } }),
+        json!({ "type": "function", "name": "list", "parameters": { "type": "object", "properties": {} } }),
+        json!({ "name": "bare" }),
+    ]
+}
+
+fn history() -> Vec<ChatMessage> {
+    ChatMessage::list_from_json(&json!([
+        { "role": "system", "content": "Office." },
+        { "role": "user", "content": "mail bob" },
+        { "role": "assistant", "content": "", "tool_calls": [
+            { "function": { "name": "send", "arguments": "{\"to\":\"bob\"}" } },
+            { "name": "list", "arguments": { "a": 1 } },
+        ] },
+        { "role": "tool", "content": "r1" },
+        { "role": "tool", "content": "r2" },
+        { "role": "assistant", "content": "done" },
+    ]))
+    .unwrap()
+}
+
+#[test]
+fn the_compact_template_renders_signatures_and_turns() {
+    let text = compact().render(&history(), &tools(), &RenderOptions::default()).unwrap();
+    let expected = concat!(
+        "<SPECIAL_10>System\nOffice.\n<AVAILABLE_TOOLS>\nsend(to, note?)\nlist()\nbare()\n</AVAILABLE_TOOLS>\n",
+        "Call: <TOOLCALL>[{\"name\": NAME, \"arguments\": {PARAMETER: VALUE}}]</TOOLCALL>\n",
+        "<SPECIAL_11>User\nmail bob\n<SPECIAL_11>Assistant\n",
+        "<TOOLCALL>[{\"name\": \"send\", \"arguments\": {\"to\":\"bob\"}}, {\"name\": \"list\", \"arguments\": {\"a\": 1}}]",
+        "</TOOLCALL><SPECIAL_12>\n<SPECIAL_11>User\n<TOOL_RESPONSE>[r1, r2]</TOOL_RESPONSE>\n",
+        "<SPECIAL_11>Assistant\ndone<SPECIAL_12>\n",
+    );
+    assert_eq!(text, expected);
+    let messages = [ChatMessage::new(ChatRole::User, "hi")];
+    let text = compact().render(&messages, &[], &RenderOptions::prompt()).unwrap();
+    assert_eq!(text, "<SPECIAL_10>System\n\n<SPECIAL_11>User\nhi\n<SPECIAL_11>Assistant\n");
+}
+
+#[test]
+fn appending_equals_rendering_the_whole_history() {
+    let history = history();
+    let template = compact();
+    let format = template.tool_result_format(&history[..2], &tools(), "<SPECIAL_12>", &RenderOptions::default()).unwrap();
+    let prompt = template.render(&history[..2], &tools(), &RenderOptions::prompt()).unwrap();
+    let call = "<TOOLCALL>[{\"name\": \"send\", \"arguments\": {\"to\":\"bob\"}}, {\"name\": \"list\", \"arguments\": {\"a\": 1}}]</TOOLCALL>";
+    let appended = format!("{prompt}{call}<SPECIAL_12>{}done<SPECIAL_12>\n", format.render(&["r1", "r2"]));
+    assert_eq!(appended, template.render(&history, &tools(), &RenderOptions::default()).unwrap());
+}
+
+#[test]
+fn the_family_delta_follows_the_reasoning_switch() {
+    let template = ChatTemplate::nemotron_v2();
+    for (system, opening) in [("x", "<think>\n"), ("x /no_think", "<think></think>")] {
+        let prompt = [ChatMessage::new(ChatRole::System, system), ChatMessage::new(ChatRole::User, "probe0tool q")];
+        let format = template.tool_result_format(&prompt, &tools(), "<SPECIAL_12>", &RenderOptions::default()).unwrap();
+        let expected = format!("\n<SPECIAL_11>User\n<TOOL_RESPONSE>[a, b]</TOOL_RESPONSE>\n<SPECIAL_11>Assistant\n{opening}");
+        assert_eq!(format.render(&["a", "b"]), expected);
+    }
+}
+
+#[test]
+fn templates_that_do_not_append_are_refused() {
+    let turns = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ m.tool_calls | default('') | tojson }}<end>{% endfor %}";
+    let all = |source: &str| {
+        let prompt = [ChatMessage::new(ChatRole::User, "q")];
+        jinja(source).unwrap().tool_result_format(&prompt, &[], "<end>", &RenderOptions::default())
+    };
+    assert_eq!(all(turns).unwrap().render(&["r"]), "[tool]r\"\"<end>");
+    for (source, reason) in [
+        ("{% for m in messages %}{{ m.role }}<end>{% endfor %}", "does not show tool calls"),
+        ("{% for m in messages %}{{ m.content }}{{ m.tool_calls | tojson }}{% endfor %}", "no <end> follows"),
+        ("{% for m in messages if m.role != 'tool' %}{{ m.tool_calls | tojson }}<end>{% endfor %}", "does not show tool results"),
+        (&turns.replace("{{ m.content }}", "{{ m.content | tojson }}"), "verbatim"),
+        (&turns.replace("[{{", "{{ messages[-1].content }}[{{"), "verbatim|differently|like one|tool results"),
+    ] {
+        let message = all(source).unwrap_err().to_string();
+        assert!(message.contains("test.jinja") && reason.split('|').any(|part| message.contains(part)), "{message}");
+    }
+}
+
+#[test]
+fn jinja_surroundings_are_those_of_transformers() {
+    let source = "{% for m in messages %}\n    {%- if loop.index > 1 %}{% break %}{% endif %}\n  {% if true %}\n{{ m.content.strip().upper() }}{{ bos_token }}{{ none }}|{{ tools is none }}|{{ strftime_now is defined }}|{{ x }}\n  {% endif %}\n{% endfor %}\n";
+    let settings = TokenizerSettings { bos_token: Some("<s>".to_owned()), ..TokenizerSettings::default() };
+    let template = ChatTemplate::from_jinja("t", source, None, &settings).unwrap();
+    let messages = [ChatMessage::new(ChatRole::User, " a "), ChatMessage::new(ChatRole::User, "b")];
+    let mut options = RenderOptions::default();
+    options.variables.insert("x".to_owned(), json!(true));
+    assert_eq!(template.render(&messages, &[], &options).unwrap(), "A<s>None|True|False|True\n");
+    let refused = jinja("line\n{{ raise_exception('only users') }}").unwrap().render(&messages, &[], &options);
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("only users") && message.contains("line 2"), "{message}");
+    let message = jinja("{% if %}").unwrap_err().to_string();
+    assert!(message.contains("test.jinja") && message.contains("line 1"), "{message}");
+    let dumped = jinja("{{ tools[0] | tojson }}|{{ tools[1] | tojson(indent=2) }}").unwrap();
+    let tools = [json!({ "b": "<é&'>", "a": [1, 2.0, null] }), json!({ "k": 1 })];
+    let expected = "{\"b\": \"<é&'>\", \"a\": [1, 2.0, null]}|{\n  \"k\": 1\n}";
+    assert_eq!(dumped.render(&messages, &tools, &options).unwrap(), expected);
+}
+
+#[test]
+fn a_final_message_can_be_continued() {
+    let messages = [ChatMessage::new(ChatRole::User, "q"), ChatMessage::new(ChatRole::Assistant, "so far ")];
+    let options = RenderOptions { continue_final_message: true, ..RenderOptions::default() };
+    assert!(compact().render(&messages, &[], &options).unwrap().ends_with("Assistant\nso far "));
+    let family = ChatTemplate::nemotron_v2();
+    assert!(family.render(&messages, &[], &options).unwrap().ends_with("<think>\nso far"));
+    let error = jinja("nothing").unwrap().render(&messages, &[], &options).unwrap_err().to_string();
+    assert!(error.contains("cannot be continued"), "{error}");
+}
+
+#[test]
+fn a_folder_decides_its_template() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = || ChatTemplate::load(folder.path()).unwrap().name().to_owned();
+    assert!(name().contains("built in"));
+    std::fs::write(folder.path().join("tokenizer_config.json"), "{\"chat_template\": \"config\"}").unwrap();
+    assert!(name().ends_with("tokenizer_config.json"));
+    let list = json!({ "chat_template": [{ "name": "default", "template": "d" }, { "name": "tool_use", "template": "t" }] });
+    std::fs::write(folder.path().join("tokenizer_config.json"), list.to_string()).unwrap();
+    let template = ChatTemplate::load(folder.path()).unwrap();
+    let messages = [ChatMessage::new(ChatRole::User, "q")];
+    assert_eq!(template.render(&messages, &[], &RenderOptions::default()).unwrap(), "d");
+    assert_eq!(template.render(&messages, &tools(), &RenderOptions::default()).unwrap(), "t");
+    std::fs::write(folder.path().join("chat_template.jinja"), "file").unwrap();
+    assert!(name().ends_with("chat_template.jinja"));
+    std::fs::write(folder.path().join("tokenizer_config.json"), "{").unwrap();
+    assert!(ChatTemplate::load(folder.path()).unwrap_err().to_string().contains("tokenizer_config.json"));
+}
+
+#[test]
+fn bad_messages_are_named() {
+    for (messages, problem) in [
+        (json!({}), "list"),
+        (json!([{ "role": "user", "content": "a" }, { "role": "robot", "content": "" }]), "message 1: role is \"robot\""),
+        (json!([{ "role": "user", "content": 3 }]), "message 0: content"),
+        (json!([{ "role": "assistant", "tool_calls": [{}] }]), "lacks a name"),
+        (json!([{ "role": "assistant", "tool_calls": 1 }]), "not a list"),
+    ] {
+        let message = ChatMessage::list_from_json(&messages).unwrap_err().to_string();
+        assert!(message.contains(problem), "{message}");
+    }
+    let parts = json!([{ "role": "developer", "content": [{ "type": "text", "text": "a" }, { "text": "b" }] }]);
+    assert_eq!(ChatMessage::list_from_json(&parts).unwrap(), [ChatMessage::new(ChatRole::System, "ab")]);
+}

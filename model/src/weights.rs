@@ -1,0 +1,75 @@
+//! Where a layer's tensors come from when it is built: a checkpoint, or the family's initialisation.
+//!
+//! Layers ask for tensors by name and shape and say how they would be initialised; the source decides. So the code
+//! that loads a checkpoint and the code that makes a fresh model are the same.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::error::ModelError;
+
+/// Initialisation of one tensor (transformers' `NemotronHPreTrainedModel._init_weights`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Initialization {
+    /// Normal with mean 0 and the given standard deviation.
+    Normal(f64),
+    /// Uniform in `[-bound, bound]`.
+    Uniform(f64),
+    /// All zeros.
+    Zeros,
+    /// All ones.
+    Ones,
+    /// `log(1), log(2), …`: the decay rates of the heads.
+    LogRange,
+    /// Inverse softplus of time steps drawn log-uniformly from `[minimum, maximum]`, not below `floor`.
+    TimeStepBias {
+        /// Smallest time step.
+        minimum: f64,
+        /// Largest time step.
+        maximum: f64,
+        /// Lower bound applied after drawing.
+        floor: f64,
+    },
+}
+
+/// A provider of weights.
+pub trait WeightSource {
+    /// Values of the tensor `name`, row-major, of the given shape.
+    fn values(&mut self, name: &str, shape: &[usize], initialization: Initialization) -> Result<Vec<f32>, ModelError>;
+}
+
+/// Builds tensors for layers: source, device and dtype in one hand.
+pub struct WeightBuilder<'a> {
+    source: &'a mut dyn WeightSource,
+    device: &'a Device,
+    dtype: DType,
+}
+
+impl<'a> WeightBuilder<'a> {
+    /// Tensors will be made on `device` in `dtype` (f32 or f64).
+    pub fn new(source: &'a mut dyn WeightSource, device: &'a Device, dtype: DType) -> Self {
+        Self { source, device, dtype }
+    }
+
+    /// The tensor called `name`.
+    pub fn tensor<const D: usize>(
+        &mut self,
+        name: &str,
+        shape: [usize; D],
+        initialization: Initialization,
+    ) -> Result<Tensor<D>, ModelError> {
+        let values = self.source.values(name, &shape, initialization)?;
+        let data = TensorData::new(values, shape);
+        Ok(Tensor::from_data(data, (self.device, self.dtype)))
+    }
+
+    /// The tensor called `name` if `present`, else nothing.
+    pub fn optional<const D: usize>(
+        &mut self,
+        present: bool,
+        name: &str,
+        shape: [usize; D],
+        initialization: Initialization,
+    ) -> Result<Option<Tensor<D>>, ModelError> {
+        present.then(|| self.tensor(name, shape, initialization)).transpose()
+    }
+}

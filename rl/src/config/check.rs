@@ -1,0 +1,413 @@
+//! Settings that are fine one by one and wrong together, out of range, or not implemented yet.
+//!
+//! The loss rules are NeMo RL's own assertions, raised when the configuration is loaded rather than at the first step.
+
+use super::error::{ConfigError, Origin, did_you_mean};
+use super::schema::{AdvantageEstimatorName, DatasetConfig, LossConfig, LrDecayStyle, RunConfig, TruncationType};
+use super::ConfigWarning;
+
+type Result<T> = std::result::Result<T, ConfigError>;
+
+/// All checks of a decoded configuration; returns what is accepted with a notice.
+pub(super) fn check(config: &RunConfig, origin: impl Fn(&str) -> Origin) -> Result<Vec<ConfigWarning>> {
+    ranges(config)?;
+    config.loss_fn.check()?;
+    algorithm(config)?;
+    names(config, &origin)?;
+    datasets(config)?;
+    not_implemented(config, &origin)?;
+    Ok(notices(config, &origin))
+}
+
+fn inconsistent<T>(key: &str, reason: impl Into<String>) -> Result<T> {
+    Err(ConfigError::Inconsistent { key: key.to_owned(), reason: reason.into() })
+}
+
+/// Fails with `reason` unless `condition` holds.
+fn require(condition: bool, key: &str, reason: &str) -> Result<()> {
+    if condition { Ok(()) } else { inconsistent(key, reason) }
+}
+
+impl LossConfig {
+    /// Rules between the switches of the loss.
+    ///
+    /// # Errors
+    /// [`ConfigError::Inconsistent`] with the key to change.
+    pub fn check(&self) -> Result<()> {
+        require(
+            !(self.sequence_level_importance_ratios && self.token_level_loss),
+            "loss_fn.sequence_level_importance_ratios",
+            "one ratio per sequence needs loss_fn.token_level_loss: false",
+        )?;
+        if self.use_cispo {
+            let key = "loss_fn.use_cispo";
+            require(!self.disable_ppo_ratio, key, "it weights by the ratio that loss_fn.disable_ppo_ratio removes")?;
+            require(
+                !self.force_on_policy_ratio,
+                key,
+                "it clips the ratio that loss_fn.force_on_policy_ratio fixes at 1",
+            )?;
+            require(self.ratio_clip_c.is_none(), key, "dual clipping (loss_fn.ratio_clip_c) would undo it; set that to null")?;
+            require(self.token_level_loss, key, "it needs loss_fn.token_level_loss: true")?;
+        }
+        require(
+            self.ratio_clip_c.is_none_or(|c| c > 1.0),
+            "loss_fn.ratio_clip_c",
+            "it bounds the ratio from above, so it has to be more than 1",
+        )?;
+        for (key, value) in [
+            ("loss_fn.ratio_clip_min", self.ratio_clip_min),
+            ("loss_fn.ratio_clip_max", self.ratio_clip_max),
+            ("loss_fn.reference_policy_kl_penalty", self.reference_policy_kl_penalty),
+            ("loss_fn.positive_example_nll_weight", self.positive_example_nll_weight),
+        ] {
+            require(value >= 0.0, key, "it has to be at least 0")?;
+        }
+        self.check_truncation()
+    }
+
+    fn check_truncation(&self) -> Result<()> {
+        let (min, max) =
+            (self.truncated_importance_sampling_ratio_min, self.truncated_importance_sampling_ratio);
+        let Some(kind) = self.truncated_importance_sampling_type else {
+            return require(
+                min.is_none() && max.is_none(),
+                "loss_fn.truncated_importance_sampling_ratio",
+                "a bound needs loss_fn.truncated_importance_sampling_type: tis, icepop or seq-mask-tis",
+            );
+        };
+        require(
+            self.use_importance_sampling_correction,
+            "loss_fn.truncated_importance_sampling_type",
+            "there is no weight to truncate without loss_fn.use_importance_sampling_correction: true",
+        )?;
+        let Some(max) = max.filter(|max| *max > 0.0) else {
+            return inconsistent(
+                "loss_fn.truncated_importance_sampling_ratio",
+                "truncation needs an upper bound above 0",
+            );
+        };
+        require(
+            min.is_some() || kind == TruncationType::Tis,
+            "loss_fn.truncated_importance_sampling_ratio_min",
+            "icepop and seq-mask-tis need a lower bound",
+        )?;
+        require(
+            min.is_none_or(|min| min <= max),
+            "loss_fn.truncated_importance_sampling_ratio_min",
+            "the lower bound is above loss_fn.truncated_importance_sampling_ratio",
+        )?;
+        require(
+            !(kind == TruncationType::SeqMaskTis && self.sequence_level_importance_ratios),
+            "loss_fn.truncated_importance_sampling_type",
+            "seq-mask-tis weighs tokens, which contradicts loss_fn.sequence_level_importance_ratios: true",
+        )
+    }
+}
+
+fn ranges(config: &RunConfig) -> Result<()> {
+    let (grpo, policy, sft) = (&config.grpo, &config.policy, &config.sft);
+    for (key, value) in [
+        ("grpo.num_prompts_per_step", grpo.num_prompts_per_step),
+        ("grpo.num_generations_per_prompt", grpo.num_generations_per_prompt),
+        ("grpo.val_num_generations_per_prompt", grpo.val_num_generations_per_prompt),
+        ("grpo.max_num_epochs", grpo.max_num_epochs),
+        ("policy.train_global_batch_size", policy.train_global_batch_size),
+        ("policy.train_micro_batch_size", policy.train_micro_batch_size),
+        ("policy.logprob_batch_size", policy.logprob_batch_size),
+        ("policy.max_total_sequence_length", policy.max_total_sequence_length),
+        ("policy.generation.max_new_tokens", policy.generation.max_new_tokens),
+        ("checkpointing.save_period", config.checkpointing.save_period),
+        ("cluster.gpus_per_node", config.cluster.gpus_per_node),
+        ("sft.tokens_per_batch", sft.tokens_per_batch),
+        (
+            "env.nemo_gym.workplace_assistant_simple_agent.responses_api_agents.simple_agent.max_steps",
+            config.max_rollout_steps(),
+        ),
+    ] {
+        require(value > 0, key, "it has to be at least 1")?;
+    }
+    let (optimizer, generation) = (&policy.megatron_cfg.optimizer, &policy.generation);
+    let scheduler = &policy.megatron_cfg.scheduler;
+    for (key, value) in [
+        ("policy.megatron_cfg.optimizer.lr", optimizer.lr),
+        ("policy.megatron_cfg.optimizer.min_lr", optimizer.min_lr),
+        ("policy.megatron_cfg.optimizer.weight_decay", optimizer.weight_decay),
+        ("policy.megatron_cfg.optimizer.clip_grad", optimizer.clip_grad),
+        ("policy.megatron_cfg.scheduler.lr_warmup_init", scheduler.lr_warmup_init),
+        ("policy.generation.val_temperature", generation.val_temperature),
+        ("sft.lr", sft.lr),
+        ("sft.min_lr", sft.min_lr),
+        ("sft.max_grad_norm", sft.max_grad_norm),
+        ("sft.weight_decay", sft.weight_decay),
+        ("sft.context_loss_weight", sft.context_loss_weight),
+    ] {
+        require(value.is_finite() && value >= 0.0, key, "it has to be at least 0")?;
+    }
+    for (key, value) in [
+        ("policy.megatron_cfg.optimizer.adam_eps", optimizer.adam_eps),
+        ("policy.generation.temperature", generation.temperature),
+    ] {
+        require(value.is_finite() && value > 0.0, key, "it has to be above 0")?;
+    }
+    for (key, value) in [
+        ("policy.megatron_cfg.optimizer.adam_beta1", optimizer.adam_beta1),
+        ("policy.megatron_cfg.optimizer.adam_beta2", optimizer.adam_beta2),
+        ("sft.label_smoothing", sft.label_smoothing),
+    ] {
+        require((0.0..1.0).contains(&value), key, "it has to be at least 0 and below 1")?;
+    }
+    for (key, value) in [
+        ("policy.generation.top_p", generation.top_p),
+        ("policy.generation.val_top_p", generation.val_top_p),
+        ("policy.generation.vllm_cfg.gpu_memory_utilization", generation.vllm_cfg.gpu_memory_utilization),
+    ] {
+        require(value > 0.0 && value <= 1.0, key, "it has to be above 0 and at most 1")?;
+    }
+    Ok(())
+}
+
+fn algorithm(config: &RunConfig) -> Result<()> {
+    let (grpo, policy) = (&config.grpo, &config.policy);
+    let batch = grpo.num_prompts_per_step * grpo.num_generations_per_prompt;
+    require(
+        batch.is_multiple_of(policy.train_global_batch_size),
+        "policy.train_global_batch_size",
+        "it has to divide grpo.num_prompts_per_step * grpo.num_generations_per_prompt",
+    )?;
+    require(
+        !config.loss_fn.force_on_policy_ratio || batch == policy.train_global_batch_size,
+        "loss_fn.force_on_policy_ratio",
+        "the ratio is 1 only with one optimizer step per batch: policy.train_global_batch_size has to be the whole batch",
+    )?;
+    require(
+        config.loss_fn.reference_policy_kl_penalty == 0.0 || !grpo.skip_reference_policy_logprobs_calculation,
+        "grpo.skip_reference_policy_logprobs_calculation",
+        "loss_fn.reference_policy_kl_penalty needs the reference policy's log-probs",
+    )?;
+    require(
+        grpo.advantage_clip_low.is_none_or(|low| grpo.advantage_clip_high.is_none_or(|high| low <= high)),
+        "grpo.advantage_clip_low",
+        "it is above grpo.advantage_clip_high",
+    )?;
+    require(
+        grpo.stop_at_validation_metric.is_none() || grpo.stop_at_validation_threshold.is_some(),
+        "grpo.stop_at_validation_metric",
+        "it needs grpo.stop_at_validation_threshold",
+    )?;
+    let scheduler = &policy.megatron_cfg.scheduler;
+    require(
+        scheduler.lr_decay_style == LrDecayStyle::Constant || scheduler.lr_warmup_iters < scheduler.lr_decay_iters,
+        "policy.megatron_cfg.scheduler.lr_decay_iters",
+        "the decay has to end after lr_warmup_iters",
+    )?;
+    let decay = policy.megatron_cfg.optimizer.weight_decay;
+    require(
+        scheduler.start_weight_decay == decay && scheduler.end_weight_decay == decay,
+        "policy.megatron_cfg.scheduler.start_weight_decay",
+        "weight decay is constant, so start, end and policy.megatron_cfg.optimizer.weight_decay have to be equal",
+    )?;
+    require(
+        !(policy.dynamic_batching.enabled && policy.sequence_packing.enabled),
+        "policy.sequence_packing.enabled",
+        "policy.dynamic_batching.enabled is true as well; choose one",
+    )?;
+    require(
+        policy.generation.vllm_cfg.max_model_len == policy.max_total_sequence_length,
+        "policy.generation.vllm_cfg.max_model_len",
+        "what was sampled is trained on, so it has to equal policy.max_total_sequence_length",
+    )
+}
+
+/// Names that choose between implementations.
+fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
+    let (generation, data) = (&config.policy.generation, &config.data.default);
+    for (key, found, known) in [
+        ("policy.megatron_cfg.optimizer.optimizer", &config.policy.megatron_cfg.optimizer.optimizer, &["adam"][..]),
+        ("policy.generation.backend", &generation.backend, &["vllm"]),
+        (
+            "policy.generation.vllm_cfg.http_server_serving_chat_kwargs.tool_parser",
+            &generation.vllm_cfg.http_server_serving_chat_kwargs.tool_parser,
+            &["nemotron_json"],
+        ),
+        ("policy.sequence_packing.algorithm", &config.policy.sequence_packing.algorithm, &[
+            "modified_first_fit_decreasing",
+        ]),
+        ("data.default.dataset_name", &data.dataset_name, &["NemoGymDataset"]),
+        ("data.default.env_name", &data.env_name, &["nemo_gym", "penguin"]),
+        ("data.default.processor", &data.processor, &["nemo_gym_data_processor"]),
+    ] {
+        if !known.contains(&found.as_str()) {
+            return Err(ConfigError::WrongValue {
+                origin: origin(key),
+                key: key.to_owned(),
+                found: format!("`{found}`"),
+                expected: format!("one of `{}`", known.join("`, `")),
+                suggestion: did_you_mean(found, known.iter().copied()),
+            });
+        }
+    }
+    for path in &config.env.nemo_gym.config_paths {
+        let known = ["workplace_assistant", "vllm_model_for_training", "vllm_model"];
+        let name = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".yaml");
+        if !known.contains(&name) {
+            return Err(ConfigError::Refused {
+                origin: origin("env.nemo_gym.config_paths"),
+                key: "env.nemo_gym.config_paths".to_owned(),
+                found: path.clone(),
+                reason: "workplace_assistant is the only environment".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn datasets(config: &RunConfig) -> Result<()> {
+    let both = |set: &DatasetConfig| set.data_path.is_some() && set.generate.count > 0;
+    for (key, set) in [("data.train", &config.data.train), ("data.validation", &config.data.validation)] {
+        require(!both(set), key, "it has a data_path and a generate.count; set one of them (the other to null or 0)")?;
+        require(
+            set.generate.count == 0 || (!set.generate.split.is_empty() && set.generate.num_offices > 0),
+            key,
+            "generate needs at least one split and one office",
+        )?;
+    }
+    Ok(())
+}
+
+/// Settings that are understood but have no implementation: refused, never skipped.
+fn not_implemented(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
+    let (grpo, policy, loss) = (&config.grpo, &config.policy, &config.loss_fn);
+    let batch = grpo.num_prompts_per_step * grpo.num_generations_per_prompt;
+    let optimizer = &policy.megatron_cfg.optimizer;
+    let refused: &[(bool, &str, &str)] = &[
+        (grpo.use_dynamic_sampling, "grpo.use_dynamic_sampling", "dynamic sampling is not implemented"),
+        (grpo.batch_multiplier != 1.0, "grpo.batch_multiplier", "it belongs to dynamic sampling, which is not implemented"),
+        (grpo.reward_shaping.enabled, "grpo.reward_shaping.enabled", "reward shaping is not implemented"),
+        (grpo.reward_scaling.enabled, "grpo.reward_scaling.enabled", "reward scaling is not implemented"),
+        (
+            grpo.adv_estimator.name != AdvantageEstimatorName::Grpo,
+            "grpo.adv_estimator.name",
+            "the only advantage estimator is grpo",
+        ),
+        (
+            grpo.seq_logprob_error_threshold.is_some(),
+            "grpo.seq_logprob_error_threshold",
+            "masking of samples by their log-prob error is not implemented",
+        ),
+        (
+            grpo.invalid_tool_call_advantage.is_some(),
+            "grpo.invalid_tool_call_advantage",
+            "advantages of single turns are not implemented",
+        ),
+        (
+            grpo.malformed_thinking_advantage.is_some(),
+            "grpo.malformed_thinking_advantage",
+            "advantages of single turns are not implemented",
+        ),
+        (
+            loss.reference_policy_kl_penalty != 0.0 || loss.use_kl_in_reward,
+            "loss_fn.reference_policy_kl_penalty",
+            "a reference policy is not implemented",
+        ),
+        (
+            policy.train_global_batch_size != batch,
+            "policy.train_global_batch_size",
+            "several optimizer steps per batch are not implemented; set it to \
+             ${mul:${grpo.num_prompts_per_step}, ${grpo.num_generations_per_prompt}}",
+        ),
+        (policy.dynamic_batching.enabled, "policy.dynamic_batching.enabled", "dynamic batching is not implemented"),
+        (
+            policy.sequence_packing.enabled,
+            "policy.sequence_packing.enabled",
+            "sequence packing is not implemented; shared prefixes are computed once without it",
+        ),
+        (
+            policy.make_sequence_length_divisible_by != 1,
+            "policy.make_sequence_length_divisible_by",
+            "sequences are not padded, so there is nothing to divide",
+        ),
+        (optimizer.optimizer_cpu_offload, "policy.megatron_cfg.optimizer.optimizer_cpu_offload", "offloading is not implemented"),
+        (
+            optimizer.optimizer_offload_fraction != 0.0,
+            "policy.megatron_cfg.optimizer.optimizer_offload_fraction",
+            "offloading is not implemented",
+        ),
+        (
+            policy.generation.top_p != 1.0,
+            "policy.generation.top_p",
+            "training samples the whole distribution; val_top_p may be set for validation",
+        ),
+        (
+            policy.generation.top_k.is_some() || policy.generation.val_top_k.is_some(),
+            "policy.generation.top_k",
+            "rollouts sample the whole distribution",
+        ),
+        (
+            policy.generation.vllm_cfg.tensor_parallel_size != 1,
+            "policy.generation.vllm_cfg.tensor_parallel_size",
+            "generation over several devices is not implemented",
+        ),
+        (
+            !policy.generation.vllm_cfg.http_server_serving_chat_kwargs.enable_auto_tools,
+            "policy.generation.vllm_cfg.http_server_serving_chat_kwargs.enable_auto_tools",
+            "the environment works by tool calls",
+        ),
+        (!policy.generation.colocated.enabled, "policy.generation.colocated.enabled", "generation shares the training devices"),
+        (!config.env.should_use_nemo_gym, "env.should_use_nemo_gym", "there is no other environment"),
+        (
+            config.env.nemo_gym.is_trajectory_collection,
+            "env.nemo_gym.is_trajectory_collection",
+            "collect trajectories with `nemo-burn generate` instead",
+        ),
+        (config.logger.mlflow_enabled, "logger.mlflow_enabled", "MLflow is not supported; metrics.jsonl has every metric"),
+        (
+            config.logger.tensorboard_enabled,
+            "logger.tensorboard_enabled",
+            "TensorBoard is not supported; metrics.jsonl has every metric",
+        ),
+    ];
+    match refused.iter().find(|(applies, ..)| *applies) {
+        None => Ok(()),
+        Some((_, key, reason)) => Err(ConfigError::Refused {
+            origin: origin(key),
+            key: (*key).to_owned(),
+            found: config.value_text(key),
+            reason: (*reason).to_owned(),
+        }),
+    }
+}
+
+/// What is accepted with a different meaning than its name has upstream.
+fn notices(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Vec<ConfigWarning> {
+    let (policy, generation) = (&config.policy, &config.policy.generation);
+    let notices: &[(bool, &str, &str)] = &[
+        (
+            origin("policy.generation.backend") != Origin::Default,
+            "policy.generation.backend",
+            "`vllm` stands for the built-in generation engine",
+        ),
+        (
+            !policy.megatron_cfg.distributed_data_parallel_config.grad_reduce_in_fp32,
+            "policy.megatron_cfg.distributed_data_parallel_config.grad_reduce_in_fp32",
+            "gradients are summed in f32 all the same",
+        ),
+        (
+            policy.megatron_cfg.defer_fp32_logits,
+            "policy.megatron_cfg.defer_fp32_logits",
+            "log-probs are computed tile by tile in f32 anyway, so there is nothing to defer",
+        ),
+        (generation.vllm_cfg.expose_http_server, "policy.generation.vllm_cfg.expose_http_server", "training needs no HTTP server, none is started"),
+        (config.logger.wandb_enabled, "logger.wandb_enabled", "nothing is sent to Weights & Biases; metrics.jsonl has the same names"),
+        (config.logger.monitor_gpus, "logger.monitor_gpus", "GPU utilisation is not recorded"),
+    ];
+    notices
+        .iter()
+        .filter(|(applies, ..)| *applies)
+        .map(|(_, key, message)| ConfigWarning {
+            key: (*key).to_owned(),
+            origin: origin(key),
+            message: format!("`{key}: {}`: {message}", config.value_text(key)),
+        })
+        .collect()
+}

@@ -1,0 +1,79 @@
+//! What can be wrong with a configuration; every variant says where, what was found and what is expected.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// 1-based line and column of a file.
+    File { path: Arc<str>, line: u64, column: u64 },
+    /// A `key=value` argument.
+    Override(Arc<str>),
+    /// The built-in defaults.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::File { path, line, column } => write!(f, "{path}:{line}:{column}"),
+            Origin::Override(text) => write!(f, "override `{text}`"),
+            Origin::Default => f.write_str("built-in defaults"),
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read configuration {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+
+    #[error("{origin}: not valid YAML: {message}")]
+    Syntax { origin: Origin, message: String },
+
+    #[error("{origin}: unknown key `{key}`{}", hint(.suggestion))]
+    UnknownKey { origin: Origin, key: String, suggestion: Option<String> },
+
+    #[error("{origin}: `{key}` is {found}, expected {expected}{}", hint(.suggestion))]
+    WrongValue { origin: Origin, key: String, found: String, expected: String, suggestion: Option<String> },
+
+    #[error("{origin}: `{key}` has to be set: write it in the configuration or pass `{key}=...`")]
+    Missing { origin: Origin, key: String },
+
+    #[error("{origin}: `{key}` cannot be resolved from `{text}`: {reason}")]
+    Interpolation { origin: Origin, key: String, text: String, reason: String },
+
+    #[error("override `{text}`: {reason}")]
+    Override { text: String, reason: String },
+
+    #[error("{origin}: `{key}: {found}` is not supported: {reason}")]
+    Refused { origin: Origin, key: String, found: String, reason: String },
+
+    #[error("`{key}` contradicts another setting: {reason}")]
+    Inconsistent { key: String, reason: String },
+
+    #[error("{origin}: `defaults` form a circle: {}", chain.join(" -> "))]
+    InheritanceCircle { origin: Origin, chain: Vec<String> },
+
+    #[error("cannot write the configuration as YAML: {message}")]
+    Dump { message: String },
+}
+
+fn hint(suggestion: &Option<String>) -> String {
+    suggestion.as_ref().map(|text| format!(" (did you mean `{text}`?)")).unwrap_or_default()
+}
+
+/// The candidate a mistyped word most likely stands for, if any is close enough to be worth saying.
+pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    // Keeps one or two slips in a short word and rejects unrelated keys.
+    const LEAST_SIMILARITY: f64 = 0.8;
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(similarity, _)| *similarity >= LEAST_SIMILARITY)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate.to_owned())
+}

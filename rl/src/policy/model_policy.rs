@@ -1,0 +1,262 @@
+//! The policy that is a model: generation by the engine, learning by the tree pass, one copy of the weights.
+
+use std::path::Path;
+
+use burn::tensor::{DType, Tensor};
+use nemo_model::checkpoint::{SaveOptions, SidecarFile};
+use nemo_model::generate::{Engine, EngineOptions};
+use nemo_model::{EngineError, NemotronH};
+
+use super::api::{
+    Policy, PolicyError, SampleKey, SamplingParams, SequenceId, SupervisedBatch, SupervisedReport, TokenId, TrainBatch,
+    TurnEnd, UpdateParams, UpdateReport,
+};
+use super::tree_pass::{TrainedRows, TreePass};
+use crate::loss::{
+    LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss, loss_metrics,
+    merge_loss_metrics,
+};
+use crate::optimizer::AdamW;
+use crate::token_tree::TokenTree;
+
+/// Runs of tokens shorter than this are not worth a segment of their own.
+const MIN_SHARED_TOKENS: usize = 16;
+
+/// What the policy needs beside the model.
+#[derive(Clone, Debug)]
+pub struct ModelPolicyOptions {
+    /// Sizes of the engine.
+    pub engine: EngineOptions,
+    /// Most tokens of one padded training batch.
+    pub max_batch_tokens: usize,
+    /// Temperature of the distribution that is trained: that of the rollouts.
+    pub temperature: f64,
+    /// Tokenizer and other files saved with the weights.
+    pub sidecar_files: Vec<SidecarFile>,
+}
+
+/// A Nemotron-H model that acts and learns.
+#[derive(Debug)]
+pub struct ModelPolicy {
+    engine: Engine,
+    optimizer: AdamW,
+    options: ModelPolicyOptions,
+    version: u64,
+}
+
+impl ModelPolicy {
+    /// A policy with a fresh optimizer.
+    pub fn new(model: NemotronH, options: ModelPolicyOptions) -> Self {
+        let engine = Engine::new(model, options.engine.clone());
+        Self { engine, optimizer: AdamW::default(), options, version: 0 }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &NemotronH {
+        self.engine.model()
+    }
+
+    /// Changes the weights from outside (tests of fidelity do); cached states are dropped.
+    pub fn update_model<R>(&mut self, change: impl FnOnce(&mut NemotronH) -> R) -> R {
+        self.version += 1;
+        self.engine.update_model(change)
+    }
+
+    fn apply(
+        &mut self,
+        gradients: super::tree_pass::ParameterGradients,
+        params: &UpdateParams,
+    ) -> Result<f64, PolicyError> {
+        self.version += 1;
+        let optimizer = &mut self.optimizer;
+        self.engine.update_model(|model| optimizer.update(model, gradients, params))
+    }
+}
+
+impl Policy for ModelPolicy {
+    fn begin(&mut self, prompt: &[TokenId], samples: usize) -> Result<Vec<SequenceId>, PolicyError> {
+        self.engine.begin(prompt, samples).map_err(engine_error)
+    }
+
+    fn begin_turn(
+        &mut self,
+        id: SequenceId,
+        append: &[TokenId],
+        key: SampleKey,
+        sampling: &SamplingParams,
+    ) -> Result<(), PolicyError> {
+        self.engine.begin_turn(id, append, key, sampling).map_err(engine_error)
+    }
+
+    fn step(&mut self) -> Result<Vec<TurnEnd>, PolicyError> {
+        self.engine.step().map_err(engine_error)
+    }
+
+    fn finish(&mut self, id: SequenceId) {
+        self.engine.finish(id);
+    }
+
+    fn weights_version(&self) -> u64 {
+        self.version
+    }
+
+    fn train(&mut self, batch: &TrainBatch, params: &UpdateParams) -> Result<UpdateReport, PolicyError> {
+        let sequences: Vec<&[TokenId]> = batch.sequences.iter().map(|s| s.tokens.as_slice()).collect();
+        let masks: Vec<Vec<bool>> = batch.sequences.iter().map(|s| s.mask.clone()).collect();
+        let tree = TokenTree::build_within(&sequences, &shareable(&masks), MIN_SHARED_TOKENS);
+        let normalizers = LossNormalizers {
+            valid_tokens: batch.global_valid_tokens as f64,
+            valid_sequences: batch.global_valid_sequences as f64,
+        };
+        let mut report = UpdateReport {
+            log_probs: sequences.iter().map(|tokens| vec![0.0; tokens.len()]).collect(),
+            ..UpdateReport::default()
+        };
+        let mut entropy = 0.0;
+        let gradients = {
+            let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, self.options.max_batch_tokens);
+            pass.run(&mut |rows| {
+                let TrainedRows { hidden, head, targets, places } = rows;
+                let output = nemo_kernels::linear_log_prob(hidden, head, targets, self.options.temperature);
+                let values = read(output.log_prob.clone());
+                for (&(sequence, t), &value) in places.iter().zip(&values) {
+                    report.log_probs[sequence][t] = value;
+                }
+                entropy += read(output.entropy).iter().map(|&e| f64::from(e)).sum::<f64>();
+                let tokens = loss_tokens(batch, &places);
+                let terms = clipped_policy_gradient_loss(
+                    &params.loss,
+                    LossInputs { log_probs: output.log_prob, unfiltered_log_probs: None, tokens: &tokens },
+                    normalizers,
+                );
+                let scalar = |tensor: &Tensor<1>| f64::from(read(tensor.clone()).first().copied().unwrap_or(0.0));
+                let values_of_terms = LossTermValues {
+                    loss: scalar(&terms.loss),
+                    kl: terms.kl.as_ref().map(scalar),
+                    positive_nll: terms.positive_nll.as_ref().map(scalar),
+                };
+                let metrics =
+                    loss_metrics(&params.loss, &tokens, &values, values_of_terms, normalizers, tokens.num_sequences);
+                merge_loss_metrics(&mut report.metrics, &metrics);
+                terms.loss
+            })
+        };
+        report.loss = report.metrics.get("loss").copied().unwrap_or(0.0);
+        report.entropy = entropy / (batch.global_valid_tokens as f64).max(1.0);
+        if !report.loss.is_finite() {
+            return Err(PolicyError::NotFinite { what: "the loss", value: report.loss });
+        }
+        report.grad_norm = self.apply(gradients, params)?;
+        Ok(report)
+    }
+
+    fn train_supervised(
+        &mut self,
+        batch: &SupervisedBatch,
+        params: &UpdateParams,
+    ) -> Result<SupervisedReport, PolicyError> {
+        let sequences: Vec<&[TokenId]> = batch.sequences.iter().map(|s| s.tokens.as_slice()).collect();
+        let masks: Vec<Vec<bool>> =
+            batch.sequences.iter().map(|s| s.weights.iter().map(|&weight| weight > 0.0).collect()).collect();
+        let tree = TokenTree::build_within(&sequences, &shareable(&masks), MIN_SHARED_TOKENS);
+        let total: f64 = batch.sequences.iter().flat_map(|s| &s.weights).map(|&w| f64::from(w)).sum();
+        let smoothing = batch.label_smoothing;
+        let mut report = SupervisedReport {
+            log_probs: sequences.iter().map(|tokens| vec![0.0; tokens.len()]).collect(),
+            ..SupervisedReport::default()
+        };
+        let gradients = {
+            let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, self.options.max_batch_tokens);
+            pass.run(&mut |rows| {
+                let TrainedRows { hidden, head, targets, places } = rows;
+                let weights: Vec<f32> = places
+                    .iter()
+                    .map(|&(sequence, t)| (f64::from(batch.sequences[sequence].weights[t]) / total) as f32)
+                    .collect();
+                let output =
+                    nemo_kernels::linear_log_prob(hidden.clone(), head.clone(), targets.clone(), 1.0);
+                let values = read(output.log_prob.clone());
+                let mut share = 0.0;
+                for ((&(sequence, t), &value), &weight) in places.iter().zip(&values).zip(&weights) {
+                    report.log_probs[sequence][t] = value;
+                    share -= f64::from(value) * f64::from(weight);
+                }
+                report.loss += share;
+                let weights = Tensor::<1>::from_floats(weights.as_slice(), &hidden.device());
+                let mut log_likelihood = output.log_prob;
+                if smoothing > 0.0 {
+                    // The mean over the vocabulary of log p(v) is log p(target) + h . (mean of W - W[target]), so
+                    // smoothing needs no logits: log p(v) differ from each other by h . (W[v] - W[target]).
+                    let difference = head.clone().mean_dim(0) - head.select(0, targets);
+                    let spread = (hidden * difference).sum_dim(1).squeeze_dim::<1>(1);
+                    log_likelihood = log_likelihood + spread * smoothing;
+                }
+                (log_likelihood * weights).sum().neg()
+            })
+        };
+        if !report.loss.is_finite() {
+            return Err(PolicyError::NotFinite { what: "the loss", value: report.loss });
+        }
+        report.grad_norm = self.apply(gradients, params)?;
+        Ok(report)
+    }
+
+    fn save_weights(&self, dir: &Path) -> Result<(), PolicyError> {
+        let options = SaveOptions { sidecar_files: self.options.sidecar_files.clone(), ..SaveOptions::default() };
+        nemo_model::save(self.engine.model(), dir, &options).map_err(|error| PolicyError::Model(Box::new(error)))
+    }
+
+    fn save_optimizer(&self, path: &Path) -> Result<(), PolicyError> {
+        self.optimizer.save(path).map_err(|error| PolicyError::Model(Box::new(error)))
+    }
+
+    fn load_weights(&mut self, dir: &Path) -> Result<(), PolicyError> {
+        let device = self.engine.model().device();
+        let loaded = nemo_model::load_with_config(dir, self.engine.model().config(), &device, DType::F32)
+            .map_err(|error| PolicyError::Model(Box::new(error)))?;
+        self.update_model(|model| *model = loaded);
+        Ok(())
+    }
+
+    fn load_optimizer(&mut self, path: &Path) -> Result<(), PolicyError> {
+        self.optimizer = AdamW::load(path, &self.engine.model().device())?;
+        Ok(())
+    }
+}
+
+/// How many leading tokens of each sequence may be shared: up to the position that predicts its first trained token.
+fn shareable(masks: &[Vec<bool>]) -> Vec<usize> {
+    masks
+        .iter()
+        .map(|mask| mask.iter().position(|&trained| trained).map_or(usize::MAX, |first| first.saturating_sub(1)))
+        .collect()
+}
+
+/// The host's view of the trained tokens at `places`, which are grouped by sequence.
+fn loss_tokens(batch: &TrainBatch, places: &[(usize, usize)]) -> LossTokens {
+    let mut tokens = LossTokens::default();
+    let mut last = None;
+    for &(sequence, t) in places {
+        if last != Some(sequence) {
+            last = Some(sequence);
+            tokens.num_sequences += 1;
+        }
+        tokens.sequences.push(tokens.num_sequences - 1);
+        tokens.advantages.push(batch.sequences[sequence].advantage);
+        tokens.generation_log_probs.push(batch.sequences[sequence].generation_log_probs[t]);
+    }
+    tokens
+}
+
+fn read(tensor: Tensor<1>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+fn engine_error(error: EngineError) -> PolicyError {
+    match error {
+        EngineError::UnknownSequence(id) => PolicyError::UnknownSequence(id),
+        EngineError::TurnOpen(id) => PolicyError::TurnOpen(id),
+        EngineError::PromptTooLong { length, limit } => PolicyError::PromptTooLong { length, limit },
+        other => PolicyError::Model(Box::new(other)),
+    }
+}

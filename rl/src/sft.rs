@@ -1,0 +1,306 @@
+//! Supervised warm start: next-token training on demonstrations.
+//!
+//! A demonstration is replayed as an episode, turn by turn, with the rendered assistant turns in place of
+//! sampled ones. Its token ids are therefore those of a rollout that makes the same calls, tool results and
+//! template glue included, and reinforcement learning later sees nothing the warm start has not shown.
+
+use std::fs;
+use std::path::Path;
+
+use nemo_env::generate::{self, GenerateError, GeneratorConfig};
+use nemo_env::{Environment, Task, ToolCall};
+
+use crate::checkpoint::CheckpointError;
+use crate::error::TrainError;
+use crate::metrics::Metrics;
+use crate::policy::api::{
+    Policy, SequenceId, StopReason, SupervisedBatch, SupervisedSequence, TurnEnd, UpdateParams,
+};
+use crate::rollout::episode::{Episode, EpisodeLimits, Next};
+use crate::rollout::{Renderer, RolloutError};
+use crate::progress::Observer;
+use crate::run::{Run, RunEnd, RunInputs, RunSummary};
+use crate::schedule::sft_learning_rate;
+use crate::shuffle::{KeyedRng, Purpose};
+use crate::train::StepClock;
+use crate::trajectory::Ending;
+
+/// Where demonstrations come from: an endless sequence of chunks of the same number of tasks, each a
+/// function of its number, so that a position in it is one number.
+pub trait DemonstrationSource {
+    /// Tasks of a chunk, at least 1.
+    fn chunk_size(&self) -> usize;
+    /// The tasks of a chunk.
+    ///
+    /// # Errors
+    /// When they cannot be generated.
+    fn chunk(&self, number: u64) -> Result<Vec<Task>, GenerateError>;
+}
+
+/// The same tasks over and over.
+pub struct Listed(pub Vec<Task>);
+
+impl DemonstrationSource for Listed {
+    fn chunk_size(&self) -> usize {
+        self.0.len()
+    }
+
+    fn chunk(&self, _number: u64) -> Result<Vec<Task>, GenerateError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// New tasks from the generator in every chunk.
+pub struct Generated(pub Vec<GeneratorConfig>);
+
+impl DemonstrationSource for Generated {
+    fn chunk_size(&self) -> usize {
+        self.0.iter().map(|config| config.count).sum()
+    }
+
+    fn chunk(&self, number: u64) -> Result<Vec<Task>, GenerateError> {
+        let mut tasks = Vec::with_capacity(self.chunk_size());
+        for config in &self.0 {
+            // The first chunk is the one the configuration's seed names.
+            let seed = match number {
+                0 => config.seed,
+                _ => KeyedRng::new(Purpose::DemonstrationChunk, &[config.seed, number]).next_u64(),
+            };
+            tasks.extend(generate::tasks(&GeneratorConfig { seed, ..config.clone() })?);
+        }
+        Ok(tasks)
+    }
+}
+
+/// The tokens of a task's demonstration and their weights: 1 for what the model has to write,
+/// `context_loss_weight` for what it reads, 0 for the first token.
+///
+/// # Errors
+/// A task without demonstration, or one that does not fit into the limits.
+pub fn demonstrate(
+    task: &Task,
+    renderer: &dyn Renderer,
+    environment: &dyn Environment,
+    limits: EpisodeLimits,
+    context_loss_weight: f64,
+) -> Result<SupervisedSequence, TrainError> {
+    let refused = |reason: &str| TrainError::Demonstration { task: task.id, reason: reason.to_owned() };
+    let failed = |source| TrainError::Rollout { step: 0, source };
+    let Some(demonstration) = &task.demonstration else {
+        return Err(refused("it has no demonstration; supervised training needs one (generated tasks have them)"));
+    };
+    let session = environment
+        .reset(task)
+        .map_err(|source| failed(RolloutError::Environment { task: task.id, source }))?;
+    let prompt = renderer.prompt_ids(task).map_err(|error| failed(error.into()))?;
+    if prompt.len() >= limits.max_total_sequence_length {
+        return Err(refused("its prompt is longer than policy.max_total_sequence_length"));
+    }
+    let mut episode = Episode::new(task, (0, 0), &prompt, session, limits);
+    let calls = demonstration.calls.iter().map(|call| ("", std::slice::from_ref(call)));
+    let turns = calls.chain(std::iter::once((demonstration.final_text.as_str(), &[] as &[ToolCall])));
+    for (content, calls) in turns {
+        let tokens = renderer.assistant_turn_ids(task, content, calls).map_err(|error| failed(error.into()))?;
+        if tokens.len() > episode.room() {
+            return Err(refused("its demonstration is longer than policy.max_total_sequence_length"));
+        }
+        let log_probs = vec![0.0; tokens.len()];
+        let turn = TurnEnd { sequence: SequenceId(0), tokens, log_probs, reason: StopReason::EndOfTurn };
+        match episode.take_turn(&turn, renderer).map_err(failed)? {
+            Next::Append(_) if calls.is_empty() => return Err(refused("its final text reads as a tool call")),
+            Next::Append(_) => {}
+            Next::Done(Ending::Message) if calls.is_empty() => break,
+            // All turns are used: there is none left for the final text.
+            Next::Done(Ending::MaxSteps) if episode.calls().len() == demonstration.calls.len() => break,
+            Next::Done(Ending::MaxSteps) => return Err(refused("its demonstration has more calls than an episode has turns")),
+            Next::Done(Ending::Message) => return Err(refused("one of its calls is not read back as a call")),
+            Next::Done(Ending::Length | Ending::ContextFull) => {
+                return Err(refused("its demonstration is longer than policy.max_total_sequence_length"));
+            }
+        }
+    }
+    let read_back = episode.calls().iter().zip(&demonstration.calls).all(|(read, written)| same_call(read, written));
+    if !read_back || episode.calls().len() != demonstration.calls.len() {
+        return Err(refused("its calls are not read back as they were written"));
+    }
+    let (tokens, mask) = episode.into_tokens();
+    let weights = mask
+        .iter()
+        .enumerate()
+        .map(|(t, &written)| match (t, written) {
+            (0, _) => 0.0,
+            (_, true) => 1.0,
+            (_, false) => context_loss_weight as f32,
+        })
+        .collect();
+    Ok(SupervisedSequence { tokens, weights })
+}
+
+/// Whether two calls mean the same; how the JSON of the arguments is spaced does not matter.
+fn same_call(a: &ToolCall, b: &ToolCall) -> bool {
+    let arguments = |call: &ToolCall| serde_json::from_str::<serde_json::Value>(&call.arguments).ok();
+    a.name == b.name
+        && (a.arguments == b.arguments || arguments(a).is_some_and(|parsed| Some(parsed) == arguments(b)))
+}
+
+/// Reads a source in a seeded order from any position.
+struct Stream<'a> {
+    source: &'a dyn DemonstrationSource,
+    seed: u64,
+    /// The chunk that is held and its tasks, permuted.
+    held: Option<(u64, Vec<Task>)>,
+}
+
+impl Stream<'_> {
+    fn get(&mut self, position: u64) -> Result<&Task, GenerateError> {
+        let size = self.source.chunk_size().max(1) as u64;
+        let (number, offset) = (position / size, (position % size) as usize);
+        let tasks = match self.held.take() {
+            Some((held, tasks)) if held == number => tasks,
+            _ => {
+                let mut tasks = self.source.chunk(number)?;
+                KeyedRng::new(Purpose::DemonstrationOrder, &[self.seed, number]).shuffle(&mut tasks);
+                tasks
+            }
+        };
+        let (_, tasks) = self.held.insert((number, tasks));
+        Ok(&tasks[offset % tasks.len().max(1)])
+    }
+}
+
+/// Trains `policy` on demonstrations; continues the run in the results folder if there is one.
+///
+/// # Errors
+/// Whatever ends the run early. The checkpoints before it are intact.
+pub fn train_supervised(
+    policy: &mut dyn Policy,
+    inputs: RunInputs<'_>,
+    source: &dyn DemonstrationSource,
+    observer: &mut dyn Observer,
+) -> Result<RunSummary, TrainError> {
+    let sft = &inputs.config.sft;
+    if source.chunk_size() == 0 {
+        return Err(TrainError::TooFewTasks { key: "data.train", found: 0, expected: 1 });
+    }
+    let max_steps = sft.max_num_steps as u64;
+    let mut run = Run::open(inputs, "sft", sft.seed, policy)?;
+    observer.on_start(run.folder(), run.state.step, max_steps);
+    if run.state.step >= max_steps {
+        return Ok(run.summary(RunEnd::AlreadyFinished));
+    }
+    let mut stream = Stream { source, seed: sft.seed, held: None };
+    loop {
+        if inputs.stop_requested() {
+            run.save(policy, observer)?;
+            return Ok(run.summary(RunEnd::Stopped));
+        }
+        let mut metrics = supervised_step(policy, &inputs, &mut stream, &mut run)?;
+        let (step, last) = (run.state.step, run.state.step == max_steps);
+        let save = run.save_is_due() || last;
+        let periodic = sft.val_period > 0 && step.is_multiple_of(sft.val_period as u64);
+        if periodic || last || (save && run.ranks_by_validation()) {
+            metrics.extend(run.validate(policy, observer)?);
+        }
+        run.log(metrics, max_steps, observer)?;
+        let stop = !last && run.must_stop();
+        if save || stop {
+            run.save(policy, observer)?;
+        }
+        if last && let Some(folder) = &sft.output_dir {
+            publish(policy, folder)?;
+        }
+        if last || stop {
+            return Ok(run.summary(if last { RunEnd::Finished } else { RunEnd::Stopped }));
+        }
+    }
+}
+
+fn supervised_step(
+    policy: &mut dyn Policy,
+    inputs: &RunInputs<'_>,
+    stream: &mut Stream<'_>,
+    run: &mut Run<'_>,
+) -> Result<Metrics, TrainError> {
+    let sft = &inputs.config.sft;
+    let step = run.state.step;
+    let mut clock = StepClock::new();
+    let limits = inputs.collect_settings(sft.seed, step, inputs.train_sampling()).limits;
+    let mut batch = SupervisedBatch {
+        sequences: Vec::new(),
+        label_smoothing: sft.label_smoothing,
+    };
+    let mut num_tokens = 0;
+    loop {
+        let position = run.state.consumed_samples + batch.sequences.len() as u64;
+        let task = stream
+            .get(position)
+            .map_err(|error| TrainError::Generate { step: step + 1, source: error })?;
+        let sequence =
+            demonstrate(task, inputs.renderer, inputs.environment, limits, sft.context_loss_weight)?;
+        if !batch.sequences.is_empty() && num_tokens + sequence.tokens.len() > sft.tokens_per_batch {
+            break;
+        }
+        num_tokens += sequence.tokens.len();
+        batch.sequences.push(sequence);
+    }
+    clock.lap("data_processing");
+    let optimizer = &inputs.config.policy.megatron_cfg.optimizer;
+    let params = UpdateParams {
+        learning_rate: sft_learning_rate(sft, step),
+        weight_decay: sft.weight_decay,
+        betas: (optimizer.adam_beta1, optimizer.adam_beta2),
+        epsilon: optimizer.adam_eps,
+        max_grad_norm: sft.max_grad_norm,
+        temperature: 1.0,
+        loss: inputs.config.loss_fn.clone(),
+    };
+    let report = policy
+        .train_supervised(&batch, &params)
+        .map_err(|source| TrainError::Policy { step: step + 1, source })?;
+    clock.lap("policy_training");
+
+    let num_sequences = batch.sequences.len();
+    let written = batch.sequences.iter().flat_map(|s| &s.weights).filter(|weight| **weight == 1.0).count();
+    run.state.step += 1;
+    run.state.consumed_samples += num_sequences as u64;
+    run.state.current_epoch = run.state.consumed_samples / stream.source.chunk_size().max(1) as u64;
+    run.state.total_valid_tokens += written as u64;
+    run.state.metrics = [("train:loss".to_owned(), report.loss)].into();
+
+    let mut metrics = clock.metrics(num_sequences, num_tokens, written);
+    metrics.extend(
+        [
+            ("train/loss", report.loss),
+            ("train/grad_norm", report.grad_norm),
+            ("train/lr", params.learning_rate),
+            ("train/wd", params.weight_decay),
+            ("train/global_valid_seqs", num_sequences as f64),
+            ("train/global_valid_toks", written as f64),
+            ("train/total_num_tokens", num_tokens as f64),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    Ok(metrics)
+}
+
+/// Writes the finished model into a folder of its own. Files of the same names are replaced one by one once
+/// all are written; others in the folder stay.
+fn publish(policy: &dyn Policy, folder: &Path) -> Result<(), TrainError> {
+    let failed = |source| CheckpointError::Io { path: folder.to_owned(), action: "write the finished model", source };
+    let aside = folder.join(".unfinished");
+    let written = || -> Result<(), CheckpointError> {
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(failed)?;
+        }
+        fs::create_dir_all(&aside).map_err(failed)?;
+        policy
+            .save_weights(&aside)
+            .map_err(|source| CheckpointError::Policy { path: folder.to_owned(), source })?;
+        for entry in fs::read_dir(&aside).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            fs::rename(entry.path(), folder.join(entry.file_name())).map_err(failed)?;
+        }
+        fs::remove_dir(&aside).map_err(failed)
+    };
+    Ok(written()?)
+}
