@@ -171,3 +171,103 @@ impl Environment for Offices {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn task(office: Option<&str>, ground_truth: Vec<ToolCall>) -> Task {
+        Task {
+            id: 5,
+            messages: Vec::new(),
+            tools: Arc::default(),
+            parallel_tool_calls: false,
+            temperature: None,
+            ground_truth,
+            category: String::new(),
+            environment_name: String::new(),
+            office: office.map(str::to_owned),
+            provenance: None,
+            demonstration: None,
+        }
+    }
+
+    fn delete(id: &str) -> ToolCall {
+        ToolCall::new("email_delete_email", &json!({"email_id": id}))
+    }
+
+    #[test]
+    fn scores_by_final_state() {
+        let offices = Offices::new();
+        let task = task(Some("office-0002"), vec![delete("00000007")]);
+        let score = |calls: &[ToolCall]| offices.score(&task, calls).unwrap();
+        let rewarded = score(&[delete("99999999"), delete("00000007")]);
+        assert_eq!(
+            rewarded,
+            Outcome {
+                reward: 1.0,
+                do_nothing: false
+            }
+        );
+        assert_eq!(score(&[]).reward, 0.0);
+        let mut session = offices.reset(&task).unwrap();
+        assert_eq!(
+            session.call(&delete("00000007")),
+            "{\"output\":\"Email deleted successfully.\"}"
+        );
+        // Another session of the same office still has the mail.
+        let mut session = offices.reset(&task).unwrap();
+        assert!(session.call(&delete("00000007")).contains("deleted"));
+    }
+
+    #[test]
+    fn tells_when_nothing_is_to_be_done() {
+        let offices = Offices::new();
+        let task = task(Some("office-0002"), Vec::new());
+        assert_eq!(
+            offices.score(&task, &[delete("00000007")]).unwrap(),
+            Outcome {
+                reward: 0.0,
+                do_nothing: true
+            }
+        );
+    }
+
+    #[test]
+    fn offices_come_from_their_number_or_folder() {
+        let offices = Offices::new();
+        let one = offices.office("office-0007").unwrap().unwrap();
+        let again = offices.office("office-0007").unwrap().unwrap();
+        assert!(Arc::ptr_eq(&one, &again));
+        for name in ["office-x", "office-", "elsewhere", "../office-0001"] {
+            assert!(offices.office(name).unwrap().is_none(), "{name}");
+        }
+        let error = offices.reset(&task(None, Vec::new())).err().unwrap();
+        assert!(error.to_string().starts_with("task 5 names no office"));
+        let error = offices.reset(&task(Some("x"), Vec::new())).err().unwrap();
+        assert!(
+            error
+                .to_string()
+                .starts_with("task 5: unknown office \"x\"")
+        );
+
+        let folder = std::env::temp_dir().join(format!("nemo-env-offices-{}", std::process::id()));
+        let mut tables = generate::office(1);
+        tables.directory = vec!["only@example.com".into()];
+        tables
+            .write_dir(folder.join("offices/office-0007"))
+            .unwrap();
+        let offices = Offices::with_folder(&folder).unwrap();
+        let mut session = offices
+            .reset(&task(Some("office-0007"), Vec::new()))
+            .unwrap();
+        let call = ToolCall::new(
+            "company_directory_find_email_address",
+            &json!({"name": "o"}),
+        );
+        assert_eq!(session.call(&call), "{\"output\":[\"only@example.com\"]}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

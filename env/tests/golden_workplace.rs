@@ -224,7 +224,9 @@ fn real_records() {
             continue;
         }
         let dataset = Dataset::load(&path).unwrap();
+        let start = std::time::Instant::now();
         let report = verify_records(&offices, &dataset).unwrap();
+        println!("{file}: checked in {:?}", start.elapsed());
         println!(
             "{file}: {} tasks, {} rewarded for nothing, {} with several calls, {} order-dependent",
             report.num_tasks,

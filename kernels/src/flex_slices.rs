@@ -1,8 +1,8 @@
 //! Views of Flex tensors as f32 slices, for the host kernels.
 
-use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::flex::FlexTensor;
 use burn::backend::{DType, Flex};
-use burn::tensor::{Bytes, Shape, Tensor};
+use burn::tensor::Tensor;
 
 /// Whether the host kernels apply; every other dtype takes the reference.
 pub(crate) fn is_f32(tensor: &FlexTensor) -> bool {
@@ -17,7 +17,11 @@ pub(crate) fn whole(tensor: FlexTensor) -> FlexTensor {
     let covers = layout.is_contiguous()
         && layout.start_offset() == 0
         && tensor.bytes().len() == layout.num_elements() * size_of::<f32>();
-    if covers { tensor } else { tensor.to_contiguous() }
+    if covers {
+        tensor
+    } else {
+        tensor.to_contiguous()
+    }
 }
 
 /// The elements of a tensor that [`whole`] returned.
@@ -60,9 +64,19 @@ impl Rows {
         if collapses {
             let start = layout.start_offset();
             let stride = row_stride.unwrap_or(width as isize).unsigned_abs();
-            Self { tensor, start, stride, width }
+            Self {
+                tensor,
+                start,
+                stride,
+                width,
+            }
         } else {
-            Self { tensor: tensor.to_contiguous(), start: 0, stride: width, width }
+            Self {
+                tensor: tensor.to_contiguous(),
+                start: 0,
+                stride: width,
+                width,
+            }
         }
     }
 
@@ -87,15 +101,12 @@ impl Rows {
     }
 }
 
-/// A new tensor of the given shape.
-pub(crate) fn from_elements(elements: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
-    FlexTensor::new(Bytes::from_elems(elements), Layout::contiguous(shape.into()), DType::F32)
-}
-
 /// The Flex tensor of a result that was computed from Flex tensors.
 pub(crate) fn lower<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
     match tensor.try_into_primitive::<Flex>() {
         Ok(tensor) => tensor,
-        Err(error) => unreachable!("an operation on Flex tensors gave a tensor elsewhere: {error:?}"),
+        Err(error) => {
+            unreachable!("an operation on Flex tensors gave a tensor elsewhere: {error:?}")
+        }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) const EXP_MAX: f32 = 88.0;
 pub(crate) const EXP_MIN: f32 = -87.0;
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 // ln 2 in two parts: n * LN2_HIGH is exact for |n| <= 128.
-const LN2_HIGH: f32 = 0.693_359_375;
+const LN2_HIGH: f32 = 355.0 / 512.0;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
 const ROUNDING_SHIFT: f32 = 12_582_912.0;
@@ -76,6 +76,7 @@ pub(crate) trait Lanes: Copy {
         out
     }
 
+    #[cfg(test)]
     #[inline(always)]
     fn from_array(values: &[f32; 16]) -> Self {
         unsafe { Self::load(values.as_ptr()) }

@@ -240,13 +240,9 @@ impl ModelConfig {
         self.num_key_value_heads * self.head_dim
     }
 
-    /// Number of parameters, a tied head counted once. Router selection biases are buffers and not counted.
+    /// Number of stored values, a tied head counted once; as published counts do, it includes routers' selection biases.
     pub fn num_parameters(&self) -> usize {
-        crate::checkpoint::expected_tensors(self)
-            .iter()
-            .filter(|tensor| !tensor.name.ends_with(crate::checkpoint::SELECTION_BIAS))
-            .map(|tensor| tensor.shape.iter().product::<usize>())
-            .sum()
+        crate::checkpoint::expected_tensors(self).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum()
     }
 }
 

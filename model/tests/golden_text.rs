@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nemo_model::checkpoint::{CheckpointError, CheckpointReader, SaveOptions, TensorValues, save_checkpoint};
 use nemo_model::config::ModelConfig;
-use nemo_model::text::{ChatMessage, ChatRole, ChatTemplate, RenderOptions, parse_tool_calls};
+use nemo_model::text::{ChatMessage, ChatRole, ChatTemplate, RenderOptions, TokenizerSettings, parse_tool_calls};
 use serde_json::Value;
 
 /// Paths inside the `model` folder of every fixture root that `choose` accepts. Prints what is skipped.
@@ -73,6 +73,25 @@ fn the_built_in_chat_rendering_is_exact() {
     println!("{} chat cases", cases.len());
 }
 
+/// A folder may hold the published Jinja template itself; our Jinja surroundings must render it exactly.
+#[test]
+fn a_stored_jinja_template_renders_the_cases() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let named = std::env::var_os("NEMO_BURN_FIXTURES").map(PathBuf::from);
+    let file = named.unwrap_or_else(|| repository.join("../shared/fixtures")).join("model/chat_template.jinja");
+    let Ok(source) = std::fs::read_to_string(&file) else {
+        println!("skipped: {} does not exist", file.display());
+        return;
+    };
+    let template = ChatTemplate::from_jinja("chat_template.jinja", &source, None, &TokenizerSettings::default());
+    let template = template.expect("a template");
+    for case in chat_cases() {
+        let messages = ChatMessage::list_from_json(&case["messages"]).expect("messages");
+        let text = template.render(&messages, &tools_of(&case), &options_of(&case)).expect("a rendering");
+        assert_eq!(text, case["rendered"].as_str().expect("text"), "case {}", case["name"]);
+    }
+}
+
 /// In every stored conversation that ends with tool results, appending gives the stored prompt.
 #[test]
 fn appended_tool_results_equal_the_stored_prompts() {
@@ -92,7 +111,8 @@ fn appended_tool_results_equal_the_stored_prompts() {
         let results: Vec<&str> = results.iter().map(|message| message.content.as_str()).collect();
         let rendered = case["rendered"].as_str().expect("text");
         let tail = format.render(&results);
-        let head = rendered.strip_suffix(&tail).unwrap_or_else(|| panic!("{}: {tail:?} ends {rendered:?}", case["name"]));
+        let head =
+            rendered.strip_suffix(&tail).unwrap_or_else(|| panic!("{}: {tail:?} ends {rendered:?}", case["name"]));
         assert!(head.ends_with("\n<SPECIAL_12>"), "{head:?}");
         let turn = head.rsplit_once("<SPECIAL_11>Assistant\n").expect("a header").1;
         let parsed = parse_tool_calls(turn);
@@ -108,7 +128,8 @@ fn both_config_styles_are_one_configuration() {
     let folders = model_folders();
     for folder in &folders {
         let mut published = ModelConfig::load(folder).expect("config.json");
-        let mut resaved = ModelConfig::from_file(&folder.join("config_as_saved_by_transformers5.json")).expect("resaved");
+        let mut resaved =
+            ModelConfig::from_file(&folder.join("config_as_saved_by_transformers5.json")).expect("resaved");
         let written = ModelConfig::from_json_text(&published.to_json_text(), folder).expect("our own file");
         assert_eq!(written, published, "{}", folder.display());
         published.extra.clear();

@@ -1,19 +1,25 @@
 //! Reinforcement learning of tool-using language models: configuration, rollouts, advantages, losses, the training
 //! loops, checkpoints and metrics. Knows the model through `policy::api::Policy` and no device kernels.
 
-pub mod config;
+pub mod advantage;
+pub mod assemble;
 pub mod batch;
 pub mod checkpoint;
+pub mod config;
 pub mod error;
 pub mod evaluate;
+pub mod loss;
 pub mod metrics;
+pub mod optimizer;
 pub mod policy;
 pub mod progress;
 pub mod retention;
 pub mod rollout;
 pub mod run;
+pub mod schedule;
 pub mod sft;
 pub mod shuffle;
 pub mod tasks;
+pub mod token_tree;
 pub mod train;
 pub mod trajectory;

@@ -25,7 +25,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::config::{KlType, LossConfig, TruncationType};
 
-/// Added to every denominator, so that a part of the batch without tokens gives 0 and not NaN.
+/// Added to denominators over a batch, so that one without valid tokens gives 0 and not NaN.
 const DENOMINATOR_EPSILON: f64 = 1e-8;
 
 /// What is known about the trained tokens of a part of the batch, on the host. Per-token vectors have the same length;
@@ -46,6 +46,23 @@ pub struct LossTokens {
     pub reference_log_probs: Option<Vec<f32>>,
     /// Reward of each sequence; needed with `positive_example_nll_weight`.
     pub rewards: Option<Vec<f32>>,
+}
+
+impl LossTokens {
+    /// Log-probs before this update; `None` when the current ones count as those.
+    fn prev_log_probs_under(&self, config: &LossConfig) -> Option<&[f32]> {
+        // On policy by definition: whatever else was measured is not looked at, also not by weights and metrics.
+        if config.force_on_policy_ratio { None } else { self.prev_log_probs.as_deref() }
+    }
+
+    /// Trained tokens of each sequence.
+    fn lengths(&self) -> Vec<usize> {
+        let mut lengths = vec![0; self.num_sequences];
+        for &sequence in &self.sequences {
+            lengths[sequence] += 1;
+        }
+        lengths
+    }
 }
 
 /// Denominators of the whole optimizer step.
@@ -91,7 +108,7 @@ pub fn clipped_policy_gradient_loss(
     let LossInputs { log_probs, unfiltered_log_probs, tokens } = inputs;
     let context = Context::new(tokens, &log_probs, normalizers);
     let detached = log_probs.clone().detach();
-    let prev = match &tokens.prev_log_probs {
+    let prev = match tokens.prev_log_probs_under(config) {
         Some(values) => context.per_token(values),
         None => detached.clone(),
     };
@@ -113,8 +130,8 @@ pub fn clipped_policy_gradient_loss(
             true => current.clone() - generation,
             false => current.clone() - current.clone().detach(),
         };
-        let term = (kl_per_token(config, current, reference, log_weight) * weights).sum()
-            * config.reference_policy_kl_penalty;
+        let term =
+            (kl_per_token(config, current, reference, log_weight) * weights).sum() * config.reference_policy_kl_penalty;
         loss = loss + term.clone();
         kl = Some(term);
     }
@@ -139,11 +156,7 @@ fn token_objective(
     if config.disable_ppo_ratio {
         return negative * log_probs;
     }
-    let log_ratio = if config.force_on_policy_ratio {
-        log_probs.clone() - log_probs.clone().detach()
-    } else {
-        log_probs.clone() - prev
-    };
+    let log_ratio = log_probs.clone() - prev;
     let ratio = match config.sequence_level_importance_ratios {
         true => context.spread(context.sequence_means(log_ratio)).exp(),
         false => log_ratio.exp(),
@@ -196,12 +209,7 @@ fn importance_weights(config: &LossConfig, context: &Context<'_>, difference: Te
 ///
 /// The weight `exp(log_weight)` is 1 in value on policy; its gradient is the score term that makes the estimate's gradient
 /// unbiased.
-fn kl_per_token(
-    config: &LossConfig,
-    current: Tensor<1>,
-    reference: Tensor<1>,
-    log_weight: Tensor<1>,
-) -> Tensor<1> {
+fn kl_per_token(config: &LossConfig, current: Tensor<1>, reference: Tensor<1>, log_weight: Tensor<1>) -> Tensor<1> {
     let mut x = reference - current;
     if let Some(bound) = config.kl_input_clamp_value {
         x = x.clamp(-bound, bound);
@@ -230,11 +238,7 @@ impl<'a> Context<'a> {
     fn new(tokens: &'a LossTokens, log_probs: &Tensor<1>, normalizers: LossNormalizers) -> Self {
         let num_tokens = tokens.sequences.len();
         assert_eq!(log_probs.dims(), [num_tokens], "one log-prob per trained token");
-        let mut lengths = vec![0; tokens.num_sequences];
-        for &sequence in &tokens.sequences {
-            lengths[sequence] += 1;
-        }
-        Context { tokens, like: log_probs.clone().detach(), lengths, normalizers }
+        Context { tokens, like: log_probs.clone().detach(), lengths: tokens.lengths(), normalizers }
     }
 
     fn per_token(&self, values: &[f32]) -> Tensor<1> {
@@ -254,7 +258,7 @@ impl<'a> Context<'a> {
         let weight = |sequence: &usize| match token_level {
             true => 1.0 / (valid_tokens + DENOMINATOR_EPSILON),
             false => {
-                let length = self.lengths[*sequence] as f64 + DENOMINATOR_EPSILON;
+                let length = self.lengths[*sequence] as f64;
                 1.0 / length / (valid_sequences + DENOMINATOR_EPSILON)
             }
         };
@@ -291,7 +295,8 @@ impl<'a> Context<'a> {
 
     /// `[R]` to `[num_sequences]`.
     fn sequence_means(&self, values: Tensor<1>) -> Tensor<1> {
-        let lengths = self.lengths.iter().map(|length| *length as f64 + DENOMINATOR_EPSILON).collect();
+        // A sequence without tokens has sum 0; any divisor but 0 gives its mean, 0.
+        let lengths = self.lengths.iter().map(|length| (*length).max(1) as f64).collect();
         self.sequence_sums(values) / self.constant(lengths)
     }
 

@@ -50,12 +50,24 @@ impl DemonstrationSource for Listed {
     }
 }
 
-/// New tasks from the generator in every chunk.
+/// New tasks from the generator in every chunk, so that none comes again (but by chance). The configurations
+/// say which and in what proportion; a chunk holds at most [`MAX_CHUNK`] of each, since all are made at once.
 pub struct Generated(pub Vec<GeneratorConfig>);
+
+/// Tasks of one configuration in a chunk.
+const MAX_CHUNK: usize = 1024;
+
+impl Generated {
+    fn count(&self, config: &GeneratorConfig) -> usize {
+        let largest = self.0.iter().map(|config| config.count).max().unwrap_or(0).max(1);
+        // Rounded up: a configuration that asks for few tasks still gives some.
+        (config.count * largest.min(MAX_CHUNK)).div_ceil(largest)
+    }
+}
 
 impl DemonstrationSource for Generated {
     fn chunk_size(&self) -> usize {
-        self.0.iter().map(|config| config.count).sum()
+        self.0.iter().map(|config| self.count(config)).sum()
     }
 
     fn chunk(&self, number: u64) -> Result<Vec<Task>, GenerateError> {
@@ -66,7 +78,8 @@ impl DemonstrationSource for Generated {
                 0 => config.seed,
                 _ => KeyedRng::new(Purpose::DemonstrationChunk, &[config.seed, number]).next_u64(),
             };
-            tasks.extend(generate::tasks(&GeneratorConfig { seed, ..config.clone() })?);
+            let count = self.count(config);
+            tasks.extend(generate::tasks(&GeneratorConfig { seed, count, ..config.clone() })?);
         }
         Ok(tasks)
     }
@@ -243,6 +256,7 @@ fn supervised_step(
         num_tokens += sequence.tokens.len();
         batch.sequences.push(sequence);
     }
+    drop_shared_context(&mut batch);
     clock.lap("data_processing");
     let optimizer = &inputs.config.policy.megatron_cfg.optimizer;
     let params = UpdateParams {
@@ -281,6 +295,20 @@ fn supervised_step(
         .map(|(name, value)| (name.to_owned(), value)),
     );
     Ok(metrics)
+}
+
+/// Takes the text that all demonstrations start with (system text and tools) out of the loss: it is the same in every
+/// batch, and tokens without loss can be computed once for all.
+fn drop_shared_context(batch: &mut SupervisedBatch) {
+    let Some((first, others)) = batch.sequences.split_first() else { return };
+    let shared = others.iter().fold(first.tokens.len(), |shared, other| {
+        first.tokens[..shared].iter().zip(&other.tokens).take_while(|(a, b)| a == b).count()
+    });
+    let written = |sequence: &SupervisedSequence| sequence.weights.iter().position(|weight| *weight == 1.0);
+    let shared = batch.sequences.iter().filter_map(written).fold(shared, usize::min);
+    for sequence in &mut batch.sequences {
+        sequence.weights[..shared].fill(0.0);
+    }
 }
 
 /// Writes the finished model into a folder of its own. Files of the same names are replaced one by one once

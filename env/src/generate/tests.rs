@@ -145,7 +145,7 @@ fn splits_share_no_request_office_or_id() {
 #[test]
 fn every_split_has_the_promised_mixture() {
     for split in Split::ALL {
-        let tasks = generated(split, 4000);
+        let tasks = generated(split, 1200);
         let counts = distribution(&tasks);
         println!("{split}: {counts}");
         let share = |count: usize| count as f64 / tasks.len() as f64;
@@ -189,7 +189,7 @@ fn the_same_config_gives_the_same_bytes_and_a_longer_list_starts_alike() {
 #[test]
 fn requests_are_complete_and_hide_nothing() {
     for split in Split::ALL {
-        for task in generated(split, 2000) {
+        for task in generated(split, 400) {
             let request = task.user_message();
             assert!(!request.contains(['{', '}']), "{request}");
             assert!(!request.contains("office-"), "{request}");

@@ -57,7 +57,7 @@ impl Verifier {
                 ));
             }
             let result = session.call(call);
-            if !succeeded(&call.name, &result.output) {
+            if result.is_error() || !succeeded(&call.name, &result.output) {
                 return Err(format!(
                     "{} {} gave {}",
                     call.name, call.arguments, result.output

@@ -27,6 +27,7 @@ const MISSING_WORDS: [&str; 7] = ["", "NaT", "nat", "NAT", "nan", "NaN", "NAN"];
 const LONE_LETTERS: &str = "aAmMpPtT";
 /// Numbers below this are not read as dates.
 const SMALLEST_DATE_NUMBER: f64 = 1000.0;
+const SECONDS_PER_DAY: i64 = 86_400;
 
 impl Timestamp {
     pub(crate) fn from_value(value: &Value) -> Result<Self, Exception> {
@@ -86,8 +87,16 @@ impl Timestamp {
         if fields.is_empty() {
             return Err(fail("Unable to parse datetime string"));
         }
+        if fields.has_weekday && fields.day.is_none() {
+            return Err(Exception::value(
+                "Parsing datetimes with weekday but no day information is not supported",
+            ));
+        }
         let local = local_time(&fields, looks_like_time(text)).map_err(|e| fail(&e))?;
         Ok(match fields.utc_offset_seconds {
+            Some(offset) if offset.abs() >= SECONDS_PER_DAY => {
+                return Err(fail("Parsed string gives an invalid tzoffset"));
+            }
             Some(offset) => Self::Aware(local, offset),
             None => Self::Naive(local),
         })

@@ -13,6 +13,7 @@ pub(super) struct Fields {
     pub(super) second: Option<i64>,
     pub(super) nanosecond: i32,
     pub(super) utc_offset_seconds: Option<i64>,
+    pub(super) has_weekday: bool,
 }
 
 impl Fields {
@@ -139,13 +140,16 @@ fn is_afternoon(word: &str) -> Option<bool> {
 struct DateParts {
     values: Vec<i64>,
     month_word: Option<usize>,
-    has_century: bool,
+    /// Where a number of more than two digits stands: that is a year of its full value.
+    full_year: Option<usize>,
 }
 
 impl DateParts {
     fn push_number(&mut self, text: &str) -> Option<()> {
         let value: i64 = text.parse().ok()?;
-        self.has_century |= text.len() > 2 || value > 100;
+        if text.len() > 2 || value > 100 {
+            self.full_year = Some(self.values.len());
+        }
         self.push(value)
     }
 
@@ -186,14 +190,18 @@ impl DateParts {
             (&[a, b, c], Some(1)) => (Some(c), Some(b), Some(a)),
             (&[a, b, c], Some(_)) if b > 31 => (Some(b), Some(c), Some(a)),
             (&[a, b, c], Some(_)) => (Some(a), Some(c), Some(b)),
-            (&[a, b, c], None) if a > 31 => (Some(a), Some(b), Some(c)),
+            (&[a, b, c], None) if a > 31 || self.full_year == Some(0) => {
+                (Some(a), Some(b), Some(c))
+            }
             (&[a, b, c], None) if a > 12 => (Some(c), Some(b), Some(a)),
             (&[a, b, c, ..], None) => (Some(c), Some(a), Some(b)),
             (_, Some(_)) => (None, None, None),
         };
         fields.year = year.map(|year| match year {
-            0..100 if !self.has_century && year < FIRST_TWO_DIGIT_YEAR_OF_1900S => year + 2000,
-            0..100 if !self.has_century => year + 1900,
+            0..100 if self.full_year.is_none() && year < FIRST_TWO_DIGIT_YEAR_OF_1900S => {
+                year + 2000
+            }
+            0..100 if self.full_year.is_none() => year + 1900,
             year => year,
         });
         (fields.month, fields.day) = (month, day);
@@ -419,6 +427,7 @@ impl Reader {
 
     fn word(&mut self, word: &str, is_upper: bool) -> Option<()> {
         if index_of(&WEEKDAYS, word).is_some() {
+            self.fields.has_weekday = true;
             return Some(());
         }
         if let Some(month) = month(word) {
@@ -467,7 +476,9 @@ impl Reader {
         } else {
             return None;
         };
-        let seconds = hours * 3600 + minutes * 60;
+        let seconds = hours
+            .checked_mul(3600)?
+            .checked_add(i64::checked_mul(minutes, 60)?)?;
         self.fields.utc_offset_seconds = Some(if sign == '-' { -seconds } else { seconds });
         Some(())
     }

@@ -108,14 +108,14 @@ impl Dataset {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn load(text: &str) -> Result<Dataset, String> {
-        let name = format!(
-            "nemo-env-dataset-{}-{:x}.jsonl",
-            std::process::id(),
-            text.len()
-        );
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("nemo-env-dataset-{}-{count}.jsonl", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, text).map_err(|e| e.to_string())?;
         let result = Dataset::load(&path).map_err(|error| {

@@ -14,6 +14,8 @@ mod project_management;
 mod session;
 mod state;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Borrow;
 use std::sync::Arc;

@@ -20,50 +20,32 @@ use crate::tool::ToolCall;
 /// The answer to one call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToolResult {
-    /// What the tool returned; for a call that reached no tool, the whole answer.
+    /// What the tool returned; null if the call reached no tool.
     pub output: Json,
-    framing: Framing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    /// `{"output":…}`
-    Output,
-    /// The value itself: refusals that come before any tool.
-    Bare,
-    /// As [`Framing::Bare`], with a blank after the colon, as the agent writes its own errors.
-    Spaced,
+    /// Answer to a call that reached no tool.
+    refusal: Option<String>,
 }
 
 impl ToolResult {
-    fn output(output: Json) -> Self {
+    fn refused(answer: String) -> Self {
         Self {
-            output,
-            framing: Framing::Output,
-        }
-    }
-
-    fn bare(output: Json) -> Self {
-        Self {
-            output,
-            framing: Framing::Bare,
+            output: Json::Null,
+            refusal: Some(answer),
         }
     }
 
     /// The text that the model sees.
     pub fn body(&self) -> String {
-        let text = json_text::write(&self.output);
-        match self.framing {
-            Framing::Output => format!("{{\"output\":{text}}}"),
-            Framing::Bare => text,
-            Framing::Spaced => text.replacen("\":", "\": ", 1),
+        match &self.refusal {
+            Some(answer) => answer.clone(),
+            None => format!("{{\"output\":{}}}", json_text::write(&self.output)),
         }
     }
 
     /// Whether the call ended in an exception or never reached a tool. Refusals that a tool words
     /// itself ("Email not found.") do not count.
     pub fn is_error(&self) -> bool {
-        self.framing != Framing::Output
+        self.refusal.is_some()
             || self
                 .output
                 .as_str()
@@ -130,7 +112,7 @@ impl Session {
         };
         // The name is part of a path in the reference, so these reach no tool there.
         if call.name.is_empty() || call.name.contains('/') {
-            return ToolResult::bare(json!({"detail": "Not Found"}));
+            return ToolResult::refused("{\"detail\":\"Not Found\"}".into());
         }
         let Value::Dict(mut arguments) = arguments else {
             return not_an_object(&arguments);
@@ -140,7 +122,10 @@ impl Session {
         let output = execute(&mut self.state, &call.name, arguments).unwrap_or_else(|exception| {
             format!("Error executing tool '{}': {}", call.name, exception.text).into()
         });
-        ToolResult::output(output)
+        ToolResult {
+            output,
+            refusal: None,
+        }
     }
 
     /// Tables that differ from their initial contents.
@@ -223,10 +208,9 @@ fn invalid_arguments(error: JsonError) -> ToolResult {
         JsonError::Syntax(text) => format!("JSONDecodeError({})", string_repr(&text)),
         JsonError::Unrepresentable(text) => text,
     };
-    ToolResult {
-        output: json!({"error": format!("Invalid tool call arguments: {reason}")}),
-        framing: Framing::Spaced,
-    }
+    // This answer is the agent's own, which puts a blank after the colon.
+    let text = json_text::write(&format!("Invalid tool call arguments: {reason}").into());
+    ToolResult::refused(format!("{{\"error\": {text}}}"))
 }
 
 fn not_an_object(arguments: &Value) -> ToolResult {
@@ -237,12 +221,13 @@ fn not_an_object(arguments: &Value) -> ToolResult {
             "Input should be a valid dictionary or object to extract fields from",
         ),
     };
-    ToolResult::bare(json!({
+    let detail = json!({
         "detail": [{
             "type": kind,
             "loc": ["body"],
             "msg": message,
             "input": arguments.to_json(),
         }]
-    }))
+    });
+    ToolResult::refused(json_text::write(&detail))
 }

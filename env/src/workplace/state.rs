@@ -52,31 +52,34 @@ pub(crate) struct State {
 
 pub(crate) const PLOT_COLUMNS: [&str; 1] = ["file_path"];
 
-fn cell(text: &Option<String>) -> Value {
-    match text {
+/// A row of exactly `width` cells; cells that are not there are missing values.
+fn cells(row: &Row, width: usize) -> Vec<Value> {
+    let cell = |text: &Option<String>| match text {
         Some(text) => Value::Str(text.as_str().into()),
         None => Value::MISSING,
-    }
+    };
+    let mut cells: Vec<Value> = row.iter().take(width).map(cell).collect();
+    cells.resize(width, Value::MISSING);
+    cells
 }
 
 impl State {
     pub(crate) fn new(tables: &Tables) -> Self {
-        let analytics = tables.analytics.iter().map(|row| {
-            let (engaged, others) = row.split_last()?;
-            let mut cells: Vec<Value> = others.iter().map(cell).collect();
-            cells.push(Value::Bool(engaged.as_deref() == Some("True")));
-            Some(cells.into())
-        });
+        let visit = |row: &Row| {
+            let mut cells = cells(row, ANALYTICS_COLUMNS.len());
+            if let Some(engaged) = cells.last_mut() {
+                *engaged = Value::Bool(engaged.as_str() == Some("True"));
+            }
+            cells.into()
+        };
+        let analytics = tables.analytics.iter().map(visit).collect();
         Self {
             emails: Table::new(&EMAIL_COLUMNS, &tables.emails),
             calendar: Table::new(&CALENDAR_COLUMNS, &tables.calendar_events),
             tasks: Table::new(&TASK_COLUMNS, &tables.project_tasks),
             customers: Table::new(&CUSTOMER_COLUMNS, &tables.customers),
             plots: Table::new(&PLOT_COLUMNS, &[]),
-            analytics: Arc::new(Table::from_rows(
-                &ANALYTICS_COLUMNS,
-                analytics.flatten().collect(),
-            )),
+            analytics: Arc::new(Table::from_rows(&ANALYTICS_COLUMNS, analytics)),
             directory: Arc::new(tables.directory.clone()),
             session_duration_is_float: false,
         }
@@ -85,7 +88,7 @@ impl State {
 
 impl Table {
     fn new(columns: &'static [&'static str], rows: &[Row]) -> Arc<Self> {
-        let rows = rows.iter().map(|row| row.iter().map(cell).collect());
+        let rows = rows.iter().map(|row| cells(row, columns.len()).into());
         Arc::new(Self::from_rows(columns, rows.collect()))
     }
 

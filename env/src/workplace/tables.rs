@@ -241,3 +241,55 @@ impl Tables {
         write_rows(dir, DIRECTORY_FILE, None, &directory)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of its own for each test, removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("nemo-env-tables-{}-{name}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn written_tables_read_back_the_same() {
+        let folder = Folder::new("round-trip");
+        let mut tables = crate::generate::office(1);
+        tables.emails[0][5] = Some("quote \" comma , newline \n end".into());
+        tables.customers[0][9] = None;
+        tables.write_dir(&folder.0).unwrap();
+        assert_eq!(Tables::load_dir(&folder.0).unwrap(), tables);
+    }
+
+    #[test]
+    fn errors_name_the_file_and_what_is_wrong() {
+        let folder = Folder::new("errors");
+        let load = || {
+            let error = Tables::load_dir(&folder.0).unwrap_err().to_string();
+            error.replace(&folder.0.display().to_string(), "DIR")
+        };
+        assert!(load().starts_with("DIR/processed/emails.csv: "));
+        crate::generate::office(1).write_dir(&folder.0).unwrap();
+        let path = folder.0.join(TASKS_FILE);
+        std::fs::write(&path, "task_id,name\n1,2\n").unwrap();
+        assert!(load().starts_with(
+            "DIR/processed/project_tasks.csv: found the columns [\"task_id\", \"name\"], expected"
+        ));
+        std::fs::write(&path, format!("{}\n1,2\n", TASK_COLUMNS.join(","))).unwrap();
+        assert_eq!(
+            load(),
+            "DIR/processed/project_tasks.csv:2: found 2 cells, expected 6"
+        );
+    }
+}

@@ -29,7 +29,9 @@ impl AdamWOps for Flex {
         let [param, grad, m, v] = [param, grad, m, v].map(vector);
         let (param, m, v) = reference::adamw(param, grad, m, v, step, options);
         let restore = |tensor: Tensor<1>| {
-            lower(tensor).to_contiguous().with_layout(Layout::contiguous(shape.clone()))
+            lower(tensor)
+                .to_contiguous()
+                .with_layout(Layout::contiguous(shape.clone()))
         };
         (restore(param), restore(m), restore(v))
     }
@@ -66,7 +68,13 @@ fn adamw_f32(
     step: u64,
     options: AdamWOptions,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
-    let AdamWOptions { lr, beta1, beta2, eps, weight_decay } = options;
+    let AdamWOptions {
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+    } = options;
     let factors = Factors {
         keep: (1.0 - lr * weight_decay) as f32,
         beta1: beta1 as f32,
@@ -78,16 +86,36 @@ fn adamw_f32(
         rate: (lr / (1.0 - power(beta1, step))) as f32,
     };
     let (mut param, grad, mut m, mut v) = (whole(param), whole(grad), whole(m), whole(v));
-    // `storage_mut` copies only when another handle exists.
-    let arrays = (
-        param.storage_mut::<f32>().par_chunks_mut(CHUNK),
-        elements(&grad).par_chunks(CHUNK),
-        m.storage_mut::<f32>().par_chunks_mut(CHUNK),
-        v.storage_mut::<f32>().par_chunks_mut(CHUNK),
-    );
-    arrays.into_par_iter().for_each(|(param, grad, m, v)| {
-        simd::run(Update { param, grad, m, v, factors });
-    });
+    {
+        // `storage_mut` copies only when another handle exists.
+        let (param, m, v) = (param.storage_mut(), m.storage_mut(), v.storage_mut());
+        let grad = elements(&grad);
+        if param.len() <= CHUNK {
+            simd::run(Update {
+                param,
+                grad,
+                m,
+                v,
+                factors,
+            });
+        } else {
+            let chunks = (
+                param.par_chunks_mut(CHUNK),
+                grad.par_chunks(CHUNK),
+                m.par_chunks_mut(CHUNK),
+                v.par_chunks_mut(CHUNK),
+            );
+            chunks.into_par_iter().for_each(|(param, grad, m, v)| {
+                simd::run(Update {
+                    param,
+                    grad,
+                    m,
+                    v,
+                    factors,
+                });
+            });
+        }
+    }
     (param, m, v)
 }
 
@@ -128,7 +156,9 @@ impl Kernel for Update<'_> {
                 let m = L::splat(f.gain1).mul_add(grad, L::splat(f.beta1).mul(m));
                 m.store_first(self.m.as_mut_ptr().add(at), count);
                 let v = L::load_first(self.v.as_ptr().add(at), count);
-                let v = L::splat(f.gain2).mul(grad).mul_add(grad, L::splat(f.beta2).mul(v));
+                let v = L::splat(f.gain2)
+                    .mul(grad)
+                    .mul_add(grad, L::splat(f.beta2).mul(v));
                 v.store_first(self.v.as_mut_ptr().add(at), count);
                 let root = v.mul(L::splat(f.correction2)).sqrt().add(L::splat(f.eps));
                 let update = m.div(root).mul(L::splat(f.rate));
@@ -141,20 +171,27 @@ impl Kernel for Update<'_> {
     }
 }
 
-/// Sixteen f64 lanes per chunk, chunks added in order.
+/// Chunks added in order.
 pub(super) fn sum_of_squares(tensor: FlexTensor) -> f64 {
     let tensor = whole(tensor);
-    let partial: Vec<f64> = elements(&tensor)
+    let elements = elements(&tensor);
+    if elements.len() <= CHUNK {
+        return chunk_sum_of_squares(elements);
+    }
+    let partial: Vec<f64> = elements
         .par_chunks(CHUNK)
-        .map(|chunk| {
-            let mut lanes = [0.0f64; LANES];
-            for values in chunk.chunks(LANES) {
-                for (lane, &value) in lanes.iter_mut().zip(values) {
-                    *lane += f64::from(value) * f64::from(value);
-                }
-            }
-            lanes.iter().sum()
-        })
+        .map(chunk_sum_of_squares)
         .collect();
     partial.iter().sum()
+}
+
+/// In sixteen f64 lanes.
+fn chunk_sum_of_squares(chunk: &[f32]) -> f64 {
+    let mut lanes = [0.0f64; LANES];
+    for values in chunk.chunks(LANES) {
+        for (lane, &value) in lanes.iter_mut().zip(values) {
+            *lane += f64::from(value) * f64::from(value);
+        }
+    }
+    lanes.iter().sum()
 }

@@ -1,6 +1,6 @@
 //! One assignment per row.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, s};
 
 /// See [`cache_write`](super::cache_write()).
 pub fn cache_write(
@@ -19,7 +19,7 @@ fn write(pool: Tensor<4>, values: Tensor<3>, slots: &[u32]) -> Tensor<4> {
     let mut flat = pool.reshape([pages * page_size, heads, width]);
     for (row, &slot) in slots.iter().enumerate() {
         let slot = slot as usize;
-        flat = flat.slice_assign([slot..slot + 1], values.clone().narrow(0, row, 1));
+        flat = flat.slice_assign(s![slot..slot + 1], values.clone().narrow(0, row, 1));
     }
     flat.reshape(shape)
 }

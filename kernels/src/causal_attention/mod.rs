@@ -5,9 +5,14 @@
 //! key head `h / (Hq / Hk)`, Ainslie et al. 2023, arXiv:2305.13245). The softmax is formed in f32
 //! (f64 stays f64). There is no position encoding here.
 
+mod autodiff;
+mod cpu;
+mod cpu_backward;
 pub mod reference;
 
+use crate::cpu::is_host_f32;
 use crate::error::{assert_broadcast_batch, assert_lengths, assert_shape, assert_size};
+use burn::backend::{Backend, Dispatch, ExtensionType, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 /// Attends every query to the prefix and, causally, to its own segment.
@@ -58,5 +63,81 @@ pub fn causal_attention(
         assert_lengths(NAME, "prefix_lengths", prefix_lengths, batch, prefix_tokens);
     }
     let prefix = prefix.filter(|(prefix_k, _)| prefix_k.dims()[1] > 0);
+    let prefix_on_host = |(prefix_k, prefix_v): &(Tensor<4>, Tensor<4>)| {
+        is_host_f32(prefix_k) && is_host_f32(prefix_v)
+    };
+    let own_on_host = is_host_f32(&q) && is_host_f32(&k) && is_host_f32(&v);
+    if own_on_host && prefix.as_ref().is_none_or(prefix_on_host) {
+        let (prefix_k, prefix_v) = prefix.unwrap_or_else(|| {
+            let nothing = Tensor::zeros([1, 0, key_heads, head_dim], &q.device());
+            (nothing.clone(), nothing)
+        });
+        let prefix_lengths = match prefix_lengths {
+            Some(lengths) if prefix_k.dims()[1] > 0 => lengths.to_vec(),
+            _ => vec![prefix_k.dims()[1]; batch],
+        };
+        let tensors = AttentionTensors {
+            q: q.into_dispatch(),
+            k: k.into_dispatch(),
+            v: v.into_dispatch(),
+            prefix_k: prefix_k.into_dispatch(),
+            prefix_v: prefix_v.into_dispatch(),
+        };
+        return Tensor::from_dispatch(Dispatch::causal_attention(tensors, prefix_lengths, scale));
+    }
     reference::causal_attention(q, k, v, prefix, prefix_lengths, scale)
+}
+
+/// Tensor arguments of [`causal_attention`](fn@causal_attention) as a backend's own tensors.
+#[derive(Clone, Debug, ExtensionType)]
+pub struct AttentionTensors<B: Backend> {
+    /// `[B, T, Hq, P]`
+    pub q: FloatTensor<B>,
+    /// `[B, T, Hk, P]`
+    pub k: FloatTensor<B>,
+    /// `[B, T, Hk, P]`
+    pub v: FloatTensor<B>,
+    /// `[1 or B, S, Hk, P]`; `S` may be 0.
+    pub prefix_k: FloatTensor<B>,
+    /// `[1 or B, S, Hk, P]`
+    pub prefix_v: FloatTensor<B>,
+}
+
+/// The operation on a backend's own tensors.
+#[backend_extension(Autodiff, Flex)]
+pub trait CausalAttentionOps: Backend {
+    /// See [`causal_attention`](fn@causal_attention); `prefix_lengths` has one entry per row.
+    fn causal_attention(
+        #[extension_type] tensors: AttentionTensors<Self>,
+        prefix_lengths: Vec<usize>,
+        scale: f64,
+    ) -> FloatTensor<Self>;
+}
+
+/// What the backward pass needs.
+#[derive(Clone, Debug)]
+pub struct AttentionSaved<B: Backend> {
+    tensors: AttentionTensors<B>,
+    prefix_lengths: Vec<usize>,
+    scale: f64,
+    /// `[B, T, Hq, P]`
+    y: FloatTensor<B>,
+    /// `[B, Hq, T]` logarithm of each softmax denominator.
+    log_sum_exp: FloatTensor<B>,
+}
+
+/// The gradient of [`CausalAttentionOps`].
+pub trait CausalAttentionGradient: Backend {
+    /// The operation together with its softmax denominators (see [`AttentionSaved`]).
+    fn causal_attention_forward(
+        tensors: AttentionTensors<Self>,
+        prefix_lengths: &[usize],
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Gradients of the fields of [`AttentionTensors`] in order.
+    fn causal_attention_backward(
+        saved: AttentionSaved<Self>,
+        cotangent: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 5];
 }

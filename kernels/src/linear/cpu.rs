@@ -11,11 +11,12 @@ use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
 use super::{LinearOps, reference};
-use crate::flex_slices::{Rows, from_elements, is_f32};
+use crate::cpu::from_vec;
+use crate::flex_slices::{Rows, is_f32};
 use crate::simd;
 
 /// Multiplications below which splitting over threads costs more than it gains.
-const SERIAL_WORK: usize = 1 << 18;
+const SERIAL_WORK: usize = 1 << 21;
 /// Rows and columns of the result per task, at most.
 const TASK_ROWS: usize = 48;
 const TASK_COLUMNS: usize = 256;
@@ -28,7 +29,7 @@ impl LinearOps for Flex {
         let (shape, outputs) = (x.shape(), weight.shape()[0]);
         let rows = shape[0] * shape[1];
         let y = multiply_transposed(&Rows::new(x), &Rows::new(weight), rows, outputs, shape[2]);
-        from_elements(y, [shape[0], shape[1], outputs])
+        from_vec(y, [shape[0], shape[1], outputs])
     }
 
     fn linear_grad_input(dy: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -38,7 +39,7 @@ impl LinearOps for Flex {
         let (shape, inputs) = (dy.shape(), weight.shape()[1]);
         let rows = shape[0] * shape[1];
         let dx = multiply(&Rows::new(dy), &Rows::new(weight), rows, inputs, shape[2]);
-        from_elements(dx, [shape[0], shape[1], inputs])
+        from_vec(dx, [shape[0], shape[1], inputs])
     }
 
     fn linear_grad_weight(dy: FlexTensor, x: FlexTensor) -> FlexTensor {
@@ -48,7 +49,7 @@ impl LinearOps for Flex {
         let (shape, outputs) = (x.shape(), dy.shape()[2]);
         let rows = shape[0] * shape[1];
         let dw = transposed_multiply(&Rows::new(dy), &Rows::new(x), outputs, shape[2], rows);
-        from_elements(dw, [outputs, shape[2]])
+        from_vec(dw, [outputs, shape[2]])
     }
 }
 
@@ -93,7 +94,17 @@ fn outer_product(
 ) -> Vec<f32> {
     let mut out = vec![0.0; m * n];
     tasks(m, n, k, &mut out, |rows, columns, out| {
-        simd::run(outer::Outer { a, a_strides, b, b_stride, rows, columns, k, out, out_stride: n });
+        simd::run(outer::Outer {
+            a,
+            a_strides,
+            b,
+            b_stride,
+            rows,
+            columns,
+            k,
+            out,
+            out_stride: n,
+        });
     });
     out
 }
@@ -117,14 +128,23 @@ impl Target {
 }
 
 /// Calls `task` with rectangles that cover the result, in parallel when there is enough to do.
-fn tasks(m: usize, n: usize, k: usize, out: &mut [f32], task: impl Fn(Span, Span, *mut f32) + Sync) {
+fn tasks(
+    m: usize,
+    n: usize,
+    k: usize,
+    out: &mut [f32],
+    task: impl Fn(Span, Span, *mut f32) + Sync,
+) {
     debug_assert_eq!(out.len(), m * n);
     let target = Target(out.as_mut_ptr());
     let grid: Vec<(Span, Span)> = (0..m)
         .step_by(TASK_ROWS)
         .flat_map(|row| {
             (0..n).step_by(TASK_COLUMNS).map(move |column| {
-                (row..m.min(row + TASK_ROWS), column..n.min(column + TASK_COLUMNS))
+                (
+                    row..m.min(row + TASK_ROWS),
+                    column..n.min(column + TASK_COLUMNS),
+                )
             })
         })
         .collect();
@@ -133,6 +153,7 @@ fn tasks(m: usize, n: usize, k: usize, out: &mut [f32], task: impl Fn(Span, Span
             task(rows, columns, target.pointer());
         }
     } else {
-        grid.into_par_iter().for_each(|(rows, columns)| task(rows, columns, target.pointer()));
+        grid.into_par_iter()
+            .for_each(|(rows, columns)| task(rows, columns, target.pointer()));
     }
 }

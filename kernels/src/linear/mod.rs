@@ -8,7 +8,7 @@ mod autodiff;
 pub(crate) mod cpu;
 pub mod reference;
 
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 use crate::error::assert_shape;

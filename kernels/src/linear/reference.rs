@@ -7,7 +7,9 @@ use burn::tensor::{Shape, Tensor};
 pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     let [batch, tokens, inputs] = x.dims();
     let [outputs, _] = weight.dims();
-    let mut y = x.reshape([batch * tokens, inputs]).matmul(weight.transpose());
+    let mut y = x
+        .reshape([batch * tokens, inputs])
+        .matmul(weight.transpose());
     if let Some(bias) = bias {
         y = y + bias.unsqueeze();
     }

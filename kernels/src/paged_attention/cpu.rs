@@ -12,11 +12,14 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::{PagedAttentionOps, PagedSequence, reference};
-use crate::flex_slices::{Rows, elements, from_elements, is_f32, lower, whole};
+use crate::cpu::from_vec;
+use crate::flex_slices::{Rows, elements, is_f32, lower, whole};
 use crate::simd::{self, Kernel, LANES, Lanes};
 
 /// Positions per block.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
+/// Multiplications of queries and keys below which splitting over threads costs more than it gains.
+const SERIAL_WORK: usize = 1 << 18;
 /// Query rows (tokens times heads) that share one pass over the keys.
 const QUERY_ROWS: usize = 32;
 
@@ -123,16 +126,40 @@ fn attend_f32(
         for first in (0..sequence.num_queries).step_by(per_task) {
             let tokens = per_task.min(sequence.num_queries - first);
             for kv_head in 0..layer.kv_heads {
-                tasks.push(Task { sequence, kv_head, first, tokens });
+                tasks.push(Task {
+                    sequence,
+                    kv_head,
+                    first,
+                    tokens,
+                });
             }
         }
     }
     let mut y = vec![0.0; rows * query_heads * width];
     let output = Output(y.as_mut_ptr());
-    tasks.par_iter().for_each_init(Scratch::default, |scratch, &task| {
-        simd::run(Attend { layer: &layer, task, scratch, output });
-    });
-    from_elements(y, [rows, query_heads, width])
+    let attend = |scratch: &mut Scratch, task: Task| {
+        simd::run(Attend {
+            layer: &layer,
+            task,
+            scratch,
+            output,
+        });
+    };
+    let work: usize = tasks
+        .iter()
+        .map(|task| task.tokens * task.sequence.context_length)
+        .sum();
+    if work * query_heads / layer.kv_heads.max(1) * width <= SERIAL_WORK {
+        let mut scratch = Scratch::default();
+        tasks
+            .into_iter()
+            .for_each(|task| attend(&mut scratch, task));
+    } else {
+        tasks
+            .into_par_iter()
+            .for_each_init(Scratch::default, attend);
+    }
+    from_vec(y, [rows, query_heads, width])
 }
 
 /// Buffers reused by the tasks of a thread.
@@ -162,17 +189,28 @@ impl Kernel for Attend<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { layer, task, scratch, output } = self;
-        let Task { sequence, kv_head, first, tokens } = task;
+        let Self {
+            layer,
+            task,
+            scratch,
+            output,
+        } = self;
+        let Task {
+            sequence,
+            kv_head,
+            first,
+            tokens,
+        } = task;
         let width = layer.width;
         let padded = width.next_multiple_of(LANES);
         let per_kv = layer.query_heads / layer.kv_heads;
         let rows = tokens * per_kv;
         let start = sequence.context_length - sequence.num_queries + first;
-        let query_row =
-            |row: usize| (sequence.query_start + first + row / per_kv) * layer.query_heads
+        let query_row = |row: usize| {
+            (sequence.query_start + first + row / per_kv) * layer.query_heads
                 + kv_head * per_kv
-                + row % per_kv;
+                + row % per_kv
+        };
 
         let filled = |buffer: &mut Vec<f32>, size: usize, value: f32| {
             buffer.clear();
@@ -256,7 +294,8 @@ impl Kernel for Attend<'_> {
                 let mut at = 0;
                 while at < width {
                     let sum = L::load(scratch.sums.as_ptr().add(row * padded + at));
-                    sum.div(total).store_first(to.add(at), LANES.min(width - at));
+                    sum.div(total)
+                        .store_first(to.add(at), LANES.min(width - at));
                     at += LANES;
                 }
             }
@@ -277,10 +316,22 @@ unsafe fn transpose_keys<L: Lanes>(layer: &Layer, offsets: &[usize], keys: *mut 
             unsafe {
                 for (row, &offset) in rows.iter_mut().zip(offsets) {
                     let from = layer.k_pool.as_ptr().add(offset + at);
-                    *row = if count == LANES { L::load(from) } else { L::load_first(from, count) };
+                    *row = if count == LANES {
+                        L::load(from)
+                    } else {
+                        L::load_first(from, count)
+                    };
                 }
-                for (i, column) in L::transpose(rows).into_iter().take(count).enumerate() {
-                    column.store(keys.add((at + i) * BLOCK + group * LANES));
+                let columns = L::transpose(rows);
+                let to = keys.add(at * BLOCK + group * LANES);
+                if count == LANES {
+                    for (i, column) in columns.into_iter().enumerate() {
+                        column.store(to.add(i * BLOCK));
+                    }
+                } else {
+                    for (i, column) in columns.into_iter().take(count).enumerate() {
+                        column.store(to.add(i * BLOCK));
+                    }
                 }
             }
             at += LANES;
@@ -290,7 +341,7 @@ unsafe fn transpose_keys<L: Lanes>(layer: &Layer, offsets: &[usize], keys: *mut 
 
 /// Scores of `ROWS` queries against `VECTORS` vectors of keys, summed over the width in order.
 #[inline(always)]
-unsafe fn score<L: Lanes, const ROWS: usize, const VECTORS: usize>(
+pub(crate) unsafe fn score<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     queries: [*const f32; ROWS],
     keys: *const f32,
     width: usize,
@@ -314,7 +365,8 @@ unsafe fn score<L: Lanes, const ROWS: usize, const VECTORS: usize>(
         }
         for (row, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
-                sum.mul(L::splat(scale)).store(scores.add(row * BLOCK + v * LANES));
+                sum.mul(L::splat(scale))
+                    .store(scores.add(row * BLOCK + v * LANES));
             }
         }
     }
@@ -322,7 +374,7 @@ unsafe fn score<L: Lanes, const ROWS: usize, const VECTORS: usize>(
 
 /// Turns a block of scores into weights relative to the largest score so far, and rescales what was summed before.
 #[inline(always)]
-fn softmax_step<L: Lanes>(
+pub(crate) fn softmax_step<L: Lanes>(
     scores: &mut [f32],
     largest: &mut f32,
     totals: &mut [f32],
@@ -332,12 +384,18 @@ fn softmax_step<L: Lanes>(
     unsafe {
         let at = |v: usize| L::load(scores.as_ptr().add(v * LANES));
         let block_largest = at(0).max(at(1)).max(at(2).max(at(3))).largest();
-        let new = if block_largest > *largest { block_largest } else { *largest };
+        let new = if block_largest > *largest {
+            block_largest
+        } else {
+            *largest
+        };
         let rescale = L::splat(simd::exp(*largest - new));
         *largest = new;
         let mut total = L::load(totals.as_ptr()).mul(rescale);
         for v in 0..BLOCK / LANES {
-            let weight = L::load(scores.as_ptr().add(v * LANES)).sub(L::splat(new)).exp();
+            let weight = L::load(scores.as_ptr().add(v * LANES))
+                .sub(L::splat(new))
+                .exp();
             weight.store(scores.as_mut_ptr().add(v * LANES));
             total = total.add(weight);
         }
@@ -350,7 +408,7 @@ fn softmax_step<L: Lanes>(
 
 /// Adds the weighted values of a block, in order of position, for `ROWS` neighbouring rows.
 #[inline(always)]
-unsafe fn weighted_values<L: Lanes, const ROWS: usize>(
+pub(crate) unsafe fn weighted_values<L: Lanes, const ROWS: usize>(
     weights: *const f32,
     offsets: &[usize],
     values: *const f32,
@@ -396,7 +454,11 @@ unsafe fn weighted_columns<L: Lanes, const ROWS: usize, const VECTORS: usize>(
             let mut value = [L::splat(0.0); VECTORS];
             for (v, value) in value.iter_mut().enumerate() {
                 let from = values.add(offset + v * LANES);
-                *value = if count == LANES { L::load(from) } else { L::load_first(from, count) };
+                *value = if count == LANES {
+                    L::load(from)
+                } else {
+                    L::load_first(from, count)
+                };
             }
             for (row, acc) in acc.iter_mut().enumerate() {
                 let weight = L::splat(*weights.add(row * BLOCK + i));

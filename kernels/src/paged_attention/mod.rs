@@ -4,7 +4,7 @@
 //! step (one new token) and a prefill chunk (many) are the same call. Query head `h` reads key/value head
 //! `h / (query_heads / kv_heads)`.
 
-mod cpu;
+pub(crate) mod cpu;
 pub mod reference;
 
 use std::sync::Arc;
@@ -62,7 +62,12 @@ pub fn paged_attention(
     const NAME: &str = "paged_attention";
     let [rows, query_heads, width] = q.dims();
     let [pages, page_size, kv_heads, _] = k_pool.dims();
-    assert_shape(NAME, "k_pool", &k_pool.dims(), &[pages, page_size, kv_heads, width]);
+    assert_shape(
+        NAME,
+        "k_pool",
+        &k_pool.dims(),
+        &[pages, page_size, kv_heads, width],
+    );
     assert_shape(NAME, "v_pool", &v_pool.dims(), &k_pool.dims());
     assert_size(
         NAME,
@@ -74,9 +79,21 @@ pub fn paged_attention(
     let mut taken = vec![false; rows];
     for sequence in sequences.iter() {
         let end = sequence.query_start + sequence.num_queries;
-        assert_size(NAME, "query_start + num_queries", end, end <= rows, "it exceeds the rows of q");
+        assert_size(
+            NAME,
+            "query_start + num_queries",
+            end,
+            end <= rows,
+            "it exceeds the rows of q",
+        );
         for row in &mut taken[sequence.query_start..end] {
-            assert_size(NAME, "query_start", sequence.query_start, !*row, "sequences share a row");
+            assert_size(
+                NAME,
+                "query_start",
+                sequence.query_start,
+                !*row,
+                "sequences share a row",
+            );
             *row = true;
         }
         let context = sequence.context_length;
@@ -84,13 +101,18 @@ pub fn paged_attention(
             NAME,
             "context_length",
             context,
-            context >= sequence.num_queries
-                && context <= sequence.block_table.len() * page_size,
+            context >= sequence.num_queries && context <= sequence.block_table.len() * page_size,
             "it must cover the new tokens and fit the block table",
         );
         for &page in &sequence.block_table[..context.div_ceil(page_size.max(1))] {
             let page = page as usize;
-            assert_size(NAME, "block_table", page, page < pages, "it must be a page of the pool");
+            assert_size(
+                NAME,
+                "block_table",
+                page,
+                page < pages,
+                "it must be a page of the pool",
+            );
         }
     }
     Tensor::from_dispatch(<Dispatch as PagedAttentionOps>::paged_attention(

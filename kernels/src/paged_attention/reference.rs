@@ -38,13 +38,18 @@ pub fn paged_attention(
                 .reshape([query_heads, context, width])
         };
         let rows = sequence.query_start..sequence.query_start + queries;
-        let q = q.clone().narrow(0, sequence.query_start, queries).swap_dims(0, 1);
+        let q = q
+            .clone()
+            .narrow(0, sequence.query_start, queries)
+            .swap_dims(0, 1);
         let scores = q.matmul(gather(&k_pool).swap_dims(1, 2)) * scale;
         // Query t stands at position context - queries + t.
         let future =
             Tensor::<2, Bool>::tril_mask([queries, context], (context - queries) as i64, &device);
         let scores = scores.mask_fill(
-            future.unsqueeze::<3>().expand([query_heads, queries, context]),
+            future
+                .unsqueeze::<3>()
+                .expand([query_heads, queries, context]),
             f64::NEG_INFINITY,
         );
         let attended = softmax(scores, 2).matmul(gather(&v_pool)).swap_dims(0, 1);

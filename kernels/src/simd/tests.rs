@@ -6,7 +6,8 @@ impl Kernel for Everything<'_> {
     type Output = Vec<u32>;
     #[inline(always)]
     fn run<L: Lanes>(self) -> Vec<u32> {
-        let rows: [L; 16] = std::array::from_fn(|i| unsafe { L::load(self.0.as_ptr().add(16 * i)) });
+        let rows: [L; 16] =
+            std::array::from_fn(|i| unsafe { L::load(self.0.as_ptr().add(16 * i)) });
         let mut out = Vec::new();
         out.extend(L::sum_each(rows).to_array());
         for row in L::transpose(rows) {
@@ -67,7 +68,8 @@ impl Kernel for Exp {
 fn exp_is_accurate_and_the_scalar_form_agrees() {
     let mut worst = 0.0f64;
     for step in 0..11_000 {
-        let x: [f32; 16] = std::array::from_fn(|i| -87.0 + 0.0159 * (step as f32 + i as f32 / 16.0));
+        let x: [f32; 16] =
+            std::array::from_fn(|i| -87.0 + 0.0159 * (step as f32 + i as f32 / 16.0));
         let got = run(Exp(x));
         for (x, got) in x.into_iter().zip(got) {
             let want = f64::from(x.min(EXP_MAX)).exp();
@@ -76,7 +78,9 @@ fn exp_is_accurate_and_the_scalar_form_agrees() {
         }
     }
     assert!(worst < 1.5e-7, "{worst}");
-    let special = run(Exp(std::array::from_fn(|i| [f32::NEG_INFINITY, -90.0, f32::NAN, f32::INFINITY][i % 4])));
+    let special = run(Exp(std::array::from_fn(|i| {
+        [f32::NEG_INFINITY, -90.0, f32::NAN, f32::INFINITY][i % 4]
+    })));
     assert_eq!(special[0], 0.0);
     assert_eq!(special[1], 0.0);
     assert!(special[2].is_nan());
@@ -91,6 +95,9 @@ fn softplus_and_ln_are_accurate() {
         let got = f64::from(softplus(x));
         assert!((got - want).abs() <= 3e-7 * want, "{x}: {got} {want}");
         let y = 1.0 + (step + 4000) as f64 * 0.37;
-        assert!((ln(y) - y.ln()).abs() <= 1e-14 * y.ln().abs().max(1.0), "{y}");
+        assert!(
+            (ln(y) - y.ln()).abs() <= 1e-14 * y.ln().abs().max(1.0),
+            "{y}"
+        );
     }
 }

@@ -138,7 +138,12 @@ impl Lanes for Avx512 {
             // Inside each 128-bit lane: 4x4 transposes of rows 4g..4g+4.
             let mut t = [_mm512_setzero_ps(); 16];
             for g in 0..4 {
-                let (a, b, c, d) = (rows[4 * g].0, rows[4 * g + 1].0, rows[4 * g + 2].0, rows[4 * g + 3].0);
+                let (a, b, c, d) = (
+                    rows[4 * g].0,
+                    rows[4 * g + 1].0,
+                    rows[4 * g + 2].0,
+                    rows[4 * g + 3].0,
+                );
                 let ab_low = _mm512_unpacklo_ps(a, b);
                 let ab_high = _mm512_unpackhi_ps(a, b);
                 let cd_low = _mm512_unpacklo_ps(c, d);
@@ -220,7 +225,10 @@ impl Lanes for Avx2 {
             if count <= 8 {
                 return Self(low, _mm256_setzero_ps());
             }
-            Self(low, _mm256_maskload_ps(from.add(8), first_of_eight(count - 8)))
+            Self(
+                low,
+                _mm256_maskload_ps(from.add(8), first_of_eight(count - 8)),
+            )
         }
     }
     #[inline(always)]
@@ -241,19 +249,39 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+        unsafe {
+            Self(
+                _mm256_add_ps(self.0, other.0),
+                _mm256_add_ps(self.1, other.1),
+            )
+        }
     }
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        unsafe { Self(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+        unsafe {
+            Self(
+                _mm256_sub_ps(self.0, other.0),
+                _mm256_sub_ps(self.1, other.1),
+            )
+        }
     }
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
-        unsafe { Self(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+        unsafe {
+            Self(
+                _mm256_mul_ps(self.0, other.0),
+                _mm256_mul_ps(self.1, other.1),
+            )
+        }
     }
     #[inline(always)]
     fn div(self, other: Self) -> Self {
-        unsafe { Self(_mm256_div_ps(self.0, other.0), _mm256_div_ps(self.1, other.1)) }
+        unsafe {
+            Self(
+                _mm256_div_ps(self.0, other.0),
+                _mm256_div_ps(self.1, other.1),
+            )
+        }
     }
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
@@ -266,11 +294,21 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        unsafe { Self(_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1)) }
+        unsafe {
+            Self(
+                _mm256_max_ps(self.0, other.0),
+                _mm256_max_ps(self.1, other.1),
+            )
+        }
     }
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        unsafe { Self(_mm256_min_ps(self.0, other.0), _mm256_min_ps(self.1, other.1)) }
+        unsafe {
+            Self(
+                _mm256_min_ps(self.0, other.0),
+                _mm256_min_ps(self.1, other.1),
+            )
+        }
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
@@ -281,7 +319,10 @@ impl Lanes for Avx2 {
         unsafe {
             let low = _mm256_cmp_ps::<_CMP_LT_OQ>(x.0, bound.0);
             let high = _mm256_cmp_ps::<_CMP_LT_OQ>(x.1, bound.1);
-            Self(_mm256_andnot_ps(low, self.0), _mm256_andnot_ps(high, self.1))
+            Self(
+                _mm256_andnot_ps(low, self.0),
+                _mm256_andnot_ps(high, self.1),
+            )
         }
     }
     #[inline(always)]
@@ -332,11 +373,23 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn transpose(rows: [Self; 16]) -> [Self; 16] {
         let quarter = |from: usize, high: bool| {
-            let r: [__m256; 8] = std::array::from_fn(|i| if high { rows[from + i].1 } else { rows[from + i].0 });
+            let r: [__m256; 8] = std::array::from_fn(|i| {
+                if high {
+                    rows[from + i].1
+                } else {
+                    rows[from + i].0
+                }
+            });
             transpose_eight(r)
         };
         let (a, b) = (quarter(0, false), quarter(8, false));
         let (c, d) = (quarter(0, true), quarter(8, true));
-        std::array::from_fn(|i| if i < 8 { Self(a[i], b[i]) } else { Self(c[i - 8], d[i - 8]) })
+        std::array::from_fn(|i| {
+            if i < 8 {
+                Self(a[i], b[i])
+            } else {
+                Self(c[i - 8], d[i - 8])
+            }
+        })
     }
 }

@@ -9,11 +9,12 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::{SsmStepInputs, SsmStepOps, SsmStepOptions, SsmStepTensors, reference};
-use crate::flex_slices::{Rows, elements, from_elements, is_f32, lower, whole};
+use crate::cpu::from_vec;
+use crate::flex_slices::{Rows, elements, is_f32, lower, whole};
 use crate::simd::{self, Kernel, LANES, Lanes};
 
-/// Rows below which splitting over threads costs more than it gains.
-const ROWS_PER_TASK: usize = 4;
+/// State elements below which splitting over threads costs more than it gains.
+const SERIAL_WORK: usize = 1 << 16;
 
 impl SsmStepOps for Flex {
     fn ssm_step(
@@ -90,7 +91,11 @@ fn step_f32(
     let rows = src.len();
     let inner = heads * width;
 
-    let (z, xbc, dt) = (Rows::new(tensors.z), Rows::new(tensors.xbc), Rows::new(tensors.dt));
+    let (z, xbc, dt) = (
+        Rows::new(tensors.z),
+        Rows::new(tensors.xbc),
+        Rows::new(tensors.dt),
+    );
     let [conv_weight, conv_bias, a_log, d, dt_bias, norm_weight] = [
         tensors.conv_weight,
         tensors.conv_bias,
@@ -127,27 +132,41 @@ fn step_f32(
     let mut y = vec![0.0; rows * inner];
     {
         // Copies only when another handle exists.
-        let windows = SlotPool::new(conv_pool.storage_mut(), channels * (taps - 1), slots, src, dst);
-        let states = SlotPool::new(ssm_pool.storage_mut(), inner * state_size, slots, src, dst);
-        y.par_chunks_mut(inner.max(1)).with_min_len(ROWS_PER_TASK).enumerate().for_each_init(
-            || vec![0.0; (1 + taps) * channels + inner],
-            |scratch, (row, y)| {
-                simd::run(Row {
-                    mixer: &mixer,
-                    z: z.row(row),
-                    xbc: xbc.row(row),
-                    dt: dt.row(row),
-                    window_in: windows.source(row),
-                    window_out: windows.destination(row),
-                    state_in: states.source(row),
-                    state_out: states.destination(row),
-                    scratch,
-                    y,
-                });
-            },
+        let windows = SlotPool::new(
+            conv_pool.storage_mut(),
+            channels * (taps - 1),
+            slots,
+            src,
+            dst,
         );
+        let states = SlotPool::new(ssm_pool.storage_mut(), inner * state_size, slots, src, dst);
+        let scratch = || vec![0.0; (1 + taps) * channels + inner];
+        let step = |scratch: &mut Vec<f32>, (row, y): (usize, &mut [f32])| {
+            simd::run(Row {
+                mixer: &mixer,
+                z: z.row(row),
+                xbc: xbc.row(row),
+                dt: dt.row(row),
+                window_in: windows.source(row),
+                window_out: windows.destination(row),
+                state_in: states.source(row),
+                state_out: states.destination(row),
+                scratch,
+                y,
+            });
+        };
+        if rows == 1 || rows * inner * state_size <= SERIAL_WORK {
+            let mut scratch = scratch();
+            for row in y.chunks_mut(inner.max(1)).enumerate() {
+                step(&mut scratch, row);
+            }
+        } else {
+            y.par_chunks_mut(inner.max(1))
+                .enumerate()
+                .for_each_init(scratch, step);
+        }
     }
-    (from_elements(y, [rows, inner]), conv_pool, ssm_pool)
+    (from_vec(y, [rows, inner]), conv_pool, ssm_pool)
 }
 
 /// A pool whose rows read one slot and write another, at the same time on several threads.
@@ -167,7 +186,11 @@ unsafe impl Sync for SlotPool<'_> {}
 
 impl<'a> SlotPool<'a> {
     fn new(pool: &'a mut [f32], size: usize, slots: usize, src: &'a [u32], dst: &'a [u32]) -> Self {
-        assert_eq!(pool.len(), slots * size, "ssm_step: pool of {slots} slots of {size}");
+        assert_eq!(
+            pool.len(),
+            slots * size,
+            "ssm_step: pool of {slots} slots of {size}"
+        );
         let mut writer = vec![usize::MAX; slots];
         for (row, &slot) in dst.iter().enumerate() {
             writer[slot as usize] = row;
@@ -182,7 +205,14 @@ impl<'a> SlotPool<'a> {
                 saved.extend_from_slice(&pool[from..from + size]);
             }
         }
-        Self { base: pool.as_mut_ptr(), size, src, dst, saved, saved_at }
+        Self {
+            base: pool.as_mut_ptr(),
+            size,
+            src,
+            dst,
+            saved,
+            saved_at,
+        }
     }
 
     /// The state that the row reads.
@@ -228,10 +258,26 @@ impl Kernel for Row<'_> {
         unsafe {
             // The usual width as a constant lets the compiler vectorise the strided window.
             if mixer.taps == 4 {
-                convolve::<L>(mixer, 4, self.xbc, self.window_in, self.window_out, history, active);
+                convolve::<L>(
+                    mixer,
+                    4,
+                    self.xbc,
+                    self.window_in,
+                    self.window_out,
+                    history,
+                    active,
+                );
             } else {
                 let taps = mixer.taps;
-                convolve::<L>(mixer, taps, self.xbc, self.window_in, self.window_out, history, active);
+                convolve::<L>(
+                    mixer,
+                    taps,
+                    self.xbc,
+                    self.window_in,
+                    self.window_out,
+                    history,
+                    active,
+                );
             }
             scan::<L>(mixer, active, self.dt, self.state_in, self.state_out, inner);
             gate_and_norm::<L>(mixer, inner, self.z, self.y);
@@ -280,7 +326,8 @@ unsafe fn convolve<L: Lanes>(
         }
         for channel in 0..channels {
             for tap in 0..kept {
-                *window_out.add(channel * kept + tap) = *history.add((tap + 1) * channels + channel);
+                *window_out.add(channel * kept + tap) =
+                    *history.add((tap + 1) * channels + channel);
             }
         }
     }
@@ -321,7 +368,14 @@ unsafe fn scan<L: Lanes>(
                 let weighted = L::splat(step * x[first + lane]);
                 // SAFETY: `offset + state_size` is within the slot.
                 let sum = unsafe {
-                    advance::<L>(state_in.add(offset), state_out.add(offset), decay, weighted, b, c)
+                    advance::<L>(
+                        state_in.add(offset),
+                        state_out.add(offset),
+                        decay,
+                        weighted,
+                        b,
+                        c,
+                    )
                 };
                 sums[4 * (lane % 4) + lane / 4] = sum;
             }

@@ -1,6 +1,6 @@
 //! The one-token case of the sequence operations' references, between a gather and a scatter.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData, s};
 
 use super::{SsmStepInputs, SsmStepOptions};
 use crate::ssd_scan::SsdInputs;
@@ -53,9 +53,12 @@ pub fn ssm_step(
     let (mut conv_pool, mut ssm_pool) = (inputs.conv_pool, inputs.ssm_pool);
     for (row, &slot) in dst.iter().enumerate() {
         let slot = slot as usize;
-        let (window, state) = (window.clone().narrow(0, row, 1), state.clone().narrow(0, row, 1));
-        conv_pool = conv_pool.slice_assign([slot..slot + 1], window);
-        ssm_pool = ssm_pool.slice_assign([slot..slot + 1], state);
+        let (window, state) = (
+            window.clone().narrow(0, row, 1),
+            state.clone().narrow(0, row, 1),
+        );
+        conv_pool = conv_pool.slice_assign(s![slot..slot + 1], window);
+        ssm_pool = ssm_pool.slice_assign(s![slot..slot + 1], state);
     }
     (y.squeeze_dim(1), conv_pool, ssm_pool)
 }

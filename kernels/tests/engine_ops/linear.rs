@@ -2,14 +2,20 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use nemo_kernels::linear;
 use nemo_kernels::linear::reference;
 
-use crate::harness::{Inputs, assert_close, bits, device, with_threads};
+use crate::harness::{Inputs, assert_close, bits, device, fastest_ns, with_threads};
 
 /// Output and gradients of x, weight and bias under a fixed cotangent.
 type Results = (Tensor<3>, Tensor<3>, Tensor<2>, Tensor<1>);
 
 type Linear = fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>;
 
-fn differentiate(run: Linear, x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, dy: Tensor<3>) -> Results {
+fn differentiate(
+    run: Linear,
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    dy: Tensor<3>,
+) -> Results {
     let (autodiff, dtype) = (device().autodiff(), x.dtype());
     let [x, dy] =
         [x, dy].map(|tensor| Tensor::<3>::from_data(tensor.into_data(), (&autodiff, dtype)));
@@ -18,7 +24,12 @@ fn differentiate(run: Linear, x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, 
     let x = x.require_grad();
     let y = run(x.clone(), weight.clone(), Some(bias.clone()));
     let grads = (y.clone() * dy).sum().backward();
-    (y.inner(), x.grad(&grads).unwrap(), weight.grad(&grads).unwrap(), bias.grad(&grads).unwrap())
+    (
+        y.inner(),
+        x.grad(&grads).unwrap(),
+        weight.grad(&grads).unwrap(),
+        bias.grad(&grads).unwrap(),
+    )
 }
 
 #[test]
@@ -54,7 +65,7 @@ fn f64_takes_the_reference() {
     let weight = random.tensor([5, 17]).cast(DType::F64);
     let bias = random.tensor([5]).cast(DType::F64);
     let dy = random.tensor([2, 3, 5]).cast(DType::F64);
-    let data = |t: Tensor<3>| t.into_data().to_vec::<f64>().unwrap();
+    let data = |t: Tensor<3>| t.into_data().try_to_vec::<f64>().unwrap();
     let got = differentiate(linear, x.clone(), weight.clone(), bias.clone(), dy.clone());
     let want = differentiate(reference::linear, x, weight, bias, dy);
     assert_eq!(data(got.0), data(want.0));
@@ -67,7 +78,11 @@ fn strided_inputs_need_no_copy_and_untracked_sides_no_gradient() {
     let wide = random.tensor([2, 9, 60]);
     let weight = random.tensor([21, 40]);
     let x = wide.clone().narrow(2, 10, 40);
-    assert_close(&linear(x.clone(), weight.clone(), None), &reference::linear(x, weight.clone(), None), 2e-5);
+    assert_close(
+        &linear(x.clone(), weight.clone(), None),
+        &reference::linear(x, weight.clone(), None),
+        2e-5,
+    );
     let swapped = random.tensor([9, 2, 40]).swap_dims(0, 1);
     let narrow = weight.clone().narrow(0, 3, 11);
     assert_close(
@@ -77,7 +92,8 @@ fn strided_inputs_need_no_copy_and_untracked_sides_no_gradient() {
     );
     // Plain weight, tracked input.
     let autodiff: Device = device().autodiff();
-    let x = Tensor::<3>::from_data(TensorData::new(random.values(80), [1, 2, 40]), &autodiff).require_grad();
+    let x = Tensor::<3>::from_data(TensorData::new(random.values(80), [1, 2, 40]), &autodiff)
+        .require_grad();
     let grads = linear(x.clone(), weight.clone(), None).sum().backward();
     let want = weight.sum_dim(0).reshape([1, 1, 40]).repeat_dim(1, 2);
     assert_close(&x.grad(&grads).unwrap(), &want, 2e-5);
@@ -112,23 +128,21 @@ fn time_against_matmul() {
     use nemo_kernels::linear::LinearOps;
     let mut random = Inputs(5);
     println!("GFLOP/s of one processor, own / Flex matmul: forward, grad input, grad weight");
-    for (inputs, outputs) in [(128, 128), (256, 256), (512, 256), (256, 512), (128, 1536), (512, 512), (1536, 512)] {
+    for (inputs, outputs) in [
+        (128, 128),
+        (256, 256),
+        (512, 256),
+        (256, 512),
+        (128, 1536),
+        (512, 512),
+        (1536, 512),
+    ] {
         for rows in [1, 2, 8, 64, 128, 2048] {
             let x = random.tensor([1, rows, inputs]);
             let dy = random.tensor([1, rows, outputs]);
             let weight = random.tensor([outputs, inputs]);
             let flop = 2.0 * (rows * inputs * outputs) as f64;
-            // The fastest call: other load on the machine disturbs most of them.
-            let measure = |f: &dyn Fn()| {
-                let mut fastest = f64::MAX;
-                let begin = std::time::Instant::now();
-                while begin.elapsed().as_millis() < 60 {
-                    let start = std::time::Instant::now();
-                    f();
-                    fastest = fastest.min(start.elapsed().as_nanos() as f64);
-                }
-                flop / fastest
-            };
+            let measure = |f: &dyn Fn()| flop / fastest_ns(f);
             let primitive3 = |t: &Tensor<3>| t.clone().try_into_primitive::<Flex>().unwrap();
             let primitive2 = |t: &Tensor<2>| t.clone().try_into_primitive::<Flex>().unwrap();
             let (px, pdy, pw) = (primitive3(&x), primitive3(&dy), primitive2(&weight));

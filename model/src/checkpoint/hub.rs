@@ -29,9 +29,8 @@ pub fn resolve_model(name: &str, hugging_face_home: Option<&Path>) -> Result<Pat
     let Some((repository, revision)) = split_hub_name(name) else {
         return not_found("there is no such folder; check the path".to_owned());
     };
-    let download = format!(
-        "download it (for example: hf download {repository} --local-dir DIR) and give the folder instead"
-    );
+    let download =
+        format!("download it (for example: hf download {repository} --local-dir DIR) and give the folder instead");
     let Some(home) = hugging_face_home else {
         return not_found(format!("there is no such folder and no Hugging Face cache was given; {download}"));
     };

@@ -92,8 +92,7 @@ impl CheckpointReader {
     /// [`CheckpointError`] for missing tensors first, then unexpected ones, then a wrong shape.
     pub fn check_names(&self, expected: &[TensorSpec]) -> Result<(), CheckpointError> {
         let wanted: BTreeSet<&str> = expected.iter().map(|tensor| tensor.name.as_str()).collect();
-        let missing: Vec<&str> =
-            wanted.iter().copied().filter(|name| !self.tensors.contains_key(*name)).collect();
+        let missing: Vec<&str> = wanted.iter().copied().filter(|name| !self.tensors.contains_key(*name)).collect();
         let extra: Vec<&str> = self.names().filter(|name| !wanted.contains(name)).collect();
         if !missing.is_empty() {
             let (count, names) = (missing.len(), list_names(&missing));
@@ -155,11 +154,9 @@ impl CheckpointReader {
     fn find(&self, name: &str) -> Result<(&TensorFile, &str), CheckpointError> {
         match self.tensors.get(name) {
             Some((file, stored)) => Ok((&self.files[*file], stored)),
-            None => Err(CheckpointError::MissingTensors {
-                path: self.folder.clone(),
-                count: 1,
-                names: name.to_owned(),
-            }),
+            None => {
+                Err(CheckpointError::MissingTensors { path: self.folder.clone(), count: 1, names: name.to_owned() })
+            }
         }
     }
 

@@ -198,7 +198,8 @@ fn describe_header_error(path: &Path, bytes: &[u8], error: &SafeTensorError) -> 
 fn described_length(bytes: &[u8]) -> Option<u64> {
     let header_length = u64::from_le_bytes(*bytes.first_chunk::<LENGTH_FIELD>()?);
     let data_start = header_length.checked_add(LENGTH_FIELD as u64)?;
-    let header: serde_json::Value = serde_json::from_slice(bytes.get(LENGTH_FIELD..data_start.try_into().ok()?)?).ok()?;
+    let header: serde_json::Value =
+        serde_json::from_slice(bytes.get(LENGTH_FIELD..data_start.try_into().ok()?)?).ok()?;
     let ends = header.as_object()?.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
     data_start.checked_add(ends.max()?)
 }

@@ -137,7 +137,7 @@ fn garbage_is_an_error_and_never_a_panic() {
     std::fs::write(&file, "PK\u{3}\u{4} this is a zip file, or so it says").unwrap();
     error_of(&folder, &["model.safetensors", "no header length"]);
     let mut seed = 1_u64;
-    for _ in 0..2000 {
+    for _ in 0..500 {
         let mut damaged = whole.clone();
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let place = (seed >> 33) as usize % damaged.len().min(900);

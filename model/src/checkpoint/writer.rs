@@ -105,9 +105,8 @@ pub fn save_checkpoint<E: From<CheckpointError>>(
     let dtype = options.dtype.unwrap_or(config.dtype.into());
     let headers: Vec<TensorHeader> = expected_tensors(config).into_iter().map(|spec| header(spec, dtype)).collect();
     let shards = split_into_shards(headers, options.max_shard_bytes);
-    let mut fetch = |tensor: &TensorHeader| {
-        values(&TensorSpec { name: tensor.name.clone(), shape: tensor.shape.clone() })
-    };
+    let mut fetch =
+        |tensor: &TensorHeader| values(&TensorSpec { name: tensor.name.clone(), shape: tensor.shape.clone() });
     for (position, shard) in shards.iter().enumerate() {
         let path = staging.path.join(shard_name(position, shards.len()));
         write_tensors(&path, shard, &[("format", "pt")], &mut fetch)?;

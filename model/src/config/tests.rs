@@ -38,7 +38,7 @@ fn derived_sizes_follow_the_family() {
     assert_eq!(config.eos_token_ids, [2, 11]);
     let mamba = 3 * 4 + 44 * 4 + 44 + 72 * 16 + 24 + 16 * 24;
     let attention = 12 * 16 * 2 + 2 * 6 * 16;
-    let (mlp, moe) = (2 * 16 * 24, 4 * 16 + 4 * 2 * 16 * 7 + 2 * 16 * 9);
+    let (mlp, moe) = (2 * 16 * 24, 4 + 4 * 16 + 4 * 2 * 16 * 7 + 2 * 16 * 9);
     assert_eq!(config.num_parameters(), 2 * 100 * 16 + 5 * 16 + mamba + attention + mlp + moe);
 }
 

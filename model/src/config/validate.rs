@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use super::ModelConfig;
 use super::error::ConfigError;
 use super::pattern::LayerKind;
-use super::ModelConfig;
 
 /// Checks `config`, read from `path`.
 pub(super) fn validate(config: &ModelConfig, path: &Path) -> Result<(), ConfigError> {
@@ -33,7 +33,10 @@ fn scalar_problem(config: &ModelConfig) -> Option<String> {
     ids.into_iter().chain(eos).find_map(|(key, id)| {
         let id = id? as usize;
         (id >= config.vocab_size).then(|| {
-            format!("\"{key}\" is {id} but \"vocab_size\" is {}; token ids are below the vocabulary size", config.vocab_size)
+            format!(
+                "\"{key}\" is {id} but \"vocab_size\" is {}; token ids are below the vocabulary size",
+                config.vocab_size
+            )
         })
     })
 }
@@ -83,10 +86,15 @@ fn moe_problem(config: &ModelConfig) -> Option<String> {
         ));
     }
     if groups > 1 && experts / groups < 2 {
-        return Some(format!("{experts} experts in {groups} groups: a group needs at least 2, it is ranked by its two best"));
+        return Some(format!(
+            "{experts} experts in {groups} groups: a group needs at least 2, it is ranked by its two best"
+        ));
     }
     if !config.routed_scaling_factor.is_finite() {
-        return Some(format!("\"routed_scaling_factor\" is {}, expected a finite number", config.routed_scaling_factor));
+        return Some(format!(
+            "\"routed_scaling_factor\" is {}, expected a finite number",
+            config.routed_scaling_factor
+        ));
     }
     None
 }

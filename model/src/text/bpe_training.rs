@@ -91,7 +91,8 @@ pub fn train_bpe<S: AsRef<str> + Sync>(texts: &[S], training: &BpeTraining) -> R
     if training.vocab_size < minimum {
         return Err(TextError::VocabularyTooSmall { requested: training.vocab_size, minimum });
     }
-    let mut vocabulary: Vec<String> = SPECIAL_TOKENS.iter().chain(&TOOL_TOKENS).map(|token| (*token).to_owned()).collect();
+    let mut vocabulary: Vec<String> =
+        SPECIAL_TOKENS.iter().chain(&TOOL_TOKENS).map(|token| (*token).to_owned()).collect();
     vocabulary.extend((0..=u8::MAX).map(|byte| byte_char(byte).to_string()));
     let untrained = Tokenizer::from_json_text(&tokenizer_json(&vocabulary, &[]), TokenizerSettings::default())?;
     let words = count_words(texts, untrained.inner())?;
@@ -107,10 +108,8 @@ pub fn train_bpe<S: AsRef<str> + Sync>(texts: &[S], training: &BpeTraining) -> R
     };
     let tokenizer = Tokenizer::from_json_text(&tokenizer_json, settings.clone())?;
     let file = |name: &str, text: String| SidecarFile { name: name.to_owned(), contents: text.into_bytes() };
-    let mut files = vec![
-        file(TOKENIZER_FILE, tokenizer_json),
-        file(TOKENIZER_CONFIG_FILE, tokenizer_config_json(&settings)),
-    ];
+    let mut files =
+        vec![file(TOKENIZER_FILE, tokenizer_json), file(TOKENIZER_CONFIG_FILE, tokenizer_config_json(&settings))];
     files.extend(settings.chat_template.map(|template| file("chat_template.jinja", template)));
     Ok(TrainedTokenizer { tokenizer, files })
 }
@@ -159,7 +158,10 @@ fn learn_merges(words: &BTreeMap<String, u64>, vocabulary: &mut Vec<String>, tra
     let mut words: Vec<Word> = words
         .iter()
         .map(|(word, occurrences)| Word {
-            symbols: word.chars().filter_map(|letter| ids.get(letter.encode_utf8(&mut [0; 4]) as &str).copied()).collect(),
+            symbols: word
+                .chars()
+                .filter_map(|letter| ids.get(letter.encode_utf8(&mut [0; 4]) as &str).copied())
+                .collect(),
             occurrences: *occurrences,
         })
         .collect();
@@ -256,10 +258,8 @@ fn tokenizer_json(vocabulary: &[String], merges: &[Pair]) -> String {
         })
         .collect();
     let vocab: Map<String, Value> = vocabulary.iter().zip(0..).map(|(token, id)| (token.clone(), json!(id))).collect();
-    let merges: Vec<Value> = merges
-        .iter()
-        .map(|(left, right)| json!([vocabulary[*left as usize], vocabulary[*right as usize]]))
-        .collect();
+    let merges: Vec<Value> =
+        merges.iter().map(|(left, right)| json!([vocabulary[*left as usize], vocabulary[*right as usize]])).collect();
     let document = json!({
         "version": "1.0",
         "truncation": null,

@@ -59,7 +59,9 @@ pub enum TextError {
         problem: String,
     },
     /// The template does not allow tool results to be appended to a conversation.
-    #[error("chat template {name} does not let tool results be appended: {problem}; use another template for multi-turn rollouts")]
+    #[error(
+        "chat template {name} does not let tool results be appended: {problem}; use another template for multi-turn rollouts"
+    )]
     NotAppendable {
         /// File or built-in name of the template.
         name: String,

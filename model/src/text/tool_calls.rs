@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn several_calls_keep_their_order_and_string_arguments_their_text() {
-        let text = r#"<TOOLCALL>[{"name":"f","arguments":"{\"x\":  1}"}, {"arguments":{},"name":"g","id":7}]</TOOLCALL>"#;
+        let text =
+            r#"<TOOLCALL>[{"name":"f","arguments":"{\"x\":  1}"}, {"arguments":{},"name":"g","id":7}]</TOOLCALL>"#;
         assert_eq!(parse_tool_calls(text).tool_calls, [call("f", r#"{"x":  1}"#), call("g", "{}")]);
         assert_eq!(parse_tool_calls("<TOOLCALL>[]</TOOLCALL>"), ParsedReply::default());
         assert_eq!(parse_tool_calls("<TOOLCALL></TOOLCALL>"), ParsedReply::default());
@@ -151,8 +152,34 @@ mod tests {
     #[test]
     fn any_text_has_a_result() {
         let pieces = [
-            OPEN, CLOSE, "[", "]", "{", "}", "\"name\"", "\"arguments\"", ":", ",", "\"f\"", "{}", "\"", "\\", "\\u12",
-            "é", "\u{1F600}", "NaN", "-Infinity", "Inf", "1e999", "null", " ", "\n", "<TOOL", "CALL>", "\u{0}", "__float__",
+            OPEN,
+            CLOSE,
+            "[",
+            "]",
+            "{",
+            "}",
+            "\"name\"",
+            "\"arguments\"",
+            ":",
+            ",",
+            "\"f\"",
+            "{}",
+            "\"",
+            "\\",
+            "\\u12",
+            "é",
+            "\u{1F600}",
+            "NaN",
+            "-Infinity",
+            "Inf",
+            "1e999",
+            "null",
+            " ",
+            "\n",
+            "<TOOL",
+            "CALL>",
+            "\u{0}",
+            "__float__",
         ];
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
         let mut found = 0;

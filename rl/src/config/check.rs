@@ -1,31 +1,35 @@
-//! Settings that are fine one by one and wrong together, out of range, or not implemented yet.
+//! Settings that are fine one by one and wrong together, or out of range.
 //!
 //! The loss rules are NeMo RL's own assertions, raised when the configuration is loaded rather than at the first step.
 
 use super::error::{ConfigError, Origin, did_you_mean};
-use super::schema::{AdvantageEstimatorName, DatasetConfig, LossConfig, LrDecayStyle, RunConfig, TruncationType};
-use super::ConfigWarning;
+use super::schema::{DatasetConfig, LossConfig, LrDecayStyle, RunConfig, TruncationType};
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
-/// All checks of a decoded configuration; returns what is accepted with a notice.
-pub(super) fn check(config: &RunConfig, origin: impl Fn(&str) -> Origin) -> Result<Vec<ConfigWarning>> {
+/// All checks of a decoded configuration but those of `unsupported`; `origin` says where a key is written.
+pub(super) fn check(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
     ranges(config)?;
     config.loss_fn.check()?;
     algorithm(config)?;
-    names(config, &origin)?;
-    datasets(config)?;
-    not_implemented(config, &origin)?;
-    Ok(notices(config, &origin))
+    names(config, origin)?;
+    datasets(config)
 }
 
 fn inconsistent<T>(key: &str, reason: impl Into<String>) -> Result<T> {
-    Err(ConfigError::Inconsistent { key: key.to_owned(), reason: reason.into() })
+    Err(ConfigError::Inconsistent {
+        key: key.to_owned(),
+        reason: reason.into(),
+    })
 }
 
 /// Fails with `reason` unless `condition` holds.
 fn require(condition: bool, key: &str, reason: &str) -> Result<()> {
-    if condition { Ok(()) } else { inconsistent(key, reason) }
+    if condition {
+        Ok(())
+    } else {
+        inconsistent(key, reason)
+    }
 }
 
 impl LossConfig {
@@ -41,14 +45,26 @@ impl LossConfig {
         )?;
         if self.use_cispo {
             let key = "loss_fn.use_cispo";
-            require(!self.disable_ppo_ratio, key, "it weights by the ratio that loss_fn.disable_ppo_ratio removes")?;
+            require(
+                !self.disable_ppo_ratio,
+                key,
+                "it weights by the ratio that loss_fn.disable_ppo_ratio removes",
+            )?;
             require(
                 !self.force_on_policy_ratio,
                 key,
                 "it clips the ratio that loss_fn.force_on_policy_ratio fixes at 1",
             )?;
-            require(self.ratio_clip_c.is_none(), key, "dual clipping (loss_fn.ratio_clip_c) would undo it; set that to null")?;
-            require(self.token_level_loss, key, "it needs loss_fn.token_level_loss: true")?;
+            require(
+                self.ratio_clip_c.is_none(),
+                key,
+                "dual clipping (loss_fn.ratio_clip_c) would undo it; set that to null",
+            )?;
+            require(
+                self.token_level_loss,
+                key,
+                "it needs loss_fn.token_level_loss: true",
+            )?;
         }
         require(
             self.ratio_clip_c.is_none_or(|c| c > 1.0),
@@ -58,8 +74,14 @@ impl LossConfig {
         for (key, value) in [
             ("loss_fn.ratio_clip_min", self.ratio_clip_min),
             ("loss_fn.ratio_clip_max", self.ratio_clip_max),
-            ("loss_fn.reference_policy_kl_penalty", self.reference_policy_kl_penalty),
-            ("loss_fn.positive_example_nll_weight", self.positive_example_nll_weight),
+            (
+                "loss_fn.reference_policy_kl_penalty",
+                self.reference_policy_kl_penalty,
+            ),
+            (
+                "loss_fn.positive_example_nll_weight",
+                self.positive_example_nll_weight,
+            ),
         ] {
             require(value >= 0.0, key, "it has to be at least 0")?;
         }
@@ -67,8 +89,10 @@ impl LossConfig {
     }
 
     fn check_truncation(&self) -> Result<()> {
-        let (min, max) =
-            (self.truncated_importance_sampling_ratio_min, self.truncated_importance_sampling_ratio);
+        let (min, max) = (
+            self.truncated_importance_sampling_ratio_min,
+            self.truncated_importance_sampling_ratio,
+        );
         let Some(kind) = self.truncated_importance_sampling_type else {
             return require(
                 min.is_none() && max.is_none(),
@@ -109,15 +133,36 @@ fn ranges(config: &RunConfig) -> Result<()> {
     let (grpo, policy, sft) = (&config.grpo, &config.policy, &config.sft);
     for (key, value) in [
         ("grpo.num_prompts_per_step", grpo.num_prompts_per_step),
-        ("grpo.num_generations_per_prompt", grpo.num_generations_per_prompt),
-        ("grpo.val_num_generations_per_prompt", grpo.val_num_generations_per_prompt),
+        (
+            "grpo.num_generations_per_prompt",
+            grpo.num_generations_per_prompt,
+        ),
+        (
+            "grpo.val_num_generations_per_prompt",
+            grpo.val_num_generations_per_prompt,
+        ),
         ("grpo.max_num_epochs", grpo.max_num_epochs),
-        ("policy.train_global_batch_size", policy.train_global_batch_size),
-        ("policy.train_micro_batch_size", policy.train_micro_batch_size),
+        (
+            "policy.train_global_batch_size",
+            policy.train_global_batch_size,
+        ),
+        (
+            "policy.train_micro_batch_size",
+            policy.train_micro_batch_size,
+        ),
         ("policy.logprob_batch_size", policy.logprob_batch_size),
-        ("policy.max_total_sequence_length", policy.max_total_sequence_length),
-        ("policy.generation.max_new_tokens", policy.generation.max_new_tokens),
-        ("checkpointing.save_period", config.checkpointing.save_period),
+        (
+            "policy.max_total_sequence_length",
+            policy.max_total_sequence_length,
+        ),
+        (
+            "policy.generation.max_new_tokens",
+            policy.generation.max_new_tokens,
+        ),
+        (
+            "checkpointing.save_period",
+            config.checkpointing.save_period,
+        ),
         ("cluster.gpus_per_node", config.cluster.gpus_per_node),
         ("sft.tokens_per_batch", sft.tokens_per_batch),
         (
@@ -132,37 +177,74 @@ fn ranges(config: &RunConfig) -> Result<()> {
     for (key, value) in [
         ("policy.megatron_cfg.optimizer.lr", optimizer.lr),
         ("policy.megatron_cfg.optimizer.min_lr", optimizer.min_lr),
-        ("policy.megatron_cfg.optimizer.weight_decay", optimizer.weight_decay),
-        ("policy.megatron_cfg.optimizer.clip_grad", optimizer.clip_grad),
-        ("policy.megatron_cfg.scheduler.lr_warmup_init", scheduler.lr_warmup_init),
-        ("policy.generation.val_temperature", generation.val_temperature),
+        (
+            "policy.megatron_cfg.optimizer.weight_decay",
+            optimizer.weight_decay,
+        ),
+        (
+            "policy.megatron_cfg.optimizer.clip_grad",
+            optimizer.clip_grad,
+        ),
+        (
+            "policy.megatron_cfg.scheduler.lr_warmup_init",
+            scheduler.lr_warmup_init,
+        ),
+        (
+            "policy.generation.val_temperature",
+            generation.val_temperature,
+        ),
         ("sft.lr", sft.lr),
         ("sft.min_lr", sft.min_lr),
         ("sft.max_grad_norm", sft.max_grad_norm),
         ("sft.weight_decay", sft.weight_decay),
         ("sft.context_loss_weight", sft.context_loss_weight),
     ] {
-        require(value.is_finite() && value >= 0.0, key, "it has to be at least 0")?;
+        require(
+            value.is_finite() && value >= 0.0,
+            key,
+            "it has to be at least 0",
+        )?;
     }
     for (key, value) in [
         ("policy.megatron_cfg.optimizer.adam_eps", optimizer.adam_eps),
         ("policy.generation.temperature", generation.temperature),
     ] {
-        require(value.is_finite() && value > 0.0, key, "it has to be above 0")?;
+        require(
+            value.is_finite() && value > 0.0,
+            key,
+            "it has to be above 0",
+        )?;
     }
     for (key, value) in [
-        ("policy.megatron_cfg.optimizer.adam_beta1", optimizer.adam_beta1),
-        ("policy.megatron_cfg.optimizer.adam_beta2", optimizer.adam_beta2),
+        (
+            "policy.megatron_cfg.optimizer.adam_beta1",
+            optimizer.adam_beta1,
+        ),
+        (
+            "policy.megatron_cfg.optimizer.adam_beta2",
+            optimizer.adam_beta2,
+        ),
         ("sft.label_smoothing", sft.label_smoothing),
     ] {
-        require((0.0..1.0).contains(&value), key, "it has to be at least 0 and below 1")?;
+        require(
+            (0.0..1.0).contains(&value),
+            key,
+            "it has to be at least 0 and below 1",
+        )?;
     }
     for (key, value) in [
         ("policy.generation.top_p", generation.top_p),
         ("policy.generation.val_top_p", generation.val_top_p),
-        ("policy.generation.vllm_cfg.gpu_memory_utilization", generation.vllm_cfg.gpu_memory_utilization),
+        (
+            "policy.generation.vllm_cfg.gpu_memory_utilization",
+            generation.vllm_cfg.gpu_memory_utilization,
+        ),
     ] {
-        require(value > 0.0 && value <= 1.0, key, "it has to be above 0 and at most 1")?;
+        require(
+            value > 0.0 && value <= 1.0,
+            key,
+            "it has to be above 0 and at most 1",
+        )?;
     }
     Ok(())
 }
@@ -181,12 +263,14 @@ fn algorithm(config: &RunConfig) -> Result<()> {
         "the ratio is 1 only with one optimizer step per batch: policy.train_global_batch_size has to be the whole batch",
     )?;
     require(
-        config.loss_fn.reference_policy_kl_penalty == 0.0 || !grpo.skip_reference_policy_logprobs_calculation,
+        config.loss_fn.reference_policy_kl_penalty == 0.0
+            || !grpo.skip_reference_policy_logprobs_calculation,
         "grpo.skip_reference_policy_logprobs_calculation",
         "loss_fn.reference_policy_kl_penalty needs the reference policy's log-probs",
     )?;
     require(
-        grpo.advantage_clip_low.is_none_or(|low| grpo.advantage_clip_high.is_none_or(|high| low <= high)),
+        grpo.advantage_clip_low
+            .is_none_or(|low| grpo.advantage_clip_high.is_none_or(|high| low <= high)),
         "grpo.advantage_clip_low",
         "it is above grpo.advantage_clip_high",
     )?;
@@ -197,7 +281,8 @@ fn algorithm(config: &RunConfig) -> Result<()> {
     )?;
     let scheduler = &policy.megatron_cfg.scheduler;
     require(
-        scheduler.lr_decay_style == LrDecayStyle::Constant || scheduler.lr_warmup_iters < scheduler.lr_decay_iters,
+        scheduler.lr_decay_style == LrDecayStyle::Constant
+            || scheduler.lr_warmup_iters < scheduler.lr_decay_iters,
         "policy.megatron_cfg.scheduler.lr_decay_iters",
         "the decay has to end after lr_warmup_iters",
     )?;
@@ -223,19 +308,40 @@ fn algorithm(config: &RunConfig) -> Result<()> {
 fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
     let (generation, data) = (&config.policy.generation, &config.data.default);
     for (key, found, known) in [
-        ("policy.megatron_cfg.optimizer.optimizer", &config.policy.megatron_cfg.optimizer.optimizer, &["adam"][..]),
+        (
+            "policy.megatron_cfg.optimizer.optimizer",
+            &config.policy.megatron_cfg.optimizer.optimizer,
+            &["adam"][..],
+        ),
         ("policy.generation.backend", &generation.backend, &["vllm"]),
         (
             "policy.generation.vllm_cfg.http_server_serving_chat_kwargs.tool_parser",
-            &generation.vllm_cfg.http_server_serving_chat_kwargs.tool_parser,
+            &generation
+                .vllm_cfg
+                .http_server_serving_chat_kwargs
+                .tool_parser,
             &["nemotron_json"],
         ),
-        ("policy.sequence_packing.algorithm", &config.policy.sequence_packing.algorithm, &[
-            "modified_first_fit_decreasing",
-        ]),
-        ("data.default.dataset_name", &data.dataset_name, &["NemoGymDataset"]),
-        ("data.default.env_name", &data.env_name, &["nemo_gym", "penguin"]),
-        ("data.default.processor", &data.processor, &["nemo_gym_data_processor"]),
+        (
+            "policy.sequence_packing.algorithm",
+            &config.policy.sequence_packing.algorithm,
+            &["modified_first_fit_decreasing"],
+        ),
+        (
+            "data.default.dataset_name",
+            &data.dataset_name,
+            &["NemoGymDataset"],
+        ),
+        (
+            "data.default.env_name",
+            &data.env_name,
+            &["nemo_gym", "penguin"],
+        ),
+        (
+            "data.default.processor",
+            &data.processor,
+            &["nemo_gym_data_processor"],
+        ),
     ] {
         if !known.contains(&found.as_str()) {
             return Err(ConfigError::WrongValue {
@@ -248,8 +354,16 @@ fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
         }
     }
     for path in &config.env.nemo_gym.config_paths {
-        let known = ["workplace_assistant", "vllm_model_for_training", "vllm_model"];
-        let name = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".yaml");
+        let known = [
+            "workplace_assistant",
+            "vllm_model_for_training",
+            "vllm_model",
+        ];
+        let name = path
+            .rsplit('/')
+            .next()
+            .unwrap_or(path)
+            .trim_end_matches(".yaml");
         if !known.contains(&name) {
             return Err(ConfigError::Refused {
                 origin: origin("env.nemo_gym.config_paths"),
@@ -264,150 +378,21 @@ fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
 
 fn datasets(config: &RunConfig) -> Result<()> {
     let both = |set: &DatasetConfig| set.data_path.is_some() && set.generate.count > 0;
-    for (key, set) in [("data.train", &config.data.train), ("data.validation", &config.data.validation)] {
-        require(!both(set), key, "it has a data_path and a generate.count; set one of them (the other to null or 0)")?;
+    for (key, set) in [
+        ("data.train", &config.data.train),
+        ("data.validation", &config.data.validation),
+    ] {
         require(
-            set.generate.count == 0 || (!set.generate.split.is_empty() && set.generate.num_offices > 0),
+            !both(set),
+            key,
+            "it has a data_path and a generate.count; set one of them (the other to null or 0)",
+        )?;
+        require(
+            set.generate.count == 0
+                || (!set.generate.split.is_empty() && set.generate.num_offices > 0),
             key,
             "generate needs at least one split and one office",
         )?;
     }
     Ok(())
-}
-
-/// Settings that are understood but have no implementation: refused, never skipped.
-fn not_implemented(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
-    let (grpo, policy, loss) = (&config.grpo, &config.policy, &config.loss_fn);
-    let batch = grpo.num_prompts_per_step * grpo.num_generations_per_prompt;
-    let optimizer = &policy.megatron_cfg.optimizer;
-    let refused: &[(bool, &str, &str)] = &[
-        (grpo.use_dynamic_sampling, "grpo.use_dynamic_sampling", "dynamic sampling is not implemented"),
-        (grpo.batch_multiplier != 1.0, "grpo.batch_multiplier", "it belongs to dynamic sampling, which is not implemented"),
-        (grpo.reward_shaping.enabled, "grpo.reward_shaping.enabled", "reward shaping is not implemented"),
-        (grpo.reward_scaling.enabled, "grpo.reward_scaling.enabled", "reward scaling is not implemented"),
-        (
-            grpo.adv_estimator.name != AdvantageEstimatorName::Grpo,
-            "grpo.adv_estimator.name",
-            "the only advantage estimator is grpo",
-        ),
-        (
-            grpo.seq_logprob_error_threshold.is_some(),
-            "grpo.seq_logprob_error_threshold",
-            "masking of samples by their log-prob error is not implemented",
-        ),
-        (
-            grpo.invalid_tool_call_advantage.is_some(),
-            "grpo.invalid_tool_call_advantage",
-            "advantages of single turns are not implemented",
-        ),
-        (
-            grpo.malformed_thinking_advantage.is_some(),
-            "grpo.malformed_thinking_advantage",
-            "advantages of single turns are not implemented",
-        ),
-        (
-            loss.reference_policy_kl_penalty != 0.0 || loss.use_kl_in_reward,
-            "loss_fn.reference_policy_kl_penalty",
-            "a reference policy is not implemented",
-        ),
-        (
-            policy.train_global_batch_size != batch,
-            "policy.train_global_batch_size",
-            "several optimizer steps per batch are not implemented; set it to \
-             ${mul:${grpo.num_prompts_per_step}, ${grpo.num_generations_per_prompt}}",
-        ),
-        (policy.dynamic_batching.enabled, "policy.dynamic_batching.enabled", "dynamic batching is not implemented"),
-        (
-            policy.sequence_packing.enabled,
-            "policy.sequence_packing.enabled",
-            "sequence packing is not implemented; shared prefixes are computed once without it",
-        ),
-        (
-            policy.make_sequence_length_divisible_by != 1,
-            "policy.make_sequence_length_divisible_by",
-            "sequences are not padded, so there is nothing to divide",
-        ),
-        (optimizer.optimizer_cpu_offload, "policy.megatron_cfg.optimizer.optimizer_cpu_offload", "offloading is not implemented"),
-        (
-            optimizer.optimizer_offload_fraction != 0.0,
-            "policy.megatron_cfg.optimizer.optimizer_offload_fraction",
-            "offloading is not implemented",
-        ),
-        (
-            policy.generation.top_p != 1.0,
-            "policy.generation.top_p",
-            "training samples the whole distribution; val_top_p may be set for validation",
-        ),
-        (
-            policy.generation.top_k.is_some() || policy.generation.val_top_k.is_some(),
-            "policy.generation.top_k",
-            "rollouts sample the whole distribution",
-        ),
-        (
-            policy.generation.vllm_cfg.tensor_parallel_size != 1,
-            "policy.generation.vllm_cfg.tensor_parallel_size",
-            "generation over several devices is not implemented",
-        ),
-        (
-            !policy.generation.vllm_cfg.http_server_serving_chat_kwargs.enable_auto_tools,
-            "policy.generation.vllm_cfg.http_server_serving_chat_kwargs.enable_auto_tools",
-            "the environment works by tool calls",
-        ),
-        (!policy.generation.colocated.enabled, "policy.generation.colocated.enabled", "generation shares the training devices"),
-        (!config.env.should_use_nemo_gym, "env.should_use_nemo_gym", "there is no other environment"),
-        (
-            config.env.nemo_gym.is_trajectory_collection,
-            "env.nemo_gym.is_trajectory_collection",
-            "collect trajectories with `nemo-burn generate` instead",
-        ),
-        (config.logger.mlflow_enabled, "logger.mlflow_enabled", "MLflow is not supported; metrics.jsonl has every metric"),
-        (
-            config.logger.tensorboard_enabled,
-            "logger.tensorboard_enabled",
-            "TensorBoard is not supported; metrics.jsonl has every metric",
-        ),
-    ];
-    match refused.iter().find(|(applies, ..)| *applies) {
-        None => Ok(()),
-        Some((_, key, reason)) => Err(ConfigError::Refused {
-            origin: origin(key),
-            key: (*key).to_owned(),
-            found: config.value_text(key),
-            reason: (*reason).to_owned(),
-        }),
-    }
-}
-
-/// What is accepted with a different meaning than its name has upstream.
-fn notices(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Vec<ConfigWarning> {
-    let (policy, generation) = (&config.policy, &config.policy.generation);
-    let notices: &[(bool, &str, &str)] = &[
-        (
-            origin("policy.generation.backend") != Origin::Default,
-            "policy.generation.backend",
-            "`vllm` stands for the built-in generation engine",
-        ),
-        (
-            !policy.megatron_cfg.distributed_data_parallel_config.grad_reduce_in_fp32,
-            "policy.megatron_cfg.distributed_data_parallel_config.grad_reduce_in_fp32",
-            "gradients are summed in f32 all the same",
-        ),
-        (
-            policy.megatron_cfg.defer_fp32_logits,
-            "policy.megatron_cfg.defer_fp32_logits",
-            "log-probs are computed tile by tile in f32 anyway, so there is nothing to defer",
-        ),
-        (generation.vllm_cfg.expose_http_server, "policy.generation.vllm_cfg.expose_http_server", "training needs no HTTP server, none is started"),
-        (config.logger.wandb_enabled, "logger.wandb_enabled", "nothing is sent to Weights & Biases; metrics.jsonl has the same names"),
-        (config.logger.monitor_gpus, "logger.monitor_gpus", "GPU utilisation is not recorded"),
-    ];
-    notices
-        .iter()
-        .filter(|(applies, ..)| *applies)
-        .map(|(_, key, message)| ConfigWarning {
-            key: (*key).to_owned(),
-            origin: origin(key),
-            message: format!("`{key}: {}`: {message}", config.value_text(key)),
-        })
-        .collect()
 }

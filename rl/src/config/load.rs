@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::error::{ConfigError, Origin, did_you_mean};
 use super::interpolate::interpolate;
 use super::node::{Entry, Node, Source, Value, parse};
-use super::{LoadedConfig, RunConfig, check, decode, key_policy, overrides};
+use super::{LoadedConfig, RunConfig, check, decode, key_policy, overrides, unsupported};
 
 const DEFAULTS: &str = include_str!("defaults.yaml");
 
@@ -26,14 +26,20 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedConfig, ConfigErr
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_text(text: &str, name: &Path, overrides: &[String]) -> Result<LoadedConfig, ConfigError> {
+pub fn load_text(
+    text: &str,
+    name: &Path,
+    overrides: &[String],
+) -> Result<LoadedConfig, ConfigError> {
     let tree = inherit(parse(text, &Source::File(name))?, name, &mut Vec::new())?;
     finish(tree, overrides)
 }
 
 fn read_with_parents(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     inherit(parse(&text, &Source::File(path))?, path, chain)
 }
 
@@ -51,7 +57,9 @@ fn inherit(mut tree: Node, path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node
         }
     }
     rename_legacy_keys(&mut tree);
-    let Some(entry) = tree.remove("defaults") else { return Ok(tree) };
+    let Some(entry) = tree.remove("defaults") else {
+        return Ok(tree);
+    };
     let parents = match &entry.node.value {
         Value::List(items) => items.as_slice(),
         _ => std::slice::from_ref(&entry.node),
@@ -72,9 +80,15 @@ fn inherit(mut tree: Node, path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node
         let file = path.parent().unwrap_or(Path::new("")).join(name);
         let identity = file.canonicalize().unwrap_or_else(|_| file.clone());
         if chain.contains(&identity) {
-            let mut names: Vec<String> = chain.iter().map(|file| file.display().to_string()).collect();
+            let mut names: Vec<String> = chain
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect();
             names.push(identity.display().to_string());
-            return Err(ConfigError::InheritanceCircle { origin: parent.origin.clone(), chain: names });
+            return Err(ConfigError::InheritanceCircle {
+                origin: parent.origin.clone(),
+                chain: names,
+            });
         }
         merged.merge(read_with_parents(&file, chain)?);
     }
@@ -85,7 +99,11 @@ fn inherit(mut tree: Node, path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node
 
 /// NeMo RL 0.4 called the environment library `penguin`.
 fn rename_legacy_keys(tree: &mut Node) {
-    if let Some(Node { value: Value::Map(entries), .. }) = tree.child_mut("env") {
+    if let Some(Node {
+        value: Value::Map(entries),
+        ..
+    }) = tree.child_mut("env")
+    {
         for entry in entries {
             match entry.key.as_str() {
                 "penguin" => entry.key = "nemo_gym".to_owned(),
@@ -99,7 +117,9 @@ fn rename_legacy_keys(tree: &mut Node) {
 /// `data.train: tasks.jsonl` is short for `data.train.data_path: tasks.jsonl`, and null for an empty block.
 fn expand_dataset_paths(tree: &mut Node) {
     for name in ["train", "validation"] {
-        let Some(node) = tree.child_mut("data").and_then(|data| data.child_mut(name)) else { continue };
+        let Some(node) = tree.child_mut("data").and_then(|data| data.child_mut(name)) else {
+            continue;
+        };
         match node.value {
             Value::Null => *node = Node::map(node.origin.clone()),
             Value::Text(_) => {
@@ -134,18 +154,31 @@ fn finish(mut user: Node, overrides: &[String]) -> Result<LoadedConfig, ConfigEr
     let unchanged = interpolate(&key_policy::with_ignored_keys_at_default(&tree, &defaults))?;
     let mut warnings = key_policy::enforce(&mut resolved, &unchanged)?;
     let config: RunConfig = decode::decode(&resolved)?;
-    warnings.extend(check::check(&config, |key| origin_of(&resolved, key))?);
+    let origin = |key: &str| origin_of(&resolved, key);
+    check::check(&config, &origin)?;
+    unsupported::refuse(&config, &origin)?;
+    warnings.extend(unsupported::notices(&config, &origin));
     Ok(LoadedConfig { config, warnings })
 }
 
 fn origin_of(tree: &Node, key: &str) -> Origin {
-    tree.at(key.split('.')).map_or(Origin::Default, |node| node.origin.clone())
+    tree.at(key.split('.'))
+        .map_or(Origin::Default, |node| node.origin.clone())
 }
 
 /// Finds keys of `user` that the defaults do not know, and values that stand where a block has to be. Blocks that are
 /// empty or null in the defaults are open.
-fn check_known(user: &Node, known: &Node, path: &mut Vec<String>, root: &Node) -> Result<(), ConfigError> {
-    let names: Vec<&str> = known.entries().iter().map(|entry| entry.key.as_str()).collect();
+fn check_known(
+    user: &Node,
+    known: &Node,
+    path: &mut Vec<String>,
+    root: &Node,
+) -> Result<(), ConfigError> {
+    let names: Vec<&str> = known
+        .entries()
+        .iter()
+        .map(|entry| entry.key.as_str())
+        .collect();
     if names.is_empty() {
         return Ok(());
     }
@@ -186,18 +219,39 @@ fn check_known(user: &Node, known: &Node, path: &mut Vec<String>, root: &Node) -
 
 /// The same name in another block, nearest first; else a key of the same block that looks like it; else any full key
 /// that does.
-fn suggest(key: &str, full: &str, siblings: &[&str], path: &[String], root: &Node) -> Option<String> {
+fn suggest(
+    key: &str,
+    full: &str,
+    siblings: &[&str],
+    path: &[String],
+    root: &Node,
+) -> Option<String> {
     let mut all = Vec::new();
     collect_keys(root, &mut String::new(), &mut all);
-    let shared_parts = |known: &str| known.split('.').zip(path).take_while(|(a, b)| a == b).count();
-    let elsewhere = all.iter().filter(|known| known.rsplit('.').next() == Some(key));
+    let shared_parts = |known: &str| {
+        known
+            .split('.')
+            .zip(path)
+            .take_while(|(a, b)| a == b)
+            .count()
+    };
+    let elsewhere = all
+        .iter()
+        .filter(|known| known.rsplit('.').next() == Some(key));
     // The first of equals: blocks are listed with the most used first.
     if let Some(found) = elsewhere.rev().max_by_key(|known| shared_parts(known)) {
         return Some(found.clone());
     }
     if let Some(sibling) = did_you_mean(key, siblings.iter().copied()) {
         let parents = &path[..path.len().saturating_sub(1)];
-        return Some(parents.iter().map(String::as_str).chain([sibling.as_str()]).collect::<Vec<_>>().join("."));
+        return Some(
+            parents
+                .iter()
+                .map(String::as_str)
+                .chain([sibling.as_str()])
+                .collect::<Vec<_>>()
+                .join("."),
+        );
     }
     did_you_mean(full, all.iter().map(String::as_str))
 }

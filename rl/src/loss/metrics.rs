@@ -32,7 +32,7 @@ pub fn loss_metrics(
     num_valid_sequences: usize,
 ) -> BTreeMap<String, f64> {
     let current: Vec<f64> = log_probs.iter().map(|value| f64::from(*value)).collect();
-    let prev: Vec<f64> = match &tokens.prev_log_probs {
+    let prev: Vec<f64> = match tokens.prev_log_probs_under(config) {
         Some(values) => values.iter().map(|value| f64::from(*value)).collect(),
         None => current.clone(),
     };
@@ -109,9 +109,6 @@ fn ratios(config: &LossConfig, tokens: &LossTokens, current: &[f64], prev: &[f64
     if config.disable_ppo_ratio {
         return current.to_vec();
     }
-    if config.force_on_policy_ratio {
-        return vec![1.0; current.len()];
-    }
     if config.sequence_level_importance_ratios {
         let means = sequence_means(tokens, &log_ratios);
         return tokens.sequences.iter().map(|sequence| means[*sequence].exp()).collect();
@@ -143,8 +140,7 @@ fn importance_weight(
             (mean(&weights), Some(share))
         }
         TruncationType::Icepop => {
-            let weights: Vec<f64> =
-                raw.iter().map(|weight| if is_outside(*weight) { 0.0 } else { *weight }).collect();
+            let weights: Vec<f64> = raw.iter().map(|weight| if is_outside(*weight) { 0.0 } else { *weight }).collect();
             (mean(&weights), Some(share))
         }
         TruncationType::SeqMaskTis => {
@@ -190,10 +186,6 @@ fn sequence_sums(tokens: &LossTokens, values: &[f64]) -> Vec<f64> {
 }
 
 fn sequence_means(tokens: &LossTokens, values: &[f64]) -> Vec<f64> {
-    let mut lengths = vec![0usize; tokens.num_sequences];
-    for sequence in &tokens.sequences {
-        lengths[*sequence] += 1;
-    }
     let sums = sequence_sums(tokens, values);
-    sums.iter().zip(lengths).map(|(sum, length)| sum / (length as f64 + DENOMINATOR_EPSILON)).collect()
+    sums.iter().zip(tokens.lengths()).map(|(sum, length)| sum / length.max(1) as f64).collect()
 }

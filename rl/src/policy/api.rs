@@ -13,71 +13,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::LossConfig;
 
-/// Index of a token in the vocabulary.
-pub type TokenId = u32;
-
-/// Handle of one open sequence of a [`Policy`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct SequenceId(pub u64);
-
-/// What the random numbers of one sampled sequence depend on, besides the position of the token in it.
-///
-/// Randomness is keyed and never positional, so a sequence's tokens do not depend on which other
-/// sequences shared the batch, nor on the order in which they finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct SampleKey {
-    /// Seed of the run.
-    pub seed: u64,
-    /// Training step; validations use their own disjoint range, see [`crate::evaluate`].
-    pub step: u64,
-    /// Position of the task in the step (not its record id, which need not be unique).
-    pub task: u64,
-    /// Which of the samples of the task.
-    pub sample: u64,
-}
-
-/// How the tokens of one turn are drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SamplingParams {
-    /// Divides the logits; 0 means greedy (the most probable token, the lower id among equals).
-    pub temperature: f64,
-    /// Nucleus sampling; 1 keeps every token.
-    pub top_p: f64,
-    /// Keeps only the k most probable tokens; `None` keeps every token.
-    pub top_k: Option<usize>,
-    /// The turn ends with [`StopReason::Length`] after this many tokens.
-    pub max_new_tokens: usize,
-}
-
-/// Why a turn ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StopReason {
-    /// The model sampled a stop token, which is the last of the turn's tokens.
-    EndOfTurn,
-    /// `max_new_tokens` were sampled and none of them was a stop token.
-    Length,
-    /// The sequence reached the longest length the policy can hold; the turn may have no tokens at all.
-    ContextFull,
-}
-
-/// A turn that ended in the latest [`Policy::step`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct TurnEnd {
-    /// The sequence the turn belongs to.
-    pub sequence: SequenceId,
-    /// The sampled tokens, including the stop token when there is one.
-    pub tokens: Vec<TokenId>,
-    /// Log-probability of each of `tokens` under the distribution it was drawn from (for greedy turns:
-    /// under temperature 1), natural logarithm, same length as `tokens`.
-    pub log_probs: Vec<f32>,
-    /// Why the turn ended.
-    pub reason: StopReason,
-}
+pub use nemo_model::generate::{SampleKey, SamplingParams, SequenceId, StopReason, TokenId, TurnEnd};
 
 /// One trajectory as the update sees it. All three per-token arrays have the same length.
 #[derive(Clone, Debug, PartialEq)]

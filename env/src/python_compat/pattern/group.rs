@@ -8,7 +8,7 @@ use crate::python_compat::text::string_repr;
 const UNSUPPORTED_LOOK: &str = "look-around is";
 
 impl Translator {
-    fn group(&mut self, start: usize) -> Result<Item, Exception> {
+    pub(super) fn group(&mut self, start: usize) -> Result<Item, Exception> {
         let mut captures = true;
         let mut prefix = String::from("(?:");
         if self.source.take('?')? {
@@ -35,12 +35,8 @@ impl Translator {
                         None => return Ok(Item::None),
                     }
                 }
-                Token::Plain(c) | Token::Escape(c) => {
-                    let name = match token {
-                        Token::Plain(_) => c.to_string(),
-                        Token::Escape(_) => format!("\\{c}"),
-                    };
-                    let message = format!("unknown extension ?{name}");
+                token => {
+                    let message = format!("unknown extension ?{token}");
                     return Err(self.source.error(&message, start + 1));
                 }
             }
@@ -65,8 +61,8 @@ impl Translator {
             Some(Token::Plain('=')) => {
                 return Err(self.source.unsupported("back-reference is", at));
             }
-            Some(Token::Plain(c) | Token::Escape(c)) => {
-                let message = format!("unknown extension ?P{c}");
+            Some(token) => {
+                let message = format!("unknown extension ?P{token}");
                 return Err(self.source.error(&message, at - 2));
             }
             None => return Err(self.source.error("unexpected end of pattern", at)),
@@ -105,9 +101,9 @@ impl Translator {
         let at = self.source.position();
         Ok(match self.source.next()? {
             Some(Token::Plain('=' | '!')) => self.source.unsupported(UNSUPPORTED_LOOK, start),
-            Some(Token::Plain(c) | Token::Escape(c)) => self
+            Some(token) => self
                 .source
-                .error(&format!("unknown extension ?<{c}"), start + 1),
+                .error(&format!("unknown extension ?<{token}"), start + 1),
             None => self.source.error("unexpected end of pattern", at),
         })
     }

@@ -65,13 +65,8 @@ struct Translator {
 
 impl Translator {
     fn new(pattern: &str) -> Result<Self, Exception> {
-        let source = Source {
-            pattern: pattern.chars().collect(),
-            position: 0,
-        };
-        source.check_end()?;
         Ok(Self {
-            source,
+            source: Source::new(pattern)?,
             out: String::new(),
             num_groups: 0,
             multi_line: false,
@@ -148,7 +143,7 @@ impl Translator {
             low.clone()
         };
         if !self.source.take('}')? {
-            self.source.position = after_brace;
+            self.source.rewind(after_brace);
             return Ok(None);
         }
         let minimum: u64 = if low.is_empty() {

@@ -51,7 +51,9 @@ pub(super) fn translate_set(source: &mut Source, start: usize) -> Result<String,
                 ));
             }
             _ => {
-                let text = source.between(position, source.position());
+                // Escapes are quoted by their first two characters, and counted so.
+                let text = format!("{token}-{high_token}");
+                let position = source.position().saturating_sub(text.chars().count());
                 return Err(source.error(&format!("bad character range {text}"), position));
             }
         }

@@ -16,14 +16,32 @@ pub(super) enum Token {
     Escape(char),
 }
 
+impl std::fmt::Display for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(c) => write!(f, "{c}"),
+            Self::Escape(c) => write!(f, "\\{c}"),
+        }
+    }
+}
+
 impl Source {
+    pub(super) fn new(pattern: &str) -> Result<Self, Exception> {
+        let source = Self {
+            pattern: pattern.chars().collect(),
+            position: 0,
+        };
+        source.check_end()?;
+        Ok(source)
+    }
+
     pub(super) fn position(&self) -> usize {
         self.position
     }
 
-    /// The pattern's text from one position to another.
-    pub(super) fn between(&self, start: usize, end: usize) -> String {
-        self.pattern[start..end].iter().collect()
+    /// Goes back to a position passed before.
+    pub(super) fn rewind(&mut self, position: usize) {
+        self.position = position;
     }
 
     pub(super) fn error(&self, message: &str, position: usize) -> Exception {
@@ -66,7 +84,7 @@ impl Source {
         Ok(token)
     }
 
-    fn check_end(&self) -> Result<(), Exception> {
+    pub(super) fn check_end(&self) -> Result<(), Exception> {
         if self.position + 1 == self.pattern.len() && self.pattern[self.position] == '\\' {
             return Err(self.error("bad escape (end of pattern)", self.position));
         }

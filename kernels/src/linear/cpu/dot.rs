@@ -24,7 +24,10 @@ impl Kernel for Dot<'_> {
         if self.rows.is_empty() || self.columns.is_empty() {
             return;
         }
-        assert!(self.a.len() >= (self.rows.end - 1) * self.a_stride + self.k, "linear: left operand");
+        assert!(
+            self.a.len() >= (self.rows.end - 1) * self.a_stride + self.k,
+            "linear: left operand"
+        );
         assert!(
             self.b.len() >= (self.columns.end - 1) * self.b_stride + self.k,
             "linear: right operand"
@@ -78,7 +81,9 @@ impl Dot<'_> {
             let a: [*const f32; ROWS] =
                 std::array::from_fn(|r| self.a.as_ptr().add((row + r) * self.a_stride));
             let b: [*const f32; COLUMNS] = std::array::from_fn(|c| {
-                self.b.as_ptr().add((column + c.min(count - 1)) * self.b_stride)
+                self.b
+                    .as_ptr()
+                    .add((column + c.min(count - 1)) * self.b_stride)
             });
             let mut sums = [[L::splat(0.0); COLUMNS]; ROWS];
             if L::WIDE {
@@ -135,12 +140,20 @@ unsafe fn accumulate<L: Lanes, const ROWS: usize, const COLUMNS: usize>(
     // SAFETY: the rows hold `k` values.
     unsafe {
         while at + LANES <= k {
-            step(&mut acc, |r| L::load(a[r].add(at)), |c| L::load(b[c].add(at)));
+            step(
+                &mut acc,
+                |r| L::load(a[r].add(at)),
+                |c| L::load(b[c].add(at)),
+            );
             at += LANES;
         }
         if at < k {
             let rest = k - at;
-            step(&mut acc, |r| L::load_first(a[r].add(at), rest), |c| L::load_first(b[c].add(at), rest));
+            step(
+                &mut acc,
+                |r| L::load_first(a[r].add(at), rest),
+                |c| L::load_first(b[c].add(at), rest),
+            );
         }
     }
     *sums = acc;
@@ -159,8 +172,8 @@ fn step<L: Lanes, const ROWS: usize, const COLUMNS: usize>(
     }
     for c in 0..COLUMNS {
         let right = b(c);
-        for r in 0..ROWS {
-            acc[r][c] = left[r].mul_add(right, acc[r][c]);
+        for (left, acc) in left.iter().zip(acc.iter_mut()) {
+            acc[c] = left.mul_add(right, acc[c]);
         }
     }
 }

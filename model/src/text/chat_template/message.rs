@@ -92,7 +92,9 @@ impl ChatMessage {
         let content = match message.get("content") {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(text)) => text.clone(),
-            Some(Value::Array(parts)) => join_parts(parts).ok_or_else(|| bad("content has parts without text".to_owned()))?,
+            Some(Value::Array(parts)) => {
+                join_parts(parts).ok_or_else(|| bad("content has parts without text".to_owned()))?
+            }
             Some(_) => return Err(bad("content is neither a string nor a list of text parts".to_owned())),
         };
         let tool_calls = match message.get("tool_calls") {
@@ -110,9 +112,9 @@ impl ChatMessage {
     pub(super) fn to_json(&self) -> Value {
         let mut message = json!({ "role": self.role.name(), "content": self.content });
         if !self.tool_calls.is_empty() {
-            let calls = self.tool_calls.iter().map(|call| {
-                json!({ "type": "function", "function": { "name": call.name, "arguments": call.arguments } })
-            });
+            let calls = self.tool_calls.iter().map(
+                |call| json!({ "type": "function", "function": { "name": call.name, "arguments": call.arguments } }),
+            );
             message["tool_calls"] = calls.collect();
         }
         message

@@ -92,8 +92,8 @@ impl ChatTemplate {
         let settings = TokenizerSettings::load(folder)?;
         let file = folder.join("chat_template.jinja");
         if file.exists() {
-            let source =
-                std::fs::read_to_string(&file).map_err(|source| TextError::Unreadable { path: file.clone(), source })?;
+            let source = std::fs::read_to_string(&file)
+                .map_err(|source| TextError::Unreadable { path: file.clone(), source })?;
             return Self::from_jinja(&file.display().to_string(), &source, None, &settings);
         }
         match &settings.chat_template {
@@ -151,9 +151,9 @@ impl ChatTemplate {
         let refused = |problem: &str| TextError::Template { name: self.name.clone(), problem: problem.to_owned() };
         let last = messages.last().ok_or_else(|| refused("there is no message to continue"))?;
         let stripped = last.content.trim();
-        let start = text
-            .rfind(stripped)
-            .ok_or_else(|| refused("the last message's text is not in the rendered conversation, it cannot be continued"))?;
+        let start = text.rfind(stripped).ok_or_else(|| {
+            refused("the last message's text is not in the rendered conversation, it cannot be continued")
+        })?;
         // Trailing space is kept if the template kept it.
         let kept = last.content.trim_start();
         let length = if text[start..].starts_with(kept) { kept.len() } else { stripped.len() };

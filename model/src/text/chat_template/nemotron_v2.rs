@@ -52,9 +52,8 @@ pub(super) fn render(messages: &[ChatMessage], tools: &[Value], add_generation_p
             }
             ChatRole::Assistant => push_assistant(&mut text, message),
             ChatRole::Tool => {
-                let is_tool = |at: Option<usize>| {
-                    at.and_then(|at| turns.get(at)).is_some_and(|turn| turn.role == ChatRole::Tool)
-                };
+                let is_tool =
+                    |at: Option<usize>| at.and_then(|at| turns.get(at)).is_some_and(|turn| turn.role == ChatRole::Tool);
                 if is_tool(index.checked_sub(1)) {
                     text.push_str(", ");
                 } else {

@@ -14,7 +14,8 @@ fn jinja(source: &str) -> Result<ChatTemplate, TextError> {
 }
 
 fn tools() -> Vec<Value> {
-    let parameters = json!({ "type": "object", "properties": { "to": { "type": "string" }, "note": {} }, "required": ["to"] });
+    let parameters =
+        json!({ "type": "object", "properties": { "to": { "type": "string" }, "note": {} }, "required": ["to"] });
     vec![
         json!({ "type": "function", "function": { "name": "send", "parameters": parameters } }),
         json!({ "type": "function", "name": "list", "parameters": { "type": "object", "properties": {} } }),
@@ -58,7 +59,8 @@ fn the_compact_template_renders_signatures_and_turns() {
 fn appending_equals_rendering_the_whole_history() {
     let history = history();
     let template = compact();
-    let format = template.tool_result_format(&history[..2], &tools(), "<SPECIAL_12>", &RenderOptions::default()).unwrap();
+    let format =
+        template.tool_result_format(&history[..2], &tools(), "<SPECIAL_12>", &RenderOptions::default()).unwrap();
     let prompt = template.render(&history[..2], &tools(), &RenderOptions::prompt()).unwrap();
     let call = "<TOOLCALL>[{\"name\": \"send\", \"arguments\": {\"to\":\"bob\"}}, {\"name\": \"list\", \"arguments\": {\"a\": 1}}]</TOOLCALL>";
     let appended = format!("{prompt}{call}<SPECIAL_12>{}done<SPECIAL_12>\n", format.render(&["r1", "r2"]));
@@ -71,7 +73,8 @@ fn the_family_delta_follows_the_reasoning_switch() {
     for (system, opening) in [("x", "<think>\n"), ("x /no_think", "<think></think>")] {
         let prompt = [ChatMessage::new(ChatRole::System, system), ChatMessage::new(ChatRole::User, "probe0tool q")];
         let format = template.tool_result_format(&prompt, &tools(), "<SPECIAL_12>", &RenderOptions::default()).unwrap();
-        let expected = format!("\n<SPECIAL_11>User\n<TOOL_RESPONSE>[a, b]</TOOL_RESPONSE>\n<SPECIAL_11>Assistant\n{opening}");
+        let expected =
+            format!("\n<SPECIAL_11>User\n<TOOL_RESPONSE>[a, b]</TOOL_RESPONSE>\n<SPECIAL_11>Assistant\n{opening}");
         assert_eq!(format.render(&["a", "b"]), expected);
     }
 }
@@ -87,7 +90,10 @@ fn templates_that_do_not_append_are_refused() {
     for (source, reason) in [
         ("{% for m in messages %}{{ m.role }}<end>{% endfor %}", "does not show tool calls"),
         ("{% for m in messages %}{{ m.content }}{{ m.tool_calls | tojson }}{% endfor %}", "no <end> follows"),
-        ("{% for m in messages if m.role != 'tool' %}{{ m.tool_calls | tojson }}<end>{% endfor %}", "does not show tool results"),
+        (
+            "{% for m in messages if m.role != 'tool' %}{{ m.tool_calls | tojson }}<end>{% endfor %}",
+            "does not show tool results",
+        ),
         (&turns.replace("{{ m.content }}", "{{ m.content | tojson }}"), "verbatim"),
         (&turns.replace("[{{", "{{ messages[-1].content }}[{{"), "verbatim|differently|like one|tool results"),
     ] {
@@ -134,7 +140,8 @@ fn a_folder_decides_its_template() {
     assert!(name().contains("built in"));
     std::fs::write(folder.path().join("tokenizer_config.json"), "{\"chat_template\": \"config\"}").unwrap();
     assert!(name().ends_with("tokenizer_config.json"));
-    let list = json!({ "chat_template": [{ "name": "default", "template": "d" }, { "name": "tool_use", "template": "t" }] });
+    let list =
+        json!({ "chat_template": [{ "name": "default", "template": "d" }, { "name": "tool_use", "template": "t" }] });
     std::fs::write(folder.path().join("tokenizer_config.json"), list.to_string()).unwrap();
     let template = ChatTemplate::load(folder.path()).unwrap();
     let messages = [ChatMessage::new(ChatRole::User, "q")];
@@ -150,7 +157,10 @@ fn a_folder_decides_its_template() {
 fn bad_messages_are_named() {
     for (messages, problem) in [
         (json!({}), "list"),
-        (json!([{ "role": "user", "content": "a" }, { "role": "robot", "content": "" }]), "message 1: role is \"robot\""),
+        (
+            json!([{ "role": "user", "content": "a" }, { "role": "robot", "content": "" }]),
+            "message 1: role is \"robot\"",
+        ),
         (json!([{ "role": "user", "content": 3 }]), "message 0: content"),
         (json!([{ "role": "assistant", "tool_calls": [{}] }]), "lacks a name"),
         (json!([{ "role": "assistant", "tool_calls": 1 }]), "not a list"),

@@ -50,8 +50,7 @@ impl ToolResultFormat {
     ) -> Result<Self, TextError> {
         let refused =
             |problem: &str| TextError::NotAppendable { name: template.name().to_owned(), problem: problem.to_owned() };
-        let options =
-            RenderOptions { add_generation_prompt: true, continue_final_message: false, ..options.clone() };
+        let options = RenderOptions { add_generation_prompt: true, continue_final_message: false, ..options.clone() };
         let probe = |results: &[&str]| -> Result<(String, String), TextError> {
             let text = template.render(&conversation(prompt, results), tools, &options)?;
             let turn = text.rfind(TOOL_MARK).ok_or_else(|| refused("it does not show tool calls of earlier turns"))?;

@@ -1,0 +1,302 @@
+//! The command line as it is typed. What it means is decided by the commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use nemo_env::generate::Split;
+
+use crate::device::DeviceName;
+
+/// Reinforcement learning of tool-using hybrid language models (Nemotron-H), in one program.
+#[derive(Debug, Parser)]
+#[command(name = "nemo-burn", version, propagate_version = true, max_term_width = 100)]
+pub struct Arguments {
+    /// Say more on standard error (-v what is done, -vv details).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Improve a model with GRPO: it acts in the simulated office and learns from the outcome.
+    ///
+    /// The same command continues an unfinished run. Ctrl-C finishes the step, saves and ends.
+    Train(TrainArguments),
+    /// Warm start: train a model on the generator's demonstrations, from random weights if the configuration says so.
+    Sft(SftArguments),
+    /// Let a model write: from a prompt, a conversation, dataset records or token ids.
+    Generate(GenerateArguments),
+    /// Measure how many tasks a model solves, by template, domain and number of steps.
+    Eval(EvalArguments),
+    /// The simulated office on its own: tools, replays, checks of datasets, new tasks.
+    Env {
+        #[command(subcommand)]
+        command: EnvCommand,
+    },
+}
+
+/// What `train` and `sft` share.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Configuration in NeMo RL's YAML keys [default: the built-in tiny job].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Settings that replace those of the file, such as grpo.max_num_steps=10.
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Start a new run beside an existing one instead of continuing it.
+    #[arg(long)]
+    pub fresh: bool,
+    /// Where to compute: cpu, cuda:N or wgpu.
+    #[arg(long, default_value_t)]
+    pub device: DeviceName,
+    /// Folder with office tables (processed/*.csv, raw/*.csv) for records that name no office.
+    #[arg(long, value_name = "DIR")]
+    pub tables: Option<PathBuf>,
+    /// Sequences generated at the same time; changes speed and memory, not results.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
+    pub max_open_sequences: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainArguments {
+    #[command(flatten)]
+    pub run: RunArguments,
+    /// Control experiment: shuffle the rewards within each group, so that there is nothing to learn.
+    #[arg(long)]
+    pub shuffle_rewards: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SftArguments {
+    #[command(flatten)]
+    pub run: RunArguments,
+    /// Where the finished model is written as a Hugging Face folder [default: sft.output_dir].
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+/// How answers are chosen.
+#[derive(Debug, Args)]
+pub struct SamplingArguments {
+    /// Always take the most probable token.
+    #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k", "samples"])]
+    pub greedy: bool,
+    /// Divides the logits before sampling [default: the checkpoint's, else 1].
+    #[arg(long, value_name = "T", value_parser = non_negative)]
+    pub temperature: Option<f64>,
+    /// Sample from the most probable tokens that hold this much probability [default: the checkpoint's, else 1].
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub top_p: Option<f64>,
+    /// Sample from the K most probable tokens [default: the checkpoint's, else all].
+    #[arg(long, value_name = "K", value_parser = at_least_one)]
+    pub top_k: Option<usize>,
+    /// Answers per prompt or task.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    pub samples: usize,
+    /// Seed of the random numbers.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct GenerateArguments {
+    /// Hugging Face folder of the model, or its name on the hub if it is in the local cache.
+    #[arg(long, value_name = "DIR")]
+    pub model: String,
+    #[command(flatten)]
+    pub input: GenerateInput,
+    /// Take the prompt as it is instead of putting it into the chat format.
+    #[arg(long)]
+    pub raw: bool,
+    #[command(flatten)]
+    pub sampling: SamplingArguments,
+    /// Tokens after which an answer is cut off [default: the checkpoint's, else 256].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_new_tokens: Option<usize>,
+    /// Go on after tokens that end a turn.
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// One JSON line per answer with token ids and log-probabilities instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Where to compute: cpu, cuda:N or wgpu.
+    #[arg(long, default_value_t)]
+    pub device: DeviceName,
+}
+
+/// Where prompts come from; standard input if nothing is given.
+#[derive(Debug, Args)]
+#[group(required = false, multiple = false)]
+pub struct GenerateInput {
+    /// What the user says.
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// JSON file with a list of chat messages, or an object with `messages` and `tools`.
+    #[arg(long, value_name = "FILE")]
+    pub messages: Option<PathBuf>,
+    /// Dataset of task records, one JSON object per line.
+    #[arg(long, value_name = "FILE")]
+    pub records: Option<PathBuf>,
+    /// Prompts as token ids, one JSON list per line; needs no tokenizer.
+    #[arg(long, value_name = "FILE")]
+    pub input_ids: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArguments {
+    /// Hugging Face folder of the model, or its name on the hub if it is in the local cache.
+    #[arg(long, value_name = "DIR")]
+    pub model: String,
+    /// Which generated tasks: warm_start, train, unseen_fillings or unseen_templates [default: the last two].
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Vec<Split>,
+    /// Generated tasks of each split.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
+    pub count: usize,
+    /// Seed of the generated tasks.
+    #[arg(long, value_name = "S", default_value_t = 1000)]
+    pub task_seed: u64,
+    /// Offices the generated tasks are set in.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
+    pub num_offices: usize,
+    /// Dataset of task records instead of generated tasks.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["split", "count", "task_seed", "num_offices"])]
+    pub records: Option<PathBuf>,
+    /// Folder with office tables for records that name no office.
+    #[arg(long, value_name = "DIR")]
+    pub tables: Option<PathBuf>,
+    #[command(flatten)]
+    pub sampling: SamplingArguments,
+    /// Tokens after which a turn is cut off.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
+    pub max_new_tokens: usize,
+    /// Turns of the model per task.
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = at_least_one)]
+    pub max_steps: usize,
+    /// Tokens of a whole conversation.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = at_least_one)]
+    pub max_length: usize,
+    /// Conversations held at the same time; changes speed and memory, not results.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
+    pub max_open_sequences: usize,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Write one JSON line per conversation to this file.
+    #[arg(long, value_name = "FILE")]
+    pub episodes: Option<PathBuf>,
+    /// Where to compute: cpu, cuda:N or wgpu.
+    #[arg(long, default_value_t)]
+    pub device: DeviceName,
+}
+
+/// Which office: generated by default.
+#[derive(Debug, Args)]
+pub struct OfficeArguments {
+    /// Folder with office tables (processed/*.csv, raw/*.csv), or one that `env generate` wrote.
+    #[arg(long, value_name = "DIR")]
+    pub tables: Option<PathBuf>,
+    /// Name of an office, such as office-0007 [default: the tables given, else office-0000].
+    #[arg(long, value_name = "NAME")]
+    pub office: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EnvCommand {
+    /// List the 27 tools.
+    List {
+        /// Print their JSON schemas, one a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Call one tool and print its answer.
+    Call {
+        /// The tool, such as email_search_emails.
+        tool: String,
+        /// Its arguments as a JSON object.
+        #[arg(default_value = "{}")]
+        arguments: String,
+        #[command(flatten)]
+        office: OfficeArguments,
+    },
+    /// Call tools one after the other, print their answers and what they changed.
+    Replay {
+        /// Calls, one JSON object {"name", "arguments"} per line; or task records, whose ground truth is replayed.
+        file: PathBuf,
+        /// Replay only the record with this id.
+        #[arg(long, value_name = "ID")]
+        id: Option<u64>,
+        #[command(flatten)]
+        office: OfficeArguments,
+    },
+    /// Check datasets: does every ground truth score 1, what does doing nothing score, does the order matter.
+    Verify {
+        /// Files of task records.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Folder with office tables for records that name no office.
+        #[arg(long, value_name = "DIR")]
+        tables: Option<PathBuf>,
+        /// List the ids behind the counts.
+        #[arg(long)]
+        ids: bool,
+    },
+    /// Generate tasks and the offices they are set in.
+    Generate {
+        /// Folder that DIR/SPLIT.jsonl and DIR/offices/ are written to.
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+        /// warm_start, train, unseen_fillings or unseen_templates.
+        #[arg(long, value_name = "SPLIT", default_value = "train")]
+        split: Split,
+        /// Number of tasks.
+        #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
+        count: usize,
+        /// Seed of the tasks.
+        #[arg(long, value_name = "S", default_value_t = 0)]
+        seed: u64,
+        /// Offices the tasks are set in.
+        #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
+        num_offices: usize,
+        /// Only these templates.
+        #[arg(long, value_name = "NAME")]
+        template: Vec<String>,
+    },
+    /// List the generator's task templates.
+    Templates,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number of at least 1".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn non_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number >= 0.0 && number.is_finite() => Ok(number),
+        _ => Err("expected a number of at least 0".to_owned()),
+    }
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= 1.0 => Ok(number),
+        _ => Err("expected a number above 0 and at most 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

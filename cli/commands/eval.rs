@@ -1,0 +1,89 @@
+//! `nemo-burn eval`: generate over a split, act in the office, count what is right.
+
+use nemo_env::generate::{self, GeneratorConfig, Split};
+use nemo_env::{Dataset, Task};
+use nemo_model::generate::SamplingParams;
+use nemo_rl::assemble::{LoadedModel, PolicySizes};
+use nemo_rl::evaluate::{Decoding, VALIDATION_STEP_BASE, evaluate, write_episodes};
+use nemo_rl::rollout::collector::CollectSettings;
+use nemo_rl::rollout::episode::EpisodeLimits;
+use serde_json::{Map, json};
+
+use anyhow::Context;
+
+use super::env::offices;
+use super::generate::sampling;
+use super::places::places;
+use crate::arguments::EvalArguments;
+use crate::report::evaluation;
+use crate::output;
+
+pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
+    let device = arguments.device.open()?;
+    let environment = offices(arguments.tables.as_deref())?;
+    let tasks = tasks(&arguments)?;
+    let loaded = LoadedModel::open(&arguments.model, &places(None), &device)?;
+    let sampling: SamplingParams = sampling(&arguments.sampling, Some(arguments.max_new_tokens), &loaded);
+    let sizes = PolicySizes {
+        max_open_sequences: arguments.max_open_sequences,
+        max_sequence_length: arguments.max_length,
+        max_batch_tokens: arguments.max_length,
+        temperature: 1.0,
+    };
+    let (mut policy, chat) = loaded.into_policy(sizes, Map::new())?;
+    let decoding = if sampling.temperature == 0.0 { Decoding::Greedy } else { Decoding::Sampled };
+    let settings = CollectSettings {
+        limits: EpisodeLimits { max_turns: arguments.max_steps, max_total_sequence_length: arguments.max_length },
+        sampling,
+        max_open_sequences: arguments.max_open_sequences,
+        seed: arguments.sampling.seed,
+        step: VALIDATION_STEP_BASE,
+    };
+    let total = tasks.len() * arguments.sampling.samples;
+    let watched = output::is_watched();
+    let (report, episodes) = evaluate(
+        &mut policy,
+        &chat,
+        &environment,
+        &tasks,
+        (decoding, arguments.sampling.samples),
+        &settings,
+        &mut |finished| {
+            if watched {
+                output::overwrite(&format!("{finished}/{total} conversations"));
+            }
+        },
+    )?;
+    if watched {
+        output::overwrite("");
+    }
+    if let Some(path) = &arguments.episodes {
+        write_episodes(path, &[(decoding, &episodes)], &chat)
+            .with_context(|| format!("cannot write {}; check free space and permissions of its folder", path.display()))?;
+    }
+    if arguments.json {
+        return output::line(&json!(report).to_string());
+    }
+    output::line(&evaluation::text(&report))
+}
+
+fn tasks(arguments: &EvalArguments) -> anyhow::Result<Vec<Task>> {
+    if let Some(path) = &arguments.records {
+        return Ok(Dataset::load(path)?.tasks);
+    }
+    let splits = match arguments.split.as_slice() {
+        [] => &[Split::UnseenFillings, Split::UnseenTemplates],
+        splits => splits,
+    };
+    let mut tasks = Vec::new();
+    for &split in splits {
+        tasks.extend(generate::tasks(&GeneratorConfig {
+            seed: arguments.task_seed,
+            count: arguments.count,
+            num_offices: arguments.num_offices,
+            split,
+            ..GeneratorConfig::default()
+        })?);
+    }
+    Ok(tasks)
+}

@@ -1,0 +1,138 @@
+//! What `train` and `sft` share: the configuration, the tasks, the start and the end of a run.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::Context;
+use burn::tensor::Device;
+use nemo_env::{Offices, Task};
+use nemo_rl::assemble::{self, Places};
+use nemo_rl::config::{self, DatasetConfig, RunConfig};
+use nemo_rl::policy::model_policy::ModelPolicy;
+use nemo_rl::rollout::chat::Chat;
+use nemo_rl::run::{RunEnd, RunInputs, RunOptions, RunSummary};
+use nemo_rl::tasks::load_tasks;
+
+use super::places::places;
+use crate::arguments::RunArguments;
+use crate::output;
+use crate::report::{plot, summary};
+
+/// A configuration of this repository that is built into the program.
+pub struct BuiltIn {
+    /// Where the repository has it.
+    pub path: &'static str,
+    pub text: &'static str,
+}
+
+/// Everything a run needs besides its training tasks.
+pub struct Parts {
+    pub config: RunConfig,
+    pub policy: ModelPolicy,
+    pub chat: Chat,
+    pub environment: Offices,
+    pub validation_tasks: Vec<Task>,
+    pub options: RunOptions,
+}
+
+impl Parts {
+    /// Opens everything the configuration names.
+    pub fn assemble(arguments: &RunArguments, config: RunConfig, shuffle_rewards: bool) -> anyhow::Result<Self> {
+        let device: Device = arguments.device.open()?;
+        let places: Places = places(arguments.config.as_deref());
+        let environment = assemble::environment(&config, arguments.tables.as_deref())?;
+        let validation_tasks = match is_specified(&config.data.validation) {
+            true => load_tasks(&config.data.validation, "data.validation")?,
+            false => Vec::new(),
+        };
+        let began = Instant::now();
+        let (policy, chat) = assemble::policy(&config, arguments.max_open_sequences, &places, &device)?;
+        let model = policy.model().config();
+        output::note(&format!(
+            "model: {:.2} M parameters, blocks {}, vocabulary {}, on {} ({:.1} s)",
+            model.num_parameters() as f64 / 1e6,
+            model.layers,
+            model.vocab_size,
+            arguments.device,
+            began.elapsed().as_secs_f64()
+        ));
+        let options = RunOptions {
+            fresh: arguments.fresh,
+            max_open_sequences: arguments.max_open_sequences,
+            greedy_validation: true,
+            shuffle_rewards_within_groups: shuffle_rewards,
+        };
+        Ok(Self { config, policy, chat, environment, validation_tasks, options })
+    }
+
+    /// What the loops are given, and the policy they change.
+    pub fn inputs<'a>(&'a mut self, stop: &'a AtomicBool) -> (RunInputs<'a>, &'a mut ModelPolicy) {
+        let inputs = RunInputs {
+            config: &self.config,
+            options: &self.options,
+            results: &self.config.checkpointing.checkpoint_dir,
+            renderer: &self.chat,
+            environment: &self.environment,
+            validation_tasks: &self.validation_tasks,
+            stop,
+        };
+        (inputs, &mut self.policy)
+    }
+}
+
+/// Whether a set of tasks is asked for at all.
+pub fn is_specified(set: &DatasetConfig) -> bool {
+    set.data_path.is_some() || set.generate.count > 0
+}
+
+/// The configuration that is asked for, else the built-in one (the repository's file, if it is there, since it may
+/// have been edited).
+pub fn load_config(arguments: &RunArguments, built_in: &BuiltIn, more: &[String]) -> anyhow::Result<RunConfig> {
+    let overrides: Vec<String> = arguments.overrides.iter().chain(more).cloned().collect();
+    let repository_file = Path::new(built_in.path);
+    let loaded = match &arguments.config {
+        Some(path) => config::load(path, &overrides)?,
+        None if repository_file.exists() => config::load(repository_file, &overrides)?,
+        None => config::load_text(built_in.text, repository_file, &overrides)?,
+    };
+    for warning in &loaded.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    tracing::info!("resolved configuration:\n{}", loaded.config.to_yaml()?);
+    Ok(loaded.config)
+}
+
+/// Prints the end of a run: what changed, a curve, where everything is.
+pub fn conclude(summary: &RunSummary, kind: summary::Kind, elapsed: std::time::Duration) -> anyhow::Result<()> {
+    let folder = summary.folder.display();
+    if summary.end == RunEnd::AlreadyFinished {
+        return output::line(&format!(
+            "the run in {folder} is already finished ({} steps); --fresh starts a new one beside it, a higher {} goes on",
+            summary.last_step,
+            kind.max_steps_key()
+        ));
+    }
+    let plot_file = summary.folder.join("plot.svg");
+    let plotted = plot::write(&plot_file, summary, kind).with_context(|| format!("cannot write {}", plot_file.display()))?;
+    output::line(&summary::text(summary, kind))?;
+    let mut places = format!("metrics     {folder}/metrics.jsonl");
+    if plotted {
+        places.push_str(&format!("\nplot        {}", plot_file.display()));
+    }
+    if let Some(checkpoint) = &summary.checkpoint {
+        places.push_str(&format!("\ncheckpoint  {}", checkpoint.display()));
+        places.push_str(&format!(
+            "\ntry it      nemo-burn generate --greedy --model {}/policy --prompt \"…\"",
+            checkpoint.display()
+        ));
+    }
+    output::line(&places)?;
+    let minutes = elapsed.as_secs_f64() / 60.0;
+    let steps = summary.last_step - summary.first_step;
+    output::line(&match summary.end {
+        RunEnd::Stopped => format!("stopped after {} steps, {minutes:.1} minutes; the same command goes on", summary.last_step),
+        RunEnd::ThresholdReached => format!("the validation threshold is reached after {} steps, {minutes:.1} minutes", summary.last_step),
+        RunEnd::Finished | RunEnd::AlreadyFinished => format!("{steps} steps in {minutes:.1} minutes"),
+    })
+}

@@ -1,0 +1,35 @@
+//! `nemo-burn sft`: supervised warm start on demonstrations.
+
+use std::time::Instant;
+
+use nemo_rl::sft;
+use nemo_rl::tasks::demonstrations;
+
+use super::run::{BuiltIn, Parts, conclude, load_config};
+use crate::arguments::SftArguments;
+use crate::progress::Progress;
+use crate::report::summary::Kind;
+use crate::{interrupt, output};
+
+const BUILT_IN: BuiltIn = BuiltIn {
+    path: "configs/sft_workplace_tiny.yaml",
+    text: include_str!("../../configs/sft_workplace_tiny.yaml"),
+};
+
+pub fn run(arguments: SftArguments) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let output_dir = arguments.output.as_ref().map(|folder| format!("sft.output_dir={}", folder.display()));
+    let config = load_config(&arguments.run, &BUILT_IN, output_dir.as_slice())?;
+    let source = demonstrations(&config.data.train, "data.train")?;
+    let mut parts = Parts::assemble(&arguments.run, config, false)?;
+    let stop = interrupt::install()?;
+    let mut progress = Progress::new("loss", parts.config.logger.num_val_samples_to_print);
+    let (inputs, policy) = parts.inputs(&stop);
+    let summary = sft::train_supervised(policy, inputs, source.as_ref(), &mut progress);
+    progress.finish();
+    conclude(&summary?, Kind::Supervised, began.elapsed())?;
+    match &parts.config.sft.output_dir {
+        Some(folder) => output::line(&format!("model       {}", folder.display())),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,37 @@
+//! `nemo-burn train`: GRPO.
+
+use std::time::Instant;
+
+use nemo_rl::tasks::load_tasks;
+use nemo_rl::train;
+
+use super::run::{BuiltIn, Parts, conclude, load_config};
+use crate::arguments::TrainArguments;
+use crate::progress::Progress;
+use crate::report::summary::Kind;
+use crate::{interrupt, output};
+
+const BUILT_IN: BuiltIn = BuiltIn {
+    path: "configs/grpo_workplace_tiny.yaml",
+    text: include_str!("../../configs/grpo_workplace_tiny.yaml"),
+};
+
+pub fn run(arguments: TrainArguments) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let config = load_config(&arguments.run, &BUILT_IN, &[])?;
+    let tasks = load_tasks(&config.data.train, "data.train")?;
+    let mut parts = Parts::assemble(&arguments.run, config, arguments.shuffle_rewards)?;
+    output::note(&format!(
+        "tasks: {} to train on, {} to validate on; {} x {} rollouts a step",
+        tasks.len(),
+        parts.validation_tasks.len(),
+        parts.config.grpo.num_prompts_per_step,
+        parts.config.grpo.num_generations_per_prompt
+    ));
+    let stop = interrupt::install()?;
+    let mut progress = Progress::new("reward", parts.config.logger.num_val_samples_to_print);
+    let (inputs, policy) = parts.inputs(&stop);
+    let summary = train::train(policy, inputs, &tasks, &mut progress);
+    progress.finish();
+    conclude(&summary?, Kind::Grpo, began.elapsed())
+}

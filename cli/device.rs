@@ -1,0 +1,112 @@
+//! Where tensors live: `--device cpu|cuda:N|wgpu`. The only place that knows which devices were compiled in.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::tensor::Device;
+
+/// A device as it is written on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceName {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU by number.
+    Cuda(usize),
+    /// A GPU through the system's graphics interface.
+    Wgpu,
+}
+
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "wgpu" => Ok(Self::Wgpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", index)) => match index.parse() {
+                Ok(index) => Ok(Self::Cuda(index)),
+                Err(_) => Err(format!("`{index}` is not the number of a GPU; write for example cuda:0")),
+            },
+            _ => Err("expected cpu, cuda:N or wgpu".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Wgpu => f.write_str("wgpu"),
+        }
+    }
+}
+
+impl DeviceName {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When this program was built without it, or the machine does not have it.
+    pub fn open(self) -> anyhow::Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::flex()),
+            Self::Cuda(index) => open_cuda(index),
+            Self::Wgpu => open_wgpu(),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(index: usize) -> anyhow::Result<Device> {
+    let found = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len();
+    anyhow::ensure!(
+        index < found,
+        "--device cuda:{index}: this machine has {found} CUDA device(s); check the driver with nvidia-smi, or use --device cpu"
+    );
+    Ok(Device::cuda(index))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(index: usize) -> anyhow::Result<Device> {
+    anyhow::bail!(
+        "--device cuda:{index}: this program was built without CUDA; build it with `cargo build --release --features cuda`, \
+         or use --device cpu"
+    )
+}
+
+#[cfg(feature = "wgpu")]
+fn open_wgpu() -> anyhow::Result<Device> {
+    let found = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec().len();
+    anyhow::ensure!(
+        found > 0,
+        "--device wgpu: this machine has no device for it; install a graphics driver (Debian: mesa-vulkan-drivers for a \
+         software one), or use --device cpu"
+    );
+    Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn open_wgpu() -> anyhow::Result<Device> {
+    anyhow::bail!(
+        "--device wgpu: this program was built without it; build it with `cargo build --release --features wgpu`, or use \
+         --device cpu"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for name in ["cpu", "cuda:0", "cuda:13", "wgpu"] {
+            assert_eq!(name.parse::<DeviceName>().unwrap().to_string(), name);
+        }
+        assert_eq!("cuda".parse(), Ok(DeviceName::Cuda(0)));
+        for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "CPU"] {
+            assert!(name.parse::<DeviceName>().is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The report of one evaluation as a table.
+
+use nemo_rl::evaluate::{Decoding, EvaluationReport, Score};
+
+use super::table::{Table, share};
+
+/// Accuracy of the whole set and its parts, beside that of doing nothing.
+pub fn text(report: &EvaluationReport) -> String {
+    let decoding = match report.decoding {
+        Decoding::Sampled => format!("sampled, {} answer(s) per task", report.samples_per_task),
+        Decoding::Greedy => "greedy".to_owned(),
+    };
+    let mut table = Table::new(&["", "tasks", "accuracy", "do nothing"]);
+    let mut add = |name: String, score: &Score| {
+        table.row(vec![name, score.num_tasks.to_string(), share(Some(score.accuracy)), share(Some(score.do_nothing_accuracy))]);
+    };
+    add("all".to_owned(), &report.overall);
+    for (name, score) in &report.by_holdout {
+        add(name.clone(), score);
+    }
+    for (heading, scores) in [("", &report.by_length), ("domain ", &report.by_domain), ("template ", &report.by_template)] {
+        for (name, score) in scores {
+            add(format!("{heading}{name}"), score);
+        }
+    }
+    for (steps, score) in &report.by_num_steps {
+        add(format!("{steps} call(s)"), score);
+    }
+    let mut text = format!("{decoding}\n{}", table.text());
+    if let Some(pass) = report.pass_k {
+        text.push_str(&format!("\nsolved at least once in {} samples: {}", report.samples_per_task, share(Some(pass))));
+    }
+    text.push_str(&format!("\ntokens per answer: {:.1}", report.avg_length));
+    text
+}

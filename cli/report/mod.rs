@@ -1,0 +1,7 @@
+//! Results for people: tables, a curve in the terminal, a plot.
+
+pub mod curve;
+pub mod evaluation;
+pub mod plot;
+pub mod summary;
+mod table;

@@ -1,0 +1,369 @@
+//! From a configuration to the parts of a run: weights, tokenizer, chat format, engine sizes.
+//!
+//! One place decides what a configuration means in objects, so that training, evaluation and generation load a model
+//! in the same way. Nothing here reads the environment or chooses a device: the caller says where to look.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device};
+use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
+use nemo_env::{EnvError, Environment, Offices, Task};
+use nemo_model::checkpoint::{CheckpointError, SidecarFile, read_sidecar_files, resolve_model};
+use nemo_model::config::{CONFIG_FILE, ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids};
+use nemo_model::generate::EngineOptions;
+use nemo_model::text::{
+    BpeTraining, COMPACT_CHAT_TEMPLATE, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, TextError,
+    Tokenizer, train_bpe,
+};
+use nemo_model::{ModelError, NemotronH};
+use serde_json::{Map, Value, json};
+
+use crate::config::{PolicyConfig, Precision, RunConfig};
+use crate::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
+use crate::rollout::RenderError;
+use crate::rollout::chat::{self, Chat};
+
+/// Memory that the engine's keys and values may take, in bytes.
+const KV_POOL_BYTES: usize = 1 << 30;
+/// Memory that the engine's recurrent states may take, in bytes.
+const SSM_POOL_BYTES: usize = 2 << 30;
+/// Fewest state slots: the empty state, a cached prefix, a prompt and two sequences.
+const MIN_SLOTS: usize = 8;
+
+/// Why a run could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// The model's folder cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The model's configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Tokenizer or chat template cannot be used.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The chat format cannot be used.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// The texts that the tokenizer is trained on cannot be generated.
+    #[error("policy.init.tokenizer: {0}")]
+    Corpus(#[from] GenerateError),
+    /// The offices that the tokenizer's texts are about cannot be opened.
+    #[error("policy.init.tokenizer: {0}")]
+    Office(#[from] EnvError),
+    /// More tokens than embeddings.
+    #[error(
+        "{}: vocab_size is {model}, but the tokenizer has {tokenizer} tokens; raise vocab_size or lower \
+         policy.init.tokenizer.vocab_size", path.display()
+    )]
+    Vocabulary {
+        /// The model's configuration.
+        path: PathBuf,
+        /// Rows of the embedding.
+        model: usize,
+        /// Tokens of the tokenizer.
+        tokenizer: usize,
+    },
+    /// No token ends a turn.
+    #[error("{}: the tokenizer names no end-of-turn token; set \"eos_token\" in tokenizer_config.json", folder.display())]
+    NoEndOfTurn {
+        /// The model's folder.
+        folder: PathBuf,
+    },
+    /// A dtype that is not implemented.
+    #[error("policy.precision: bfloat16 training is not available on this device; use policy.precision=float32")]
+    Precision,
+    /// The overrides of the model's configuration are not usable.
+    #[error("policy.hf_config_overrides: {} is not a JSON object that keys could be replaced in", path.display())]
+    Overrides {
+        /// The model's configuration.
+        path: PathBuf,
+    },
+}
+
+/// Where files that a configuration names relatively are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Folders, the first that has the file wins.
+    pub roots: Vec<PathBuf>,
+    /// The folder `HF_HOME` names; models named as on the hub are looked up in its cache.
+    pub hugging_face_home: Option<PathBuf>,
+}
+
+impl Places {
+    /// `path` below the first root that has it; `path` itself if none has, so that errors quote what was written.
+    pub fn find(&self, path: &Path) -> PathBuf {
+        let found = self.roots.iter().map(|root| root.join(path)).find(|path| path.exists());
+        found.unwrap_or_else(|| path.to_owned())
+    }
+
+    fn model_folder(&self, name: &str) -> Result<PathBuf, CheckpointError> {
+        match self.find(Path::new(name)) {
+            found if found.is_dir() => Ok(found),
+            _ => resolve_model(name, self.hugging_face_home.as_deref()),
+        }
+    }
+}
+
+/// A model folder in memory.
+pub struct LoadedModel {
+    /// The weights.
+    pub model: NemotronH,
+    /// Text to ids; some folders hold weights only.
+    pub tokenizer: Option<Tokenizer>,
+    /// The folder's chat template, or the family's.
+    pub template: ChatTemplate,
+    /// Sampling defaults of the folder.
+    pub generation: Option<GenerationConfig>,
+    /// Tokens that end a turn.
+    pub stop_tokens: BTreeSet<u32>,
+    /// Files to save with the weights.
+    pub sidecar_files: Vec<SidecarFile>,
+    /// Where it came from.
+    pub folder: PathBuf,
+}
+
+impl LoadedModel {
+    /// Loads weights, tokenizer and template of a model named by folder or hub name, in f32.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the folder.
+    pub fn open(name: &str, places: &Places, device: &Device) -> Result<Self, AssembleError> {
+        let folder = places.model_folder(name)?;
+        let model = nemo_model::load(&folder, device, DType::F32)?;
+        Self::around(model, folder.clone(), &folder)
+    }
+
+    fn of_policy(policy: &PolicyConfig, places: &Places, device: &Device) -> Result<Self, AssembleError> {
+        let folder = places.model_folder(&policy.model_name)?;
+        let config = overridden_config(&folder, &policy.hf_config_overrides)?;
+        let model = nemo_model::load_with_config(&folder, &config, device, DType::F32)?;
+        let tokenizer_folder = match policy.tokenizer.name == policy.model_name {
+            true => folder.clone(),
+            false => places.model_folder(&policy.tokenizer.name)?,
+        };
+        Self::around(model, folder, &tokenizer_folder)
+    }
+
+    fn around(model: NemotronH, folder: PathBuf, tokenizer_folder: &Path) -> Result<Self, AssembleError> {
+        let tokenizer = match Tokenizer::load(tokenizer_folder) {
+            Ok(tokenizer) => Some(tokenizer),
+            Err(TextError::NoTokenizer { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let generation = GenerationConfig::load(&folder)?;
+        let eos = tokenizer.as_ref().and_then(Tokenizer::eos_id);
+        let stop_tokens = end_token_ids(model.config(), generation.as_ref(), eos);
+        let template = ChatTemplate::load(tokenizer_folder)?;
+        let sidecar_files = read_sidecar_files(tokenizer_folder)?;
+        Ok(Self { model, tokenizer, template, generation, stop_tokens, sidecar_files, folder })
+    }
+
+    /// A fresh model: random weights, a tokenizer trained on the generator's conversations.
+    fn fresh(config: &RunConfig, model_config: &Path, places: &Places, device: &Device) -> Result<Self, AssembleError> {
+        let init = &config.policy.init;
+        let path = places.find(model_config);
+        let mut shape = ModelConfig::from_file(&path)?;
+        let training = BpeTraining {
+            vocab_size: init.tokenizer.vocab_size,
+            chat_template: Some(COMPACT_CHAT_TEMPLATE.to_owned()),
+            ..BpeTraining::default()
+        };
+        let tasks = generate::tasks(&GeneratorConfig {
+            seed: init.tokenizer.corpus_seed,
+            count: init.tokenizer.corpus_count,
+            num_offices: config.data.train.generate.num_offices,
+            split: Split::WarmStart,
+            ..GeneratorConfig::default()
+        })?;
+        let trained = train_bpe(&conversations(&tasks)?, &training)?;
+        let tokenizer = trained.tokenizer;
+        if tokenizer.vocab_size() > shape.vocab_size {
+            let (model, tokenizer) = (shape.vocab_size, tokenizer.vocab_size());
+            return Err(AssembleError::Vocabulary { path, model, tokenizer });
+        }
+        shape.bos_token_id = tokenizer.bos_id();
+        shape.pad_token_id = tokenizer.pad_id();
+        shape.eos_token_ids = tokenizer.eos_id().into_iter().collect();
+        let model = nemo_model::random(&shape, init.seed, device, DType::F32)?;
+        let mut sidecar_files = trained.files;
+        let generation = json!({
+            "bos_token_id": shape.bos_token_id, "do_sample": true, "eos_token_id": shape.eos_token_ids,
+            "pad_token_id": shape.pad_token_id, "temperature": 1.0,
+        });
+        sidecar_files.push(SidecarFile {
+            name: GENERATION_CONFIG_FILE.to_owned(),
+            contents: format!("{generation:#}\n").into_bytes(),
+        });
+        Ok(Self {
+            stop_tokens: end_token_ids(&shape, None, tokenizer.eos_id()),
+            model,
+            tokenizer: Some(tokenizer),
+            template: ChatTemplate::compact()?,
+            generation: None,
+            sidecar_files,
+            folder: path,
+        })
+    }
+
+    /// Sizes of an engine for `max_open` sequences of at most `max_length` tokens.
+    ///
+    /// Enough for all of them where memory allows; where it does not, the engine makes sequences wait.
+    pub fn engine_options(&self, max_open: usize, max_length: usize) -> EngineOptions {
+        let config = self.model.config();
+        let defaults = EngineOptions::default();
+        let float_bytes = size_of::<f32>();
+        let page_bytes = 2 * config.num_attention_layers() * defaults.page_size * config.key_value_size() * float_bytes;
+        let state_values = config.mamba_inner_size() * config.ssm_state_size
+            + config.conv_dim() * config.conv_kernel.saturating_sub(1);
+        let slot_bytes = config.num_mamba_layers() * state_values * float_bytes;
+        let pages_per_sequence = max_length.div_ceil(defaults.page_size) + 1;
+        let pages = (pages_per_sequence * (max_open + defaults.max_cached_prefixes + 1))
+            .min(KV_POOL_BYTES / page_bytes.max(1))
+            .max(pages_per_sequence * 4);
+        // Every sequence one, and one for each prompt that is being forked.
+        let slots = max_open + max_open / 2 + defaults.max_cached_prefixes + 1;
+        let slots = slots.min(SSM_POOL_BYTES / slot_bytes.max(1)).max(MIN_SLOTS);
+        EngineOptions {
+            num_pages: pages,
+            num_slots: slots,
+            max_sequence_length: max_length,
+            stop_tokens: self.stop_tokens.clone(),
+            ..defaults
+        }
+    }
+
+    /// The chat format of the folder; `variables` are passed to the template.
+    ///
+    /// # Errors
+    /// When the folder has no tokenizer or no token ends a turn.
+    pub fn chat(&self, variables: Map<String, Value>) -> Result<(Tokenizer, String, Map<String, Value>), AssembleError> {
+        let tokenizer = self
+            .tokenizer
+            .clone()
+            .ok_or_else(|| TextError::NoTokenizer { folder: self.folder.clone() })?;
+        let end_of_turn = tokenizer
+            .settings()
+            .eos_token
+            .clone()
+            .ok_or_else(|| AssembleError::NoEndOfTurn { folder: self.folder.clone() })?;
+        Ok((tokenizer, end_of_turn, variables))
+    }
+
+    /// Turns the model into a policy and its chat format.
+    ///
+    /// # Errors
+    /// As [`Self::chat`].
+    pub fn into_policy(self, sizes: PolicySizes, variables: Map<String, Value>) -> Result<(ModelPolicy, Chat), AssembleError> {
+        let (tokenizer, end_of_turn, variables) = self.chat(variables)?;
+        let options = ModelPolicyOptions {
+            engine: self.engine_options(sizes.max_open_sequences, sizes.max_sequence_length),
+            max_batch_tokens: sizes.max_batch_tokens,
+            temperature: sizes.temperature,
+            sidecar_files: self.sidecar_files,
+        };
+        let chat = Chat::new(tokenizer, self.template, &end_of_turn, variables)?;
+        Ok((ModelPolicy::new(self.model, options), chat))
+    }
+}
+
+/// What a policy is sized for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PolicySizes {
+    /// Sequences generated at the same time.
+    pub max_open_sequences: usize,
+    /// Tokens of the longest sequence.
+    pub max_sequence_length: usize,
+    /// Tokens of one padded training batch.
+    pub max_batch_tokens: usize,
+    /// Temperature of the distribution that is trained.
+    pub temperature: f64,
+}
+
+/// The policy that a configuration describes, and its chat format.
+///
+/// # Errors
+/// Whatever is wrong with the model's files or the settings that make a fresh one.
+pub fn policy(
+    config: &RunConfig,
+    max_open_sequences: usize,
+    places: &Places,
+    device: &Device,
+) -> Result<(ModelPolicy, Chat), AssembleError> {
+    if config.policy.precision != Precision::Float32 {
+        return Err(AssembleError::Precision);
+    }
+    let loaded = match &config.policy.init.model_config {
+        Some(model_config) => LoadedModel::fresh(config, model_config, places, device)?,
+        None => LoadedModel::of_policy(&config.policy, places, device)?,
+    };
+    let sizes = PolicySizes {
+        max_open_sequences,
+        max_sequence_length: config.policy.max_total_sequence_length,
+        max_batch_tokens: config.policy.dynamic_batching.train_mb_tokens,
+        temperature: config.policy.generation.temperature,
+    };
+    let mut variables = config.policy.tokenizer.chat_template_kwargs.clone().unwrap_or_default();
+    let server = &config.env.nemo_gym.policy_model.responses_api_models.vllm_model.extra_body;
+    variables.extend(server.chat_template_kwargs.clone());
+    loaded.into_policy(sizes, variables)
+}
+
+/// The environment that a configuration describes; `tables` replaces its `env.tables_dir`.
+///
+/// # Errors
+/// When the tables cannot be read.
+pub fn environment(config: &RunConfig, tables: Option<&Path>) -> Result<Offices, EnvError> {
+    match tables.or(config.env.tables_dir.as_deref()) {
+        Some(folder) => Offices::with_folder(folder),
+        None => Ok(Offices::new()),
+    }
+}
+
+/// A folder's `config.json` with keys replaced.
+fn overridden_config(folder: &Path, overrides: &Map<String, Value>) -> Result<ModelConfig, AssembleError> {
+    if overrides.is_empty() {
+        return Ok(ModelConfig::load(folder)?);
+    }
+    let path = folder.join(CONFIG_FILE);
+    let text = std::fs::read_to_string(&path)
+        .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    let mut document = nemo_model::config::parse_lenient_json(&text)
+        .map_err(|source| ConfigError::NotJson { path: path.clone(), source })?;
+    let Value::Object(keys) = &mut document else { return Err(AssembleError::Overrides { path }) };
+    keys.extend(overrides.clone());
+    Ok(ModelConfig::from_json_text(&document.to_string(), &path)?)
+}
+
+/// Demonstrations as whole conversations. The tool list, equal in all, is rendered into the first only: a tokenizer
+/// trained on thousands of copies of it would spend its merges there.
+fn conversations(tasks: &[Task]) -> Result<Vec<String>, AssembleError> {
+    let template = ChatTemplate::compact()?;
+    let offices = Offices::new();
+    let mut texts = Vec::with_capacity(tasks.len());
+    for (index, task) in tasks.iter().enumerate() {
+        let mut messages = chat::messages(task);
+        if let Some(demonstration) = &task.demonstration {
+            let mut session = offices.reset(task)?;
+            for call in &demonstration.calls {
+                messages.push(ChatMessage {
+                    role: ChatRole::Assistant,
+                    content: String::new(),
+                    tool_calls: vec![ChatToolCall {
+                        name: call.name.clone(),
+                        arguments: Value::String(call.arguments.clone()),
+                    }],
+                });
+                messages.push(ChatMessage::new(ChatRole::Tool, session.call(call)));
+            }
+            messages.push(ChatMessage::new(ChatRole::Assistant, demonstration.final_text.clone()));
+        }
+        let tools = if index == 0 { chat::tools(&task.tools) } else { Vec::new() };
+        texts.push(template.render(&messages, &tools, &RenderOptions::default())?);
+    }
+    Ok(texts)
+}

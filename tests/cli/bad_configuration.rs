@@ -1,0 +1,67 @@
+//! Configurations with mistakes are refused with file, line, key and what was probably meant.
+
+use std::fs;
+
+use super::program::{contents, run_in};
+use super::small_model::{CONFIG, workspace};
+
+/// Runs `train` with a configuration and checks that it is refused without a trace.
+#[track_caller]
+fn refused(text: &str, overrides: &[&str], words: &[&str]) {
+    let folder = workspace();
+    fs::write(folder.path().join("config.yaml"), text).unwrap();
+    let before = contents(folder.path());
+    for command in ["train", "sft"] {
+        let mut arguments = vec![command, "--config=config.yaml"];
+        arguments.extend(overrides);
+        run_in(folder.path(), &arguments).refused(words);
+    }
+    assert_eq!(contents(folder.path()), before);
+}
+
+#[test]
+fn malformed_yaml() {
+    let line = CONFIG.lines().count() + 1;
+    refused(&format!("{CONFIG}grpo: [1, 2\n"), &[], &["config.yaml", "not valid YAML"]);
+    refused(&format!("{CONFIG}\tlogger: 1\n"), &[], &[&format!("config.yaml:{line}"), "not valid YAML"]);
+    refused("just words", &[], &["config.yaml:1", "block of keys"]);
+}
+
+#[test]
+fn unknown_keys() {
+    let wrong = CONFIG.replace("num_prompts_per_step", "num_prompt_per_step");
+    refused(&wrong, &[], &["config.yaml:17", "unknown key `grpo.num_prompt_per_step`", "did you mean `grpo.num_prompts_per_step`?"]);
+    refused(CONFIG, &["grpo.max_steps=3"], &["grpo.max_steps", "did you mean"]);
+}
+
+#[test]
+fn wrong_values() {
+    refused(CONFIG, &["grpo.max_num_steps=many"], &["grpo.max_num_steps", "many", "expected"]);
+    refused(CONFIG, &["grpo.max_num_steps"], &["grpo.max_num_steps"]);
+    refused(CONFIG, &["policy.precision=bfloat16"], &["policy.precision", "float32"]);
+    refused(CONFIG, &["cluster.num_nodes=2"], &["cluster.num_nodes"]);
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let folder = workspace();
+    run_in(folder.path(), &["train", "--config=other.yaml"]).refused(&["other.yaml"]);
+    run_in(folder.path(), &["train", "--config=model"]).refused(&["model"]);
+}
+
+#[test]
+fn devices_that_were_not_built_in() {
+    let folder = workspace();
+    let with = |device: &str| run_in(folder.path(), &["train", "--config=config.yaml", "--device", device]);
+    with("gpu").refused(&["--device", "cpu, cuda:N or wgpu"]);
+    if cfg!(feature = "cuda") {
+        println!("skipped: this build has CUDA");
+    } else {
+        with("cuda:0").refused(&["cuda:0", "--features cuda"]);
+    }
+    if cfg!(feature = "wgpu") {
+        println!("skipped: this build has wgpu");
+    } else {
+        with("wgpu").refused(&["wgpu", "--features wgpu"]);
+    }
+}

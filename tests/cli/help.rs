@@ -1,0 +1,46 @@
+//! Help is there, everywhere, at once.
+
+use std::time::{Duration, Instant};
+
+use super::program::run;
+
+#[test]
+fn help_starts_in_a_tenth_of_a_second() {
+    // The best of several: the machine may be busy with other tests.
+    let best = (0..10)
+        .map(|_| {
+            let began = Instant::now();
+            let text = run(&["--help"]).succeeded();
+            let elapsed = began.elapsed();
+            for command in ["train", "sft", "generate", "eval", "env"] {
+                assert!(text.contains(command), "{text}");
+            }
+            elapsed
+        })
+        .min()
+        .unwrap();
+    println!("help: {best:?}");
+    assert!(best < Duration::from_millis(100), "{best:?}");
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in [
+        &["train"][..], &["sft"], &["generate"], &["eval"], &["env"], &["env", "list"], &["env", "call"], &["env", "replay"],
+        &["env", "verify"], &["env", "generate"], &["env", "templates"],
+    ] {
+        let text = run(&[command, &["--help"]].concat()).succeeded();
+        assert!(text.contains("Usage: nemo-burn"), "{text}");
+    }
+    assert!(run(&["--version"]).succeeded().starts_with("nemo-burn "));
+}
+
+#[test]
+fn usage_errors_end_with_code_2() {
+    run(&["trian"]).refused(&["trian", "train"]);
+    run(&["generate"]).refused(&["--model"]);
+    run(&["generate", "--model=x", "--prompt=a", "--records=b"]).refused(&["cannot be used with"]);
+    run(&["eval", "--model=x", "--count=0"]).refused(&["--count", "at least 1"]);
+    run(&["eval", "--model=x", "--split=test"]).refused(&["unknown split", "unseen_fillings"]);
+    run(&["generate", "--model=x", "--prompt=a", "--temperature=-1"]).refused(&["--temperature", "at least 0"]);
+}

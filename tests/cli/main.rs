@@ -1,0 +1,15 @@
+//! The program as its users see it: what it prints, how it fails, what its documentation says.
+
+mod bad_checkpoint;
+mod bad_configuration;
+mod bad_data;
+mod bad_results;
+mod golden_generation;
+mod help;
+mod interrupted;
+mod office;
+mod program;
+mod readme;
+mod small_model;
+mod tidy;
+mod training;

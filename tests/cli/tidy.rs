@@ -1,0 +1,190 @@
+//! The project's own rules, as far as a program can check them. ARCHITECTURE.md says why they are.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::program::repository;
+
+/// Lines of a source file at most.
+const MAX_LINES: usize = 500;
+
+/// Names of files and folders that say nothing about what is inside.
+const EMPTY_NAMES: [&str; 7] = ["util", "utils", "helpers", "common", "base", "manager", "misc"];
+
+/// Crates and what they may depend on, besides crates for errors, logging and data formats.
+const ALLOWED: [(&str, &[&str]); 4] = [
+    ("kernels", &["burn", "burn-flex", "burn-cubecl", "burn-cuda", "cubecl", "rayon"]),
+    (
+        "model",
+        &[
+            "burn", "nemo-kernels", "tokenizers", "safetensors", "memmap2", "hf-hub", "minijinja", "minijinja-contrib", "bytes",
+            "half", "rayon",
+        ],
+    ),
+    ("env", &["csv", "jiff", "rand", "regex", "sha2"]),
+    ("rl", &["burn", "nemo-kernels", "nemo-model", "nemo-env", "serde-saphyr", "sha2", "strsim"]),
+];
+const ALLOWED_EVERYWHERE: [&str; 4] = ["serde", "serde_json", "thiserror", "tracing"];
+
+/// Every Rust file of the libraries and the program.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    for folder in ["kernels", "model", "env", "rl", "cli", "tests", "benches"] {
+        collect(&repository().join(folder), &mut files);
+    }
+    assert!(files.len() > 100, "the search found {} files", files.len());
+    files
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            (path.strip_prefix(repository()).unwrap().to_owned(), text)
+        })
+        .collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target" && name != "fixtures") {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Lines outside tests with their numbers; comments are left out.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")).map(|(index, line)| (index + 1, line))
+}
+
+/// Whether a file holds tests only.
+fn is_test(path: &Path) -> bool {
+    path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "benches" | "tests.rs")))
+}
+
+fn starts_with_any(path: &Path, starts: &[&str]) -> bool {
+    starts.iter().any(|start| path.starts_with(start))
+}
+
+/// Fails with all findings at once.
+#[track_caller]
+fn none(findings: Vec<String>) {
+    assert!(findings.is_empty(), "\n{}", findings.join("\n"));
+}
+
+/// Lines of library and program code that contain one of `words`, outside the files that may.
+fn places(words: &[&str], may: impl Fn(&Path) -> bool) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (path, text) in sources().iter().filter(|(path, _)| !is_test(path) && !may(path)) {
+        for (number, line) in code_lines(text) {
+            if let Some(word) = words.iter().find(|word| line.contains(*word)) {
+                findings.push(format!("{}:{number}: {word}", path.display()));
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn crates_depend_on_what_they_may() {
+    let mut findings = Vec::new();
+    for (name, allowed) in ALLOWED {
+        let manifest = fs::read_to_string(repository().join(name).join("Cargo.toml")).unwrap();
+        let section = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+        let dependencies: BTreeSet<&str> = section
+            .lines()
+            .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
+            .map(|line| line.split(['.', '=', ' ']).next().unwrap())
+            .collect();
+        assert!(!dependencies.is_empty());
+        for dependency in dependencies {
+            if !allowed.contains(&dependency) && !ALLOWED_EVERYWHERE.contains(&dependency) {
+                findings.push(format!("{name} depends on {dependency}"));
+            }
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn files_are_short_and_named_for_what_they_do() {
+    let mut findings = Vec::new();
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        if lines > MAX_LINES {
+            findings.push(format!("{}: {lines} lines, at most {MAX_LINES}", path.display()));
+        }
+        for part in path.with_extension("").iter().filter_map(|part| part.to_str()) {
+            if EMPTY_NAMES.contains(&part) {
+                findings.push(format!("{}: `{part}` says nothing", path.display()));
+            }
+        }
+        if !text.starts_with("//!") {
+            findings.push(format!("{}: no header that says why the file exists", path.display()));
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn unsafe_code_is_where_it_is_looked_for() {
+    let may = |path: &Path| {
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        let in_kernels = path.starts_with("kernels/src")
+            && (name.starts_with("cpu")
+                || name.starts_with("launch")
+                || starts_with_any(path, &["kernels/src/simd", "kernels/src/simd.rs"])
+                || path.iter().any(|part| part == "cpu")
+                || path == Path::new("kernels/src/sample/draw.rs"));
+        in_kernels || path == Path::new("model/src/checkpoint/tensor_file.rs")
+    };
+    none(places(&["unsafe {", "unsafe fn", "unsafe impl"], may));
+}
+
+#[test]
+fn only_the_program_touches_the_outside_world() {
+    let cli = |path: &Path| path.starts_with("cli");
+    none(places(&["env::var", "env::args", "std::process::", "tracing_subscriber", "io::stdout", "io::stderr"], cli));
+    none(places(&["println!", "eprintln!", "print!(", "eprint!(", "dbg!("], |_| false));
+}
+
+#[test]
+fn features_stop_at_kernels_and_devices() {
+    let may = |path: &Path| starts_with_any(path, &["kernels", "cli/device.rs"]);
+    none(places(&["cfg(feature", "cfg!(feature", "cfg(not(feature"], may));
+}
+
+#[test]
+fn nothing_is_global_and_mutable() {
+    none(places(&["static mut", "thread_local!", "OnceCell<", ": AtomicBool = ", ": AtomicUsize = ", ": Mutex<"], |path| {
+        // A field of this type is state of one value, not of the module.
+        let text = fs::read_to_string(repository().join(path)).unwrap();
+        !text.lines().any(|line| line.trim_start().starts_with("static ") || line.trim_start().starts_with("pub static "))
+    }));
+}
+
+#[test]
+fn kernels_know_no_model_and_the_office_no_tensors() {
+    none(places(&["ModelConfig", "NemotronH", "nemo_model", "nemo_rl", "nemo_env"], |path| !path.starts_with("kernels")));
+    none(places(&["burn::", "Tensor<", "async ", "Instant::now", "SystemTime"], |path| !path.starts_with("env")));
+    none(places(&["reward", "Optimizer", "nemo_rl", "nemo_env"], |path| !path.starts_with("model")));
+    none(places(&["cubecl", "burn_flex"], |path| !starts_with_any(path, &["rl", "model"])));
+}
+
+#[test]
+fn nothing_is_left_to_do_in_the_code() {
+    let words = ["todo!(", "unimplemented!(", "FIXME", "XXX", "TODO"];
+    let mut findings = places(&words, |_| false);
+    for (path, text) in sources() {
+        // Built here, so that this file does not contain what it looks for.
+        for word in [["/wo", "rk/"].concat(), ["TO", "DO"].concat()] {
+            if text.contains(&word) && !path.ends_with("tidy.rs") {
+                findings.push(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    none(findings);
+}
