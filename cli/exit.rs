@@ -23,9 +23,10 @@ pub const INTERRUPTED: i32 = 130;
 pub fn code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     // Whoever read our output has seen enough (`nemo-burn … | head`).
-    if error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == ErrorKind::BrokenPipe)
-    }) {
+    if error
+        .chain()
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == ErrorKind::BrokenPipe))
+    {
         return ExitCode::SUCCESS;
     }
     // If standard error is closed there is nobody left to tell.
@@ -86,7 +87,9 @@ fn panic_message(info: &PanicHookInfo<'_>) -> String {
         .unwrap_or("no message")
         .replace('\n', " ");
     match info.location() {
-        Some(place) => format!("{what} ({}:{}); please report it with the command that led here", place.file(), place.line()),
+        Some(place) => {
+            format!("{what} ({}:{}); please report it with the command that led here", place.file(), place.line())
+        }
         None => format!("{what}; please report it with the command that led here"),
     }
 }

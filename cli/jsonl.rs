@@ -34,8 +34,9 @@ pub fn read_lines(path: &Path) -> anyhow::Result<Vec<(usize, Value)>> {
         if line.trim().is_empty() {
             continue;
         }
-        let value = serde_json::from_str(line)
-            .with_context(|| format!("{}:{}: not valid JSON; expected one JSON value per line", path.display(), index + 1))?;
+        let value = serde_json::from_str(line).with_context(|| {
+            format!("{}:{}: not valid JSON; expected one JSON value per line", path.display(), index + 1)
+        })?;
         values.push((index + 1, value));
     }
     anyhow::ensure!(!values.is_empty(), "{}: found no lines; expected one JSON value per line", path.display());

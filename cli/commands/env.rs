@@ -22,7 +22,8 @@ pub fn run(command: EnvCommand) -> anyhow::Result<()> {
         EnvCommand::Replay { file, id, office } => replay(&file, id, &office),
         EnvCommand::Verify { files, tables, ids } => verify(&files, tables.as_deref(), ids),
         EnvCommand::Generate { output, split, count, seed, num_offices, template } => {
-            let config = GeneratorConfig { seed, count, num_offices, split, templates: template, ..GeneratorConfig::default() };
+            let config =
+                GeneratorConfig { seed, count, num_offices, split, templates: template, ..GeneratorConfig::default() };
             generate_dataset(&output, &config)
         }
         EnvCommand::Templates => templates(),
@@ -56,7 +57,9 @@ fn list(json: bool) -> anyhow::Result<()> {
 fn call(tool: &str, arguments: &str, office: &OfficeArguments) -> anyhow::Result<()> {
     let known = Workplace::tools();
     if !known.iter().any(|schema| schema.name() == tool) {
-        output::note(&format!("warning: there is no tool {tool}; `nemo-burn env list` lists them. The office answers:"));
+        output::note(&format!(
+            "warning: there is no tool {tool}; `nemo-burn env list` lists them. The office answers:"
+        ));
     }
     let mut session = session(office)?;
     let call = ToolCall { name: tool.to_owned(), arguments: arguments.to_owned() };
@@ -196,7 +199,8 @@ fn describe_verification(file: &Path, report: &VerifyReport, ids: bool) -> Strin
     );
     if report.num_demonstrations > 0 {
         let right = report.num_demonstrations - report.failed_demonstrations.len();
-        let _ = write!(text, "\n  demonstration scores 1                      {right} of {}", report.num_demonstrations);
+        let _ =
+            write!(text, "\n  demonstration scores 1                      {right} of {}", report.num_demonstrations);
     }
     let _ = write!(text, "\n  ground-truth calls refused by their tool    {}", report.failed_calls.len());
     if ids {
@@ -208,7 +212,13 @@ fn describe_verification(file: &Path, report: &VerifyReport, ids: bool) -> Strin
         }
         for failed in &report.failed_calls {
             let ToolCall { name, arguments } = &failed.call;
-            let _ = write!(text, "\n  task {}, call {}: {name} {arguments} -> {}", failed.task, failed.index + 1, failed.answer);
+            let _ = write!(
+                text,
+                "\n  task {}, call {}: {name} {arguments} -> {}",
+                failed.task,
+                failed.index + 1,
+                failed.answer
+            );
         }
     }
     text
@@ -230,9 +240,7 @@ fn generate_dataset(folder: &Path, config: &GeneratorConfig) -> anyhow::Result<(
 fn templates() -> anyhow::Result<()> {
     let lines: Vec<String> = generate::templates()
         .iter()
-        .map(|info| {
-            format!("{:<44} {:<30} difficulty {}", info.name, info.domain, info.difficulty)
-        })
+        .map(|info| format!("{:<44} {:<30} difficulty {}", info.name, info.domain, info.difficulty))
         .collect();
     output::line(&lines.join("\n"))
 }

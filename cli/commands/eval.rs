@@ -15,8 +15,8 @@ use super::env::offices;
 use super::generate::sampling;
 use super::places::places;
 use crate::arguments::EvalArguments;
-use crate::report::evaluation;
 use crate::output;
+use crate::report::evaluation;
 
 pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     let device = arguments.device.open()?;
@@ -28,7 +28,6 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
         max_open_sequences: arguments.max_open_sequences,
         max_sequence_length: arguments.max_length,
         max_batch_tokens: arguments.max_length,
-        temperature: 1.0,
     };
     let (mut policy, chat) = loaded.into_policy(sizes, Map::new())?;
     let decoding = if sampling.temperature == 0.0 { Decoding::Greedy } else { Decoding::Sampled };
@@ -58,8 +57,9 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
         output::overwrite("");
     }
     if let Some(path) = &arguments.episodes {
-        write_episodes(path, &[(decoding, &episodes)], &chat)
-            .with_context(|| format!("cannot write {}; check free space and permissions of its folder", path.display()))?;
+        write_episodes(path, &[(decoding, &episodes)], &chat).with_context(|| {
+            format!("cannot write {}; check free space and permissions of its folder", path.display())
+        })?;
     }
     if arguments.json {
         return output::line(&json!(report).to_string());

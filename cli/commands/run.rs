@@ -114,8 +114,12 @@ pub fn conclude(summary: &RunSummary, kind: summary::Kind, elapsed: std::time::D
         ));
     }
     let plot_file = summary.folder.join("plot.svg");
-    let plotted = plot::write(&plot_file, summary, kind).with_context(|| format!("cannot write {}", plot_file.display()))?;
-    output::line(&summary::text(summary, kind))?;
+    let plotted =
+        plot::write(&plot_file, summary, kind).with_context(|| format!("cannot write {}", plot_file.display()))?;
+    let text = summary::text(summary, kind);
+    if !text.is_empty() {
+        output::line(&text)?;
+    }
     let mut places = format!("metrics     {folder}/metrics.jsonl");
     if plotted {
         places.push_str(&format!("\nplot        {}", plot_file.display()));
@@ -131,8 +135,12 @@ pub fn conclude(summary: &RunSummary, kind: summary::Kind, elapsed: std::time::D
     let minutes = elapsed.as_secs_f64() / 60.0;
     let steps = summary.last_step - summary.first_step;
     output::line(&match summary.end {
-        RunEnd::Stopped => format!("stopped after {} steps, {minutes:.1} minutes; the same command goes on", summary.last_step),
-        RunEnd::ThresholdReached => format!("the validation threshold is reached after {} steps, {minutes:.1} minutes", summary.last_step),
+        RunEnd::Stopped => {
+            format!("stopped after {} steps, {minutes:.1} minutes; the same command goes on", summary.last_step)
+        }
+        RunEnd::ThresholdReached => {
+            format!("the validation threshold is reached after {} steps, {minutes:.1} minutes", summary.last_step)
+        }
         RunEnd::Finished | RunEnd::AlreadyFinished => format!("{steps} steps in {minutes:.1} minutes"),
     })
 }

@@ -11,10 +11,8 @@ use crate::progress::Progress;
 use crate::report::summary::Kind;
 use crate::{interrupt, output};
 
-const BUILT_IN: BuiltIn = BuiltIn {
-    path: "configs/sft_workplace_tiny.yaml",
-    text: include_str!("../../configs/sft_workplace_tiny.yaml"),
-};
+const BUILT_IN: BuiltIn =
+    BuiltIn { path: "configs/sft_workplace_tiny.yaml", text: include_str!("../../configs/sft_workplace_tiny.yaml") };
 
 pub fn run(arguments: SftArguments) -> anyhow::Result<()> {
     let began = Instant::now();

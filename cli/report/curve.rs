@@ -23,7 +23,8 @@ pub fn text(series: &[(u64, f64)]) -> String {
             _ if row + 1 == HEIGHT => format!("{highest:8.3}"),
             _ => " ".repeat(8),
         };
-        let cells: String = columns.iter().map(|&value| BLOCKS[eighths(value).saturating_sub(row * 8).min(8)]).collect();
+        let cells: String =
+            columns.iter().map(|&value| BLOCKS[eighths(value).saturating_sub(row * 8).min(8)]).collect();
         lines.push(format!("{label} ┤{}", cells.trim_end()));
     }
     let (first, last) = (first.0.to_string(), last.0.to_string());

@@ -12,13 +12,20 @@ pub fn text(report: &EvaluationReport) -> String {
     };
     let mut table = Table::new(&["", "tasks", "accuracy", "do nothing"]);
     let mut add = |name: String, score: &Score| {
-        table.row(vec![name, score.num_tasks.to_string(), share(Some(score.accuracy)), share(Some(score.do_nothing_accuracy))]);
+        table.row(vec![
+            name,
+            score.num_tasks.to_string(),
+            share(Some(score.accuracy)),
+            share(Some(score.do_nothing_accuracy)),
+        ]);
     };
     add("all".to_owned(), &report.overall);
     for (name, score) in &report.by_holdout {
         add(name.clone(), score);
     }
-    for (heading, scores) in [("", &report.by_length), ("domain ", &report.by_domain), ("template ", &report.by_template)] {
+    for (heading, scores) in
+        [("", &report.by_length), ("domain ", &report.by_domain), ("template ", &report.by_template)]
+    {
         for (name, score) in scores {
             add(format!("{heading}{name}"), score);
         }

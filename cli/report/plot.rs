@@ -44,8 +44,18 @@ fn lines(summary: &RunSummary, kind: Kind) -> Vec<Line> {
     };
     let raw = finite(kind.train_metric());
     let mut lines = vec![
-        Line { label: kind.train_metric().to_owned(), points: raw.clone(), color: RGBColor(190, 205, 225), marked: false },
-        Line { label: format!("{}, smoothed", kind.train_metric()), points: smoothed(&raw), color: RGBColor(40, 90, 170), marked: false },
+        Line {
+            label: kind.train_metric().to_owned(),
+            points: raw.clone(),
+            color: RGBColor(190, 205, 225),
+            marked: false,
+        },
+        Line {
+            label: format!("{}, smoothed", kind.train_metric()),
+            points: smoothed(&raw),
+            color: RGBColor(40, 90, 170),
+            marked: false,
+        },
     ];
     let colors = [RGBColor(200, 80, 40), RGBColor(40, 140, 70), RGBColor(140, 70, 160), RGBColor(120, 120, 40)];
     let parts = [
@@ -61,7 +71,11 @@ fn lines(summary: &RunSummary, kind: Kind) -> Vec<Line> {
         .filter(|line| !line.points.is_empty())
         .collect();
     if held_out.is_empty() {
-        for ((label, name), color) in [("validation, sampled", "validation/accuracy"), ("validation, greedy", "validation/greedy_accuracy")].iter().zip(colors) {
+        for ((label, name), color) in
+            [("validation, sampled", "validation/accuracy"), ("validation, greedy", "validation/greedy_accuracy")]
+                .iter()
+                .zip(colors)
+        {
             lines.push(Line { label: (*label).to_owned(), points: finite(name), color, marked: true });
         }
     }
@@ -103,7 +117,8 @@ fn draw(lines: &[Line], kind: Kind) -> Result<String, Box<dyn std::error::Error>
             .label_style(("sans-serif", 14))
             .draw()?;
         for line in lines {
-            let style = ShapeStyle { color: line.color.to_rgba(), filled: true, stroke_width: if line.marked { 2 } else { 1 } };
+            let style =
+                ShapeStyle { color: line.color.to_rgba(), filled: true, stroke_width: if line.marked { 2 } else { 1 } };
             chart
                 .draw_series(LineSeries::new(line.points.iter().copied(), style))?
                 .label(line.label.as_str())

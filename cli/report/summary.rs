@@ -47,11 +47,12 @@ pub fn text(summary: &RunSummary, kind: Kind) -> String {
         parts.push(format!("{} by step\n{}", kind.train_metric(), curve::text(&series)));
     }
     if let Some(quarters) = quarters(&series).filter(|_| kind == Kind::Grpo) {
-        parts.push(format!("mean reward: first quarter of the steps {:.3}, last quarter {:.3}", quarters.0, quarters.1));
+        parts
+            .push(format!("mean reward: first quarter of the steps {:.3}, last quarter {:.3}", quarters.0, quarters.1));
     }
     parts.extend(accuracy_table(summary));
     parts.extend(fidelity(&summary.history));
-    parts.join("\n\n") + "\n"
+    parts.iter().map(|part| format!("{part}\n")).collect::<Vec<_>>().join("\n")
 }
 
 /// Means of the first and the last quarter of a series, for series long enough to have them.
@@ -117,7 +118,8 @@ fn num_tasks(summary: &RunSummary, part: &str) -> String {
 
 /// How well the trainer agreed with the sampler, over the whole run.
 fn fidelity(history: &[(u64, Metrics)]) -> Option<String> {
-    let values = |name: &str| history.iter().filter_map(|(_, metrics)| metrics.get(name).copied()).collect::<Vec<f64>>();
+    let values =
+        |name: &str| history.iter().filter_map(|(_, metrics)| metrics.get(name).copied()).collect::<Vec<f64>>();
     let mult = values("train/token_mult_prob_error");
     let difference = values("train/max_log_prob_difference").into_iter().reduce(f64::max)?;
     let worst = mult.into_iter().reduce(f64::max)?;

@@ -76,10 +76,7 @@ impl Offices {
 
     /// Offices, with `tables` for the tasks that name none.
     pub fn with_tables(tables: &Tables) -> Self {
-        Self {
-            default: Some(Arc::new(Workplace::new(tables))),
-            ..Self::default()
-        }
+        Self { default: Some(Arc::new(Workplace::new(tables))), ..Self::default() }
     }
 
     /// Offices below `folder`: its own tables if it holds any (`processed/` and `raw/`), and those
@@ -90,16 +87,8 @@ impl Offices {
     pub fn with_folder(folder: impl Into<PathBuf>) -> Result<Self, EnvError> {
         let folder = folder.into();
         let is_only_offices = folder.join("offices").is_dir() && !folder.join("processed").exists();
-        let default = if is_only_offices {
-            None
-        } else {
-            Some(Arc::new(Workplace::new(&Tables::load_dir(&folder)?)))
-        };
-        Ok(Self {
-            default,
-            folder: Some(folder),
-            cache: Mutex::default(),
-        })
+        let default = if is_only_offices { None } else { Some(Arc::new(Workplace::new(&Tables::load_dir(&folder)?))) };
+        Ok(Self { default, folder: Some(folder), cache: Mutex::default() })
     }
 
     /// The office a task is about.
@@ -108,14 +97,10 @@ impl Offices {
     /// The office is unknown or its tables cannot be read.
     pub fn workplace(&self, task: &Task) -> Result<Arc<Workplace>, EnvError> {
         match &task.office {
-            Some(office) => self.office(office)?.ok_or_else(|| EnvError::UnknownOffice {
-                task: task.id,
-                office: office.clone(),
-            }),
-            None => self
-                .default
-                .clone()
-                .ok_or(EnvError::NoTables { task: task.id }),
+            Some(office) => {
+                self.office(office)?.ok_or_else(|| EnvError::UnknownOffice { task: task.id, office: office.clone() })
+            }
+            None => self.default.clone().ok_or(EnvError::NoTables { task: task.id }),
         }
     }
 
@@ -129,9 +114,7 @@ impl Offices {
         if let Some(workplace) = cache.get(name) {
             return Ok(Some(Arc::clone(workplace)));
         }
-        let is_plain_name = name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        let is_plain_name = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
         let folder = self
             .folder
             .as_ref()
@@ -163,12 +146,8 @@ impl Environment for Offices {
         let workplace = self.workplace(task)?;
         // States that the reference cannot compare earn nothing; a model must not be able to end a
         // run by producing one.
-        let earns =
-            |calls: &[ToolCall]| workplace.verify(calls, &task.ground_truth).unwrap_or(false);
-        Ok(Outcome {
-            reward: if earns(calls) { 1.0 } else { 0.0 },
-            do_nothing: earns(&[]),
-        })
+        let earns = |calls: &[ToolCall]| workplace.verify(calls, &task.ground_truth).unwrap_or(false);
+        Ok(Outcome { reward: if earns(calls) { 1.0 } else { 0.0 }, do_nothing: earns(&[]) })
     }
 }
 
@@ -204,19 +183,10 @@ mod tests {
         let task = task(Some("office-0002"), vec![delete("00000007")]);
         let score = |calls: &[ToolCall]| offices.score(&task, calls).unwrap();
         let rewarded = score(&[delete("99999999"), delete("00000007")]);
-        assert_eq!(
-            rewarded,
-            Outcome {
-                reward: 1.0,
-                do_nothing: false
-            }
-        );
+        assert_eq!(rewarded, Outcome { reward: 1.0, do_nothing: false });
         assert_eq!(score(&[]).reward, 0.0);
         let mut session = offices.reset(&task).unwrap();
-        assert_eq!(
-            session.call(&delete("00000007")),
-            "{\"output\":\"Email deleted successfully.\"}"
-        );
+        assert_eq!(session.call(&delete("00000007")), "{\"output\":\"Email deleted successfully.\"}");
         // Another session of the same office still has the mail.
         let mut session = offices.reset(&task).unwrap();
         assert!(session.call(&delete("00000007")).contains("deleted"));
@@ -226,13 +196,7 @@ mod tests {
     fn tells_when_nothing_is_to_be_done() {
         let offices = Offices::new();
         let task = task(Some("office-0002"), Vec::new());
-        assert_eq!(
-            offices.score(&task, &[delete("00000007")]).unwrap(),
-            Outcome {
-                reward: 0.0,
-                do_nothing: true
-            }
-        );
+        assert_eq!(offices.score(&task, &[delete("00000007")]).unwrap(), Outcome { reward: 0.0, do_nothing: true });
     }
 
     #[test]
@@ -247,26 +211,15 @@ mod tests {
         let error = offices.reset(&task(None, Vec::new())).err().unwrap();
         assert!(error.to_string().starts_with("task 5 names no office"));
         let error = offices.reset(&task(Some("x"), Vec::new())).err().unwrap();
-        assert!(
-            error
-                .to_string()
-                .starts_with("task 5: unknown office \"x\"")
-        );
+        assert!(error.to_string().starts_with("task 5: unknown office \"x\""));
 
         let folder = std::env::temp_dir().join(format!("nemo-env-offices-{}", std::process::id()));
         let mut tables = generate::office(1);
         tables.directory = vec!["only@example.com".into()];
-        tables
-            .write_dir(folder.join("offices/office-0007"))
-            .unwrap();
+        tables.write_dir(folder.join("offices/office-0007")).unwrap();
         let offices = Offices::with_folder(&folder).unwrap();
-        let mut session = offices
-            .reset(&task(Some("office-0007"), Vec::new()))
-            .unwrap();
-        let call = ToolCall::new(
-            "company_directory_find_email_address",
-            &json!({"name": "o"}),
-        );
+        let mut session = offices.reset(&task(Some("office-0007"), Vec::new())).unwrap();
+        let call = ToolCall::new("company_directory_find_email_address", &json!({"name": "o"}));
         assert_eq!(session.call(&call), "{\"output\":[\"only@example.com\"]}");
         std::fs::remove_dir_all(&folder).unwrap();
     }

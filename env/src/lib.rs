@@ -18,9 +18,7 @@ pub use environment::{EnvSession, Environment, Offices, Outcome};
 pub use error::EnvError;
 pub use scoring::{FailedCall, Replay, VerifyReport, replay, verify_records};
 pub use task::dataset::{Dataset, DatasetError};
-pub use task::record::{
-    Demonstration, Holdout, Message, Provenance, RecordError, Role, Task, WORKPLACE_SYSTEM_PROMPT,
-};
+pub use task::record::{Demonstration, Holdout, Message, Provenance, RecordError, Role, Task, WORKPLACE_SYSTEM_PROMPT};
 pub use tool::{ToolCall, ToolSchema};
 pub use workplace::tables::{Row, Tables, TablesError};
 pub use workplace::{NotComparable, Session, TableChange, ToolResult, Workplace};

@@ -54,30 +54,15 @@ pub struct Replay {
 pub fn replay(offices: &Offices, task: &Task, calls: &[ToolCall]) -> Result<Replay, EnvError> {
     let mut session = offices.workplace(task)?.session();
     let results = calls.iter().map(|call| session.call(call)).collect();
-    Ok(Replay {
-        results,
-        changes: session.changes(),
-    })
+    Ok(Replay { results, changes: session.changes() })
 }
 
 /// Whether an answer means that the call had the effect asked for. Tools refuse in plain text, so
 /// this goes by their words.
 fn is_success(result: &ToolResult) -> bool {
-    const REFUSALS: [&str; 8] = [
-        "not found",
-        "not provided",
-        "not valid",
-        "Invalid ",
-        "must be ",
-        "Missing ",
-        "Please provide",
-        "No ",
-    ];
-    !result.is_error()
-        && result
-            .output
-            .as_str()
-            .is_none_or(|text| !REFUSALS.iter().any(|words| text.contains(words)))
+    const REFUSALS: [&str; 8] =
+        ["not found", "not provided", "not valid", "Invalid ", "must be ", "Missing ", "Please provide", "No "];
+    !result.is_error() && result.output.as_str().is_none_or(|text| !REFUSALS.iter().any(|words| text.contains(words)))
 }
 
 /// Checks every record of a dataset.
@@ -88,8 +73,7 @@ pub fn verify_records(offices: &Offices, dataset: &Dataset) -> Result<VerifyRepo
     let mut report = VerifyReport::default();
     for task in &dataset.tasks {
         let workplace = offices.workplace(task)?;
-        let earns =
-            |calls: &[ToolCall]| workplace.verify(calls, &task.ground_truth).unwrap_or(false);
+        let earns = |calls: &[ToolCall]| workplace.verify(calls, &task.ground_truth).unwrap_or(false);
         report.num_tasks += 1;
         report.num_ground_truth_rewarded += usize::from(earns(&task.ground_truth));
         if earns(&[]) {

@@ -15,10 +15,7 @@ pub struct ToolCall {
 impl ToolCall {
     /// A call whose arguments are given as a JSON value, written compactly.
     pub fn new(name: impl Into<String>, arguments: &Value) -> Self {
-        Self {
-            name: name.into(),
-            arguments: arguments.to_string(),
-        }
+        Self { name: name.into(), arguments: arguments.to_string() }
     }
 }
 
@@ -31,10 +28,7 @@ pub struct ToolSchema(pub Value);
 impl ToolSchema {
     /// The tool's name; empty if the schema has none.
     pub fn name(&self) -> &str {
-        self.0
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.0.get("name").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// Parameter names in schema order.

@@ -19,10 +19,7 @@ fn folder(variable: &str, default: &str) -> Option<PathBuf> {
             Some(path)
         }
         None => {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("../../shared")
-                .join(default)
-                .join("workplace");
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(default).join("workplace");
             path.is_dir().then_some(path)
         }
     }
@@ -68,11 +65,7 @@ fn lines(folder: &Path, prefix: &str) -> Vec<Value> {
                 .collect::<Vec<Value>>()
         })
         .collect();
-    assert!(
-        !cases.is_empty(),
-        "no {prefix} case in {}",
-        folder.display()
-    );
+    assert!(!cases.is_empty(), "no {prefix} case in {}", folder.display());
     cases
 }
 
@@ -119,10 +112,7 @@ fn differences(mut session: Session, case: &Value) -> Vec<String> {
             body == expected
         };
         if !is_same {
-            found.push(format!(
-                "{} {}\n    answers  {body}\n    expected {expected}",
-                call["name"], call["arguments"]
-            ));
+            found.push(format!("{} {}\n    answers  {body}\n    expected {expected}", call["name"], call["arguments"]));
         }
     }
     let changes = session.changes();
@@ -135,9 +125,7 @@ fn differences(mut session: Session, case: &Value) -> Vec<String> {
             found.push(format!("whether {table} changed"));
         }
     }
-    if case["end_state"]["analytics_session_duration_is_float"]
-        != session.session_duration_is_float()
-    {
+    if case["end_state"]["analytics_session_duration_is_float"] != session.session_duration_is_float() {
         found.push("type of session durations".into());
     }
     found
@@ -165,21 +153,11 @@ fn sequences_are_answered_exactly() {
         let differences = differences(workplace.session(), &case);
         count(&mut counts, &case["tier"], differences.is_empty());
         if !differences.is_empty() {
-            failures.push(format!(
-                "{} ({}): {}",
-                case["id"],
-                case["tier"],
-                differences.join("\n  ")
-            ));
+            failures.push(format!("{} ({}): {}", case["id"], case["tier"], differences.join("\n  ")));
         }
     }
     println!("sequences (all, exact): {counts:?}");
-    assert!(
-        failures.is_empty(),
-        "{} differ:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} differ:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
@@ -203,12 +181,7 @@ fn rewards_are_those_of_the_reference() {
         }
     }
     println!("verify pairs (all, exact): {counts:?}");
-    assert!(
-        failures.is_empty(),
-        "{} differ:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} differ:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
@@ -239,10 +212,7 @@ fn real_records() {
         assert_eq!(report.failed_calls, []);
         if num_tasks == 690 {
             assert_eq!(report.rewarded_for_nothing.len(), 124);
-            assert_eq!(
-                (report.num_multi_call, report.order_dependent.len()),
-                (152, 36)
-            );
+            assert_eq!((report.num_multi_call, report.order_dependent.len()), (152, 36));
         }
     }
 }

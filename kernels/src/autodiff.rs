@@ -16,13 +16,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Backward pass of an operation with `N` inputs and one output: saved values and the output's
 /// cotangent to the inputs' gradients.
-pub(crate) type BackwardOne<B, S, const N: usize> =
-    fn(S, FloatTensor<B>) -> [FloatTensor<B>; N];
+pub(crate) type BackwardOne<B, S, const N: usize> = fn(S, FloatTensor<B>) -> [FloatTensor<B>; N];
 
 /// Backward pass of an operation with `N` inputs and two outputs. A missing cotangent is zero; at
 /// least one is present.
 pub(crate) type BackwardTwo<B, S, const N: usize> =
     fn(S, Option<FloatTensor<B>>, Option<FloatTensor<B>>) -> [FloatTensor<B>; N];
+
+/// The two outputs of an operation.
+pub(crate) type Outputs<B> = (FloatTensor<B>, FloatTensor<B>);
+
+/// Their cotangents; a missing one is zero.
+type Cotangents<B> = (Option<FloatTensor<B>>, Option<FloatTensor<B>>);
 
 /// Records an operation with one output. `saved` is dropped at once when no input is tracked.
 pub(crate) fn record_one<B, C, S, const N: usize>(
@@ -45,10 +50,10 @@ where
 /// Records an operation with two outputs. `saved` is dropped at once when no input is tracked.
 pub(crate) fn record_two<B, C, S, const N: usize>(
     inputs: [NodeGuard; N],
-    outputs: (FloatTensor<B>, FloatTensor<B>),
+    outputs: Outputs<B>,
     saved: S,
     backward: BackwardTwo<B, S, N>,
-) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>)
+) -> Outputs<Autodiff<B, C>>
 where
     B: Backend,
     C: CheckpointStrategy,
@@ -56,11 +61,10 @@ where
 {
     let slots = Slots::<B>(Arc::new(Mutex::new((None, None))));
     let token = hub_token::<B>(&outputs.0);
-    let hub: FloatTensor<Autodiff<B, C>> =
-        match (Hub { backward }).prepare::<C>(inputs).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((saved, slots.clone()), token),
-            OpsKind::UnTracked(prep) => prep.finish(token),
-        };
+    let hub: FloatTensor<Autodiff<B, C>> = match (Hub { backward }).prepare::<C>(inputs).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish((saved, slots.clone()), token),
+        OpsKind::UnTracked(prep) => prep.finish(token),
+    };
     let take = |second: bool, output| -> FloatTensor<Autodiff<B, C>> {
         match (Take { second }).prepare::<C>([hub.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(slots.clone(), output),
@@ -104,10 +108,10 @@ where
 }
 
 /// Cotangents of the two outputs of one recorded operation, filled during the backward pass.
-struct Slots<B: Backend>(Arc<Mutex<(Option<FloatTensor<B>>, Option<FloatTensor<B>>)>>);
+struct Slots<B: Backend>(Arc<Mutex<Cotangents<B>>>);
 
 impl<B: Backend> Slots<B> {
-    fn lock(&self) -> MutexGuard<'_, (Option<FloatTensor<B>>, Option<FloatTensor<B>>)> {
+    fn lock(&self) -> MutexGuard<'_, Cotangents<B>> {
         // A poisoned slot only means that another backward step panicked; its content is whole.
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -40,21 +40,11 @@ pub enum KernelError {
 /// # Panics
 /// With [`KernelError::ShapeMismatch`] as message when the shapes differ.
 #[track_caller]
-pub(crate) fn assert_shape(
-    operation: &'static str,
-    argument: &'static str,
-    found: &[usize],
-    expected: &[usize],
-) {
+pub(crate) fn assert_shape(operation: &'static str, argument: &'static str, found: &[usize], expected: &[usize]) {
     assert!(
         found == expected,
         "{}",
-        KernelError::ShapeMismatch {
-            operation,
-            argument,
-            found: found.to_vec(),
-            expected: expected.to_vec(),
-        }
+        KernelError::ShapeMismatch { operation, argument, found: found.to_vec(), expected: expected.to_vec() }
     );
 }
 
@@ -70,16 +60,7 @@ pub(crate) fn assert_size(
     holds: bool,
     rule: &'static str,
 ) {
-    assert!(
-        holds,
-        "{}",
-        KernelError::InvalidSize {
-            operation,
-            argument,
-            found,
-            rule,
-        }
-    );
+    assert!(holds, "{}", KernelError::InvalidSize { operation, argument, found, rule });
 }
 
 /// Asserts that `lengths`, where given, has one entry per row and none above `num_tokens`.
@@ -113,12 +94,7 @@ pub(crate) fn assert_lengths(
 /// # Panics
 /// When it is neither.
 #[track_caller]
-pub(crate) fn assert_broadcast_batch(
-    operation: &'static str,
-    argument: &'static str,
-    found: usize,
-    batch: usize,
-) {
+pub(crate) fn assert_broadcast_batch(operation: &'static str, argument: &'static str, found: usize, batch: usize) {
     assert_size(
         operation,
         argument,

@@ -17,11 +17,7 @@ pub(crate) fn whole(tensor: FlexTensor) -> FlexTensor {
     let covers = layout.is_contiguous()
         && layout.start_offset() == 0
         && tensor.bytes().len() == layout.num_elements() * size_of::<f32>();
-    if covers {
-        tensor
-    } else {
-        tensor.to_contiguous()
-    }
+    if covers { tensor } else { tensor.to_contiguous() }
 }
 
 /// The elements of a tensor that [`whole`] returned.
@@ -64,19 +60,9 @@ impl Rows {
         if collapses {
             let start = layout.start_offset();
             let stride = row_stride.unwrap_or(width as isize).unsigned_abs();
-            Self {
-                tensor,
-                start,
-                stride,
-                width,
-            }
+            Self { tensor, start, stride, width }
         } else {
-            Self {
-                tensor: tensor.to_contiguous(),
-                start: 0,
-                stride: width,
-                width,
-            }
+            Self { tensor: tensor.to_contiguous(), start: 0, stride: width, width }
         }
     }
 

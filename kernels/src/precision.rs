@@ -13,9 +13,5 @@ pub(crate) fn accumulation_dtype(dtype: DType) -> DType {
 
 /// Casts only when the dtype differs, so that no operation enters the graph otherwise.
 pub(crate) fn cast_to<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
-    if tensor.dtype() == dtype {
-        tensor
-    } else {
-        tensor.cast(dtype)
-    }
+    if tensor.dtype() == dtype { tensor } else { tensor.cast(dtype) }
 }

@@ -22,8 +22,7 @@ const LN2_LOW: f32 = -2.121_944_4e-4;
 // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
 const ROUNDING_SHIFT: f32 = 12_582_912.0;
 /// Taylor coefficients of `e^r`, highest power first; |r| <= ln(2)/2 leaves a relative error of 6e-9.
-const EXP_COEFFICIENTS: [f32; 8] =
-    [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+const EXP_COEFFICIENTS: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
 
 /// A vector of sixteen f32.
 ///
@@ -76,7 +75,6 @@ pub(crate) trait Lanes: Copy {
         out
     }
 
-    #[cfg(test)]
     #[inline(always)]
     fn from_array(values: &[f32; 16]) -> Self {
         unsafe { Self::load(values.as_ptr()) }
@@ -239,6 +237,10 @@ pub(crate) trait Kernel {
 /// Runs `kernel` at the best level of this machine.
 #[inline]
 pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
+    #[cfg(test)]
+    if let Some(level) = tests::FORCED_LEVEL.get() {
+        return run_at(level, kernel);
+    }
     let level = Level::available().last().copied().unwrap_or(Level::Portable);
     run_at(level, kernel)
 }
@@ -258,9 +260,9 @@ pub(crate) fn run_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
 
 mod portable;
 mod row;
-pub(crate) use row::{Row, RowMut};
+pub(crate) use row::{Row, RowMut, Span};
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

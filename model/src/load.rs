@@ -71,12 +71,7 @@ struct RandomWeights {
 }
 
 impl WeightSource for RandomWeights {
-    fn values(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        initialization: Initialization,
-    ) -> Result<Vec<f32>, ModelError> {
+    fn values(&mut self, name: &str, shape: &[usize], initialization: Initialization) -> Result<Vec<f32>, ModelError> {
         let count = shape.iter().product::<usize>();
         let mut stream = UniformStream::new(self.seed, name);
         let values = match initialization {
@@ -108,9 +103,9 @@ struct UniformStream(RandomKey);
 impl UniformStream {
     fn new(seed: u64, name: &str) -> Self {
         // FNV-1a: any fixed hash does, the generator mixes it.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         Self(RandomKey { seed, step: hash, task: 0, sample: 0, position: 0 })
     }
 

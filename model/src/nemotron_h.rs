@@ -50,8 +50,7 @@ impl NemotronH {
         let blocks = (0..config.layers.len())
             .map(|index| Block::build(index, config, &shard, &mut weights))
             .collect::<Result<_, _>>()?;
-        let final_norm =
-            RmsNorm::build(FINAL_NORM, config.hidden_size, config.layer_norm_epsilon, &mut weights)?;
+        let final_norm = RmsNorm::build(FINAL_NORM, config.hidden_size, config.layer_norm_epsilon, &mut weights)?;
         let head = weights.optional(!config.tie_word_embeddings, HEAD, table, normal)?;
         Ok(Self { config: config.clone(), shard, embeddings, blocks, final_norm, head })
     }

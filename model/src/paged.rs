@@ -92,9 +92,10 @@ impl NemotronH {
         let mut places = Vec::new();
         for row in rows {
             let start = row.context_length - row.tokens.len();
-            places.extend((start..row.context_length).map(|position| {
-                row.pages[position / page_size] * page_size as u32 + (position % page_size) as u32
-            }));
+            places
+                .extend((start..row.context_length).map(|position| {
+                    row.pages[position / page_size] * page_size as u32 + (position % page_size) as u32
+                }));
         }
         let mut query_start = 0;
         let sequences = rows.iter().map(|row| {
@@ -185,11 +186,8 @@ impl Mamba2 {
                 conv_pool,
                 ssm_pool,
             };
-            let options = SsmStepOptions {
-                num_groups: self.num_groups,
-                dt_limit: self.dt_limit,
-                epsilon: self.epsilon,
-            };
+            let options =
+                SsmStepOptions { num_groups: self.num_groups, dt_limit: self.dt_limit, epsilon: self.epsilon };
             nemo_kernels::ssm_step(inputs, options, batch.sources.clone(), batch.destinations.clone())
         });
         context.leave(self.project_output(normed.reshape([rows, 1, inner])))

@@ -97,26 +97,6 @@ impl HybridState {
         self.clone().map(|t| take_gradient(t, *taken.borrow_mut()), |t| take_gradient(t, *taken.borrow_mut()))
     }
 
-    /// Adds another state of the same shapes, tensor by tensor (gradients of several continuations).
-    pub fn add(self, other: Self) -> Self {
-        let layers = self
-            .layers
-            .into_iter()
-            .zip(other.layers)
-            .map(|pair| match pair {
-                (LayerState::Mamba2 { window, ssm }, LayerState::Mamba2 { window: w, ssm: s }) => {
-                    LayerState::Mamba2 { window: window + w, ssm: ssm + s }
-                }
-                (
-                    LayerState::Attention { keys_values: Some((keys, values)) },
-                    LayerState::Attention { keys_values: Some((k, v)) },
-                ) => LayerState::Attention { keys_values: Some((keys + k, values + v)) },
-                (layer, _) => layer,
-            })
-            .collect();
-        Self { layers, lengths: self.lengths }
-    }
-
     /// Sum of the products with `cotangent`, tensor by tensor: the scalar whose gradient carries `cotangent` back.
     pub fn dot(self, cotangent: Self) -> Tensor<1> {
         let mut total: Option<Tensor<1>> = None;
@@ -150,13 +130,35 @@ impl HybridState {
             .layers
             .into_iter()
             .map(|layer| match layer {
-                LayerState::Mamba2 { window, ssm } => {
-                    LayerState::Mamba2 { window: window_map(window), ssm: map(ssm) }
+                LayerState::Mamba2 { window, ssm } => LayerState::Mamba2 { window: window_map(window), ssm: map(ssm) },
+                LayerState::Attention { keys_values } => {
+                    LayerState::Attention { keys_values: keys_values.map(|(keys, values)| (map(keys), map(values))) }
                 }
-                LayerState::Attention { keys_values } => LayerState::Attention {
-                    keys_values: keys_values.map(|(keys, values)| (map(keys), map(values))),
-                },
                 LayerState::Stateless => LayerState::Stateless,
+            })
+            .collect();
+        Self { layers, lengths: self.lengths }
+    }
+}
+
+/// Tensor by tensor, for states of the same shapes: the gradients of several continuations add up.
+impl std::ops::Add for HybridState {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        let layers = self
+            .layers
+            .into_iter()
+            .zip(other.layers)
+            .map(|pair| match pair {
+                (LayerState::Mamba2 { window, ssm }, LayerState::Mamba2 { window: w, ssm: s }) => {
+                    LayerState::Mamba2 { window: window + w, ssm: ssm + s }
+                }
+                (
+                    LayerState::Attention { keys_values: Some((keys, values)) },
+                    LayerState::Attention { keys_values: Some((k, v)) },
+                ) => LayerState::Attention { keys_values: Some((keys + k, values + v)) },
+                (layer, _) => layer,
             })
             .collect();
         Self { layers, lengths: self.lengths }

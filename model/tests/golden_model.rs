@@ -89,11 +89,15 @@ fn forward_matches_at_every_length_and_config_style() {
             for length in cases.lengths() {
                 let prefix = format!("fwd_len{length}");
                 let tokens = cases.ints(&format!("{prefix}.input_ids"));
-                let (hidden, state) =
-                    model.forward(ids(&tokens), model.empty_state(), ForwardContext::default());
+                let (hidden, state) = model.forward(ids(&tokens), model.empty_state(), ForwardContext::default());
                 let normed = model.normalize(hidden.clone());
                 let logits = values(model.logits(normed.clone()));
-                assert_close(&format!("{name} {prefix} logits"), &logits, &cases.floats(&format!("{prefix}.logits")), TOLERANCE);
+                assert_close(
+                    &format!("{name} {prefix} logits"),
+                    &logits,
+                    &cases.floats(&format!("{prefix}.logits")),
+                    TOLERANCE,
+                );
                 states += check_state(&name, &cases, &prefix, &state);
                 if let Some(expected) = cases.try_floats(&format!("{prefix}.final_norm")) {
                     assert_close(&format!("{name} {prefix} final_norm"), &values(normed), &expected, TOLERANCE);

@@ -31,27 +31,15 @@ pub struct GroupAdvantages {
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn group_advantages<G: Eq + Hash>(
-    rewards: &[f64],
-    groups: &[G],
-    grpo: &GrpoConfig,
-) -> GroupAdvantages {
+pub fn group_advantages<G: Eq + Hash>(rewards: &[f64], groups: &[G], grpo: &GrpoConfig) -> GroupAdvantages {
     let estimator = &grpo.adv_estimator;
-    let mut result = relative_to_group(
-        rewards,
-        groups,
-        estimator.use_leave_one_out_baseline,
-        estimator.normalize_rewards,
-    );
+    let mut result =
+        relative_to_group(rewards, groups, estimator.use_leave_one_out_baseline, estimator.normalize_rewards);
     if estimator.use_leave_one_out_baseline != grpo.use_leave_one_out_baseline {
         let logged = relative_to_group(rewards, groups, grpo.use_leave_one_out_baseline, false);
         (result.baselines, result.stds) = (logged.baselines, logged.stds);
     }
-    clip_advantages(
-        &mut result.advantages,
-        grpo.advantage_clip_low,
-        grpo.advantage_clip_high,
-    );
+    clip_advantages(&mut result.advantages, grpo.advantage_clip_low, grpo.advantage_clip_high);
     result
 }
 
@@ -84,10 +72,7 @@ pub fn relative_to_group<G: Eq + Hash>(
             // A group of one has nothing to be compared with and is its own baseline.
             let leaves_itself_out = use_leave_one_out_baseline && group.len() > 1;
             let others = || {
-                group
-                    .iter()
-                    .filter(move |other| !(leaves_itself_out && **other == index))
-                    .map(|other| rewards[*other])
+                group.iter().filter(move |other| !(leaves_itself_out && **other == index)).map(|other| rewards[*other])
             };
             let (baseline, std) = mean_and_std(others);
             let difference = rewards[index] - baseline;
@@ -106,9 +91,7 @@ pub fn relative_to_group<G: Eq + Hash>(
 /// Bounds advantages in place; `None` leaves that side open.
 pub fn clip_advantages(advantages: &mut [f32], low: Option<f32>, high: Option<f32>) {
     for advantage in advantages {
-        *advantage = advantage
-            .max(low.unwrap_or(f32::NEG_INFINITY))
-            .min(high.unwrap_or(f32::INFINITY));
+        *advantage = advantage.max(low.unwrap_or(f32::NEG_INFINITY)).min(high.unwrap_or(f32::INFINITY));
     }
 }
 

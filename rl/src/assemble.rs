@@ -10,7 +10,9 @@ use burn::tensor::{DType, Device};
 use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
 use nemo_env::{EnvError, Environment, Offices, Task};
 use nemo_model::checkpoint::{CheckpointError, SidecarFile, read_sidecar_files, resolve_model};
-use nemo_model::config::{CONFIG_FILE, ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids};
+use nemo_model::config::{
+    CONFIG_FILE, ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids,
+};
 use nemo_model::generate::EngineOptions;
 use nemo_model::text::{
     BpeTraining, COMPACT_CHAT_TEMPLATE, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, TextError,
@@ -241,11 +243,11 @@ impl LoadedModel {
     ///
     /// # Errors
     /// When the folder has no tokenizer or no token ends a turn.
-    pub fn chat(&self, variables: Map<String, Value>) -> Result<(Tokenizer, String, Map<String, Value>), AssembleError> {
-        let tokenizer = self
-            .tokenizer
-            .clone()
-            .ok_or_else(|| TextError::NoTokenizer { folder: self.folder.clone() })?;
+    pub fn chat(
+        &self,
+        variables: Map<String, Value>,
+    ) -> Result<(Tokenizer, String, Map<String, Value>), AssembleError> {
+        let tokenizer = self.tokenizer.clone().ok_or_else(|| TextError::NoTokenizer { folder: self.folder.clone() })?;
         let end_of_turn = tokenizer
             .settings()
             .eos_token
@@ -258,12 +260,15 @@ impl LoadedModel {
     ///
     /// # Errors
     /// As [`Self::chat`].
-    pub fn into_policy(self, sizes: PolicySizes, variables: Map<String, Value>) -> Result<(ModelPolicy, Chat), AssembleError> {
+    pub fn into_policy(
+        self,
+        sizes: PolicySizes,
+        variables: Map<String, Value>,
+    ) -> Result<(ModelPolicy, Chat), AssembleError> {
         let (tokenizer, end_of_turn, variables) = self.chat(variables)?;
         let options = ModelPolicyOptions {
             engine: self.engine_options(sizes.max_open_sequences, sizes.max_sequence_length),
             max_batch_tokens: sizes.max_batch_tokens,
-            temperature: sizes.temperature,
             sidecar_files: self.sidecar_files,
         };
         let chat = Chat::new(tokenizer, self.template, &end_of_turn, variables)?;
@@ -280,8 +285,6 @@ pub struct PolicySizes {
     pub max_sequence_length: usize,
     /// Tokens of one padded training batch.
     pub max_batch_tokens: usize,
-    /// Temperature of the distribution that is trained.
-    pub temperature: f64,
 }
 
 /// The policy that a configuration describes, and its chat format.
@@ -305,7 +308,6 @@ pub fn policy(
         max_open_sequences,
         max_sequence_length: config.policy.max_total_sequence_length,
         max_batch_tokens: config.policy.dynamic_batching.train_mb_tokens,
-        temperature: config.policy.generation.temperature,
     };
     let mut variables = config.policy.tokenizer.chat_template_kwargs.clone().unwrap_or_default();
     let server = &config.env.nemo_gym.policy_model.responses_api_models.vllm_model.extra_body;
@@ -330,8 +332,8 @@ fn overridden_config(folder: &Path, overrides: &Map<String, Value>) -> Result<Mo
         return Ok(ModelConfig::load(folder)?);
     }
     let path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
     let mut document = nemo_model::config::parse_lenient_json(&text)
         .map_err(|source| ConfigError::NotJson { path: path.clone(), source })?;
     let Value::Object(keys) = &mut document else { return Err(AssembleError::Overrides { path }) };

@@ -38,8 +38,7 @@ pub fn shuffle_rewards_within_groups(rewards: &mut [f64], groups: &[usize], seed
 /// part in the loss (they did in the baselines).
 pub fn train_batch(trajectories: &[Trajectory], advantages: &[f32], overlong_filtering: bool) -> TrainBatch {
     assert_eq!(trajectories.len(), advantages.len(), "one advantage per trajectory");
-    let mut batch =
-        TrainBatch { sequences: Vec::new(), global_valid_tokens: 0, global_valid_sequences: 0 };
+    let mut batch = TrainBatch { sequences: Vec::new(), global_valid_tokens: 0, global_valid_sequences: 0 };
     for (trajectory, &advantage) in trajectories.iter().zip(advantages) {
         let filtered = overlong_filtering && trajectory.ending == Ending::ContextFull;
         let mask = if filtered { vec![false; trajectory.mask.len()] } else { trajectory.mask.clone() };

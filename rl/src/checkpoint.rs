@@ -100,9 +100,7 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; make the folder writable, or set checkpointing.checkpoint_dir to another one. Nothing was overwritten"
         }
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-            "; set checkpointing.checkpoint_dir to a folder"
-        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "; set checkpointing.checkpoint_dir to a folder",
         _ => "",
     }
 }
@@ -253,7 +251,8 @@ impl RunFolder {
         for entry in fs::read_dir(&self.path).map_err(failed(&self.path, "list the folder"))? {
             let entry = entry.map_err(failed(&self.path, "list the folder"))?;
             let name = entry.file_name();
-            let number: Option<u64> = name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|n| n.parse().ok());
+            let number: Option<u64> =
+                name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|n| n.parse().ok());
             numbers.extend(number);
         }
         Ok(numbers)

@@ -89,12 +89,8 @@ pub fn fidelity_metrics(batch: &TrainBatch, report: &UpdateReport) -> Metrics {
     let (mut mult_error, mut gen_kl, mut policy_kl, mut js, mut entropy) = (0.0, 0.0, 0.0, 0.0, 0.0);
     let mut largest = 0.0f64;
     for (sequence, own) in batch.sequences.iter().zip(&report.log_probs) {
-        for ((&g, &p), _) in sequence
-            .generation_log_probs
-            .iter()
-            .zip(own)
-            .zip(&sequence.mask)
-            .filter(|(_, trained)| **trained)
+        for ((&g, &p), _) in
+            sequence.generation_log_probs.iter().zip(own).zip(&sequence.mask).filter(|(_, trained)| **trained)
         {
             let (g, p) = (f64::from(g), f64::from(p));
             let m = ((p.exp() + g.exp()) / 2.0).ln();
@@ -129,7 +125,10 @@ fn k3(x: f64) -> f64 {
 
 /// Why the metrics could not be kept.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: the metrics could not be {action}: {source}", path.display())]
+#[error(
+    "{}: the metrics could not be {action}: {source}; make room or check permissions, then the same command goes on \
+     from the last checkpoint", path.display()
+)]
 pub struct MetricsError {
     /// The file.
     pub path: PathBuf,
@@ -197,9 +196,11 @@ impl MetricsLog {
         line.insert("step".to_owned(), step.into());
         line.extend(metrics.iter().map(|(name, value)| (name.clone(), Value::from(*value))));
         let line = format!("{}\n", Value::Object(line));
-        self.file
-            .write_all(line.as_bytes())
-            .map_err(|source| MetricsError { path: self.path.clone(), action: "written", source })?;
+        self.file.write_all(line.as_bytes()).map_err(|source| MetricsError {
+            path: self.path.clone(),
+            action: "written",
+            source,
+        })?;
         self.history.push((step, metrics.clone()));
         Ok(())
     }

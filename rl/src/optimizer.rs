@@ -64,10 +64,10 @@ impl AdamW {
                 eps: params.epsilon,
                 weight_decay: if parameter.rank() > 1 { params.weight_decay } else { 0.0 },
             };
-            let moments = self.moments.entry(name.to_owned()).or_insert_with(|| Moments {
-                first: gradient.zeros_like(),
-                second: gradient.zeros_like(),
-            });
+            let moments = self
+                .moments
+                .entry(name.to_owned())
+                .or_insert_with(|| Moments { first: gradient.zeros_like(), second: gradient.zeros_like() });
             parameter.update_flat(|value| {
                 let (value, first, second) = nemo_kernels::adamw(
                     value,

@@ -21,14 +21,8 @@ use crate::rollout::collector::CollectSettings;
 use crate::rollout::episode::EpisodeLimits;
 
 /// Keys that may change between the parts of a run: they do not change what a step computes.
-const FREE_KEYS: [&str; 6] = [
-    "grpo.max_num_steps",
-    "grpo.max_num_epochs",
-    "checkpointing.",
-    "logger.",
-    "cluster.",
-    "sft.output_dir",
-];
+const FREE_KEYS: [&str; 6] =
+    ["grpo.max_num_steps", "grpo.max_num_epochs", "checkpointing.", "logger.", "cluster.", "sft.output_dir"];
 
 /// How a run is started, besides its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,12 +39,7 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self {
-            fresh: false,
-            max_open_sequences: 128,
-            greedy_validation: true,
-            shuffle_rewards_within_groups: false,
-        }
+        Self { fresh: false, max_open_sequences: 128, greedy_validation: true, shuffle_rewards_within_groups: false }
     }
 }
 
@@ -185,8 +174,7 @@ impl<'a> Run<'a> {
         seed: u64,
         policy: &mut dyn Policy,
     ) -> Result<Self, TrainError> {
-        let config_failed =
-            |source| TrainError::Config { path: inputs.results.to_owned(), source: Box::new(source) };
+        let config_failed = |source| TrainError::Config { path: inputs.results.to_owned(), source: Box::new(source) };
         let config_yaml = inputs.config.to_yaml().map_err(config_failed)?;
         let folder = RunFolder::open(inputs.results, inputs.options.fresh)?;
         let options = BTreeMap::from([(
@@ -236,16 +224,17 @@ impl<'a> Run<'a> {
         self.folder.path()
     }
 
+    /// Whether the run continues a checkpoint, be it one of step 0.
+    pub fn is_resumed(&self) -> bool {
+        self.saved.is_some()
+    }
+
     /// Evaluates the policy after `state.step` steps; the metrics under `validation/` and
     /// `timing/validation/`. Nothing without validation tasks.
     ///
     /// # Errors
     /// When episodes cannot be run or written.
-    pub fn validate(
-        &mut self,
-        policy: &mut dyn Policy,
-        observer: &mut dyn Observer,
-    ) -> Result<Metrics, TrainError> {
+    pub fn validate(&mut self, policy: &mut dyn Policy, observer: &mut dyn Observer) -> Result<Metrics, TrainError> {
         let inputs = self.inputs;
         let tasks = inputs.validation_tasks;
         if tasks.is_empty() {
@@ -277,8 +266,7 @@ impl<'a> Run<'a> {
         }
         let path = self.folder.path().join(format!("val_data_step{step}.jsonl"));
         let episodes: Vec<_> = episodes.iter().map(|(decoding, list)| (*decoding, list.as_slice())).collect();
-        write_episodes(&path, &episodes, inputs.renderer)
-            .map_err(|source| TrainError::Episodes { path, source })?;
+        write_episodes(&path, &episodes, inputs.renderer).map_err(|source| TrainError::Episodes { path, source })?;
         for name in ["accuracy", "greedy_accuracy"] {
             if let Some(value) = metrics.get(&format!("validation/{name}")) {
                 self.state.metrics.insert(format!("val:{name}"), *value);
@@ -312,12 +300,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// When the metrics cannot be written.
-    pub fn log(
-        &mut self,
-        mut metrics: Metrics,
-        max_steps: u64,
-        observer: &mut dyn Observer,
-    ) -> Result<(), TrainError> {
+    pub fn log(&mut self, mut metrics: Metrics, max_steps: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if let Some(seconds) = self.checkpoint_seconds.take() {
             metrics.insert("timing/train/checkpointing".to_owned(), seconds);
         }

@@ -68,8 +68,7 @@ impl LrSchedule {
         if step > self.decay_steps || self.decay_steps <= self.warmup_steps {
             return self.min_lr;
         }
-        let progress =
-            (step - self.warmup_steps) as f64 / (self.decay_steps - self.warmup_steps) as f64;
+        let progress = (step - self.warmup_steps) as f64 / (self.decay_steps - self.warmup_steps) as f64;
         let share = match self.decay_style {
             LrDecayStyle::Constant => 1.0,
             LrDecayStyle::Linear => 1.0 - progress,

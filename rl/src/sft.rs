@@ -13,12 +13,10 @@ use nemo_env::{Environment, Task, ToolCall};
 use crate::checkpoint::CheckpointError;
 use crate::error::TrainError;
 use crate::metrics::Metrics;
-use crate::policy::api::{
-    Policy, SequenceId, StopReason, SupervisedBatch, SupervisedSequence, TurnEnd, UpdateParams,
-};
+use crate::policy::api::{Policy, SequenceId, StopReason, SupervisedBatch, SupervisedSequence, TurnEnd, UpdateParams};
+use crate::progress::Observer;
 use crate::rollout::episode::{Episode, EpisodeLimits, Next};
 use crate::rollout::{Renderer, RolloutError};
-use crate::progress::Observer;
 use crate::run::{Run, RunEnd, RunInputs, RunSummary};
 use crate::schedule::sft_learning_rate;
 use crate::shuffle::{KeyedRng, Purpose};
@@ -102,9 +100,8 @@ pub fn demonstrate(
     let Some(demonstration) = &task.demonstration else {
         return Err(refused("it has no demonstration; supervised training needs one (generated tasks have them)"));
     };
-    let session = environment
-        .reset(task)
-        .map_err(|source| failed(RolloutError::Environment { task: task.id, source }))?;
+    let session =
+        environment.reset(task).map_err(|source| failed(RolloutError::Environment { task: task.id, source }))?;
     let prompt = renderer.prompt_ids(task).map_err(|error| failed(error.into()))?;
     if prompt.len() >= limits.max_total_sequence_length {
         return Err(refused("its prompt is longer than policy.max_total_sequence_length"));
@@ -125,7 +122,9 @@ pub fn demonstrate(
             Next::Done(Ending::Message) if calls.is_empty() => break,
             // All turns are used: there is none left for the final text.
             Next::Done(Ending::MaxSteps) if episode.calls().len() == demonstration.calls.len() => break,
-            Next::Done(Ending::MaxSteps) => return Err(refused("its demonstration has more calls than an episode has turns")),
+            Next::Done(Ending::MaxSteps) => {
+                return Err(refused("its demonstration has more calls than an episode has turns"));
+            }
             Next::Done(Ending::Message) => return Err(refused("one of its calls is not read back as a call")),
             Next::Done(Ending::Length | Ending::ContextFull) => {
                 return Err(refused("its demonstration is longer than policy.max_total_sequence_length"));
@@ -152,8 +151,7 @@ pub fn demonstrate(
 /// Whether two calls mean the same; how the JSON of the arguments is spaced does not matter.
 fn same_call(a: &ToolCall, b: &ToolCall) -> bool {
     let arguments = |call: &ToolCall| serde_json::from_str::<serde_json::Value>(&call.arguments).ok();
-    a.name == b.name
-        && (a.arguments == b.arguments || arguments(a).is_some_and(|parsed| Some(parsed) == arguments(b)))
+    a.name == b.name && (a.arguments == b.arguments || arguments(a).is_some_and(|parsed| Some(parsed) == arguments(b)))
 }
 
 /// Reads a source in a seeded order from any position.
@@ -238,18 +236,12 @@ fn supervised_step(
     let step = run.state.step;
     let mut clock = StepClock::new();
     let limits = inputs.collect_settings(sft.seed, step, inputs.train_sampling()).limits;
-    let mut batch = SupervisedBatch {
-        sequences: Vec::new(),
-        label_smoothing: sft.label_smoothing,
-    };
+    let mut batch = SupervisedBatch { sequences: Vec::new(), label_smoothing: sft.label_smoothing };
     let mut num_tokens = 0;
     loop {
         let position = run.state.consumed_samples + batch.sequences.len() as u64;
-        let task = stream
-            .get(position)
-            .map_err(|error| TrainError::Generate { step: step + 1, source: error })?;
-        let sequence =
-            demonstrate(task, inputs.renderer, inputs.environment, limits, sft.context_loss_weight)?;
+        let task = stream.get(position).map_err(|error| TrainError::Generate { step: step + 1, source: error })?;
+        let sequence = demonstrate(task, inputs.renderer, inputs.environment, limits, sft.context_loss_weight)?;
         if !batch.sequences.is_empty() && num_tokens + sequence.tokens.len() > sft.tokens_per_batch {
             break;
         }
@@ -268,9 +260,8 @@ fn supervised_step(
         temperature: 1.0,
         loss: inputs.config.loss_fn.clone(),
     };
-    let report = policy
-        .train_supervised(&batch, &params)
-        .map_err(|source| TrainError::Policy { step: step + 1, source })?;
+    let report =
+        policy.train_supervised(&batch, &params).map_err(|source| TrainError::Policy { step: step + 1, source })?;
     clock.lap("policy_training");
 
     let num_sequences = batch.sequences.len();
@@ -321,9 +312,7 @@ fn publish(policy: &dyn Policy, folder: &Path) -> Result<(), TrainError> {
             fs::remove_dir_all(&aside).map_err(failed)?;
         }
         fs::create_dir_all(&aside).map_err(failed)?;
-        policy
-            .save_weights(&aside)
-            .map_err(|source| CheckpointError::Policy { path: folder.to_owned(), source })?;
+        policy.save_weights(&aside).map_err(|source| CheckpointError::Policy { path: folder.to_owned(), source })?;
         for entry in fs::read_dir(&aside).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             fs::rename(entry.path(), folder.join(entry.file_name())).map_err(failed)?;

@@ -36,9 +36,8 @@ fn mix(mut z: u64) -> u64 {
 impl KeyedRng {
     /// The stream of a purpose and a position.
     pub fn new(purpose: Purpose, key: &[u64]) -> Self {
-        let state = key
-            .iter()
-            .fold(mix(purpose as u64), |state, &part| mix(state ^ mix(part.wrapping_add(GOLDEN_GAMMA))));
+        let state =
+            key.iter().fold(mix(purpose as u64), |state, &part| mix(state ^ mix(part.wrapping_add(GOLDEN_GAMMA))));
         Self { state }
     }
 

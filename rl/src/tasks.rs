@@ -26,7 +26,9 @@ pub enum TaskError {
         source: GenerateError,
     },
     /// Neither is asked for.
-    #[error("{key}: found neither data_path nor generate.count, expected one of them; set {key}.data_path to a JSONL file of records or {key}.generate.count to a number of tasks")]
+    #[error(
+        "{key}: found neither data_path nor generate.count, expected one of them; set {key}.data_path to a JSONL file of records or {key}.generate.count to a number of tasks"
+    )]
     Unspecified {
         /// `data.train` or `data.validation`.
         key: &'static str,
@@ -77,10 +79,7 @@ pub fn load_tasks(set: &DatasetConfig, key: &'static str) -> Result<Vec<Task>, T
 ///
 /// # Errors
 /// As [`load_tasks`].
-pub fn demonstrations(
-    set: &DatasetConfig,
-    key: &'static str,
-) -> Result<Box<dyn DemonstrationSource>, TaskError> {
+pub fn demonstrations(set: &DatasetConfig, key: &'static str) -> Result<Box<dyn DemonstrationSource>, TaskError> {
     if set.data_path.is_none() && set.generate.count > 0 {
         return Ok(Box::new(Generated(generator_configs(&set.generate))));
     }

@@ -59,11 +59,7 @@ impl TokenTree {
     /// Tokens are merged only in runs of at least `min_shared_length` (1 if 0): every segment costs a pass of its own,
     /// which a few shared tokens do not repay.
     pub fn build<S: AsRef<[TokenId]>>(sequences: &[S], min_shared_length: usize) -> Self {
-        Self::build_within(
-            sequences,
-            &vec![usize::MAX; sequences.len()],
-            min_shared_length,
-        )
+        Self::build_within(sequences, &vec![usize::MAX; sequences.len()], min_shared_length)
     }
 
     /// As [`TokenTree::build`], where only the first `shareable[i]` tokens of sequence `i` may be shared.
@@ -73,22 +69,12 @@ impl TokenTree {
     ///
     /// # Panics
     /// When `shareable` and `sequences` differ in length.
-    pub fn build_within<S: AsRef<[TokenId]>>(
-        sequences: &[S],
-        shareable: &[usize],
-        min_shared_length: usize,
-    ) -> Self {
+    pub fn build_within<S: AsRef<[TokenId]>>(sequences: &[S], shareable: &[usize], min_shared_length: usize) -> Self {
         assert_eq!(sequences.len(), shareable.len(), "one limit per sequence");
         let sequences: Vec<&[TokenId]> = sequences.iter().map(AsRef::as_ref).collect();
-        let limits = sequences
-            .iter()
-            .zip(shareable)
-            .map(|(tokens, limit)| tokens.len().saturating_sub(1).min(*limit));
-        let partition = Partition {
-            limits: limits.collect(),
-            min_shared_length: min_shared_length.max(1),
-            sequences: &sequences,
-        };
+        let limits = sequences.iter().zip(shareable).map(|(tokens, limit)| tokens.len().saturating_sub(1).min(*limit));
+        let partition =
+            Partition { limits: limits.collect(), min_shared_length: min_shared_length.max(1), sequences: &sequences };
         let mut tree = TokenTree {
             segments: Vec::new(),
             leaves: vec![0; sequences.len()],
@@ -131,11 +117,7 @@ impl TokenTree {
 
     /// Segments without a parent, in order.
     pub fn roots(&self) -> impl Iterator<Item = SegmentId> + '_ {
-        self.segments
-            .iter()
-            .enumerate()
-            .filter(|(_, segment)| segment.parent.is_none())
-            .map(|(id, _)| id)
+        self.segments.iter().enumerate().filter(|(_, segment)| segment.parent.is_none()).map(|(id, _)| id)
     }
 
     /// The segment at which a sequence ends.
@@ -154,11 +136,7 @@ impl TokenTree {
     }
 
     /// A segment's tokens, given the sequences the tree was built from.
-    pub fn tokens<'a, S: AsRef<[TokenId]>>(
-        &self,
-        id: SegmentId,
-        sequences: &'a [S],
-    ) -> &'a [TokenId] {
+    pub fn tokens<'a, S: AsRef<[TokenId]>>(&self, id: SegmentId, sequences: &'a [S]) -> &'a [TokenId] {
         let segment = &self.segments[id];
         &sequences[segment.sequence].as_ref()[segment.range.clone()]
     }
@@ -191,27 +169,14 @@ struct Partition<'a> {
 
 impl Partition<'_> {
     /// Splits sequences that agree on their first `start` tokens into branches, last branch first.
-    fn branches(
-        &self,
-        members: Vec<usize>,
-        start: usize,
-        parent: Option<SegmentId>,
-    ) -> Vec<Branch> {
+    fn branches(&self, members: Vec<usize>, start: usize, parent: Option<SegmentId>) -> Vec<Branch> {
         let least_end = start + self.min_shared_length;
-        let (mut open, closed): (Vec<_>, Vec<_>) = members
-            .into_iter()
-            .partition(|member| self.limits[*member] >= least_end);
+        let (mut open, closed): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|member| self.limits[*member] >= least_end);
         // In lexical order, sequences that share a prefix are neighbours, and what a run of them shares is the least
         // that two neighbours in it share.
-        open.sort_by(|a, b| {
-            self.sequences[*a][start..]
-                .cmp(&self.sequences[*b][start..])
-                .then(a.cmp(b))
-        });
-        let mut branches: Vec<Branch> = closed
-            .into_iter()
-            .map(|member| self.single(member, start, parent))
-            .collect();
+        open.sort_by(|a, b| self.sequences[*a][start..].cmp(&self.sequences[*b][start..]).then(a.cmp(b)));
+        let mut branches: Vec<Branch> = closed.into_iter().map(|member| self.single(member, start, parent)).collect();
         let mut rest = open.as_slice();
         while let [first, ..] = rest {
             let mut end = self.limits[*first];
@@ -231,11 +196,7 @@ impl Partition<'_> {
             } else {
                 let mut members = run.to_vec();
                 members.sort_unstable();
-                branches.push(Branch {
-                    parent,
-                    members,
-                    range: start..end,
-                });
+                branches.push(Branch { parent, members, range: start..end });
             }
         }
         branches.sort_unstable_by_key(|branch| std::cmp::Reverse(branch.members[0]));
@@ -243,11 +204,7 @@ impl Partition<'_> {
     }
 
     fn single(&self, member: usize, start: usize, parent: Option<SegmentId>) -> Branch {
-        Branch {
-            parent,
-            members: vec![member],
-            range: start..self.sequences[member].len(),
-        }
+        Branch { parent, members: vec![member], range: start..self.sequences[member].len() }
     }
 
     /// Length of the prefix that two sequences share and may share; they agree on the first `start` tokens.
@@ -265,18 +222,9 @@ mod tests {
 
     #[test]
     fn a_shared_prompt_is_there_once() {
-        let sequences = [
-            vec![1, 2, 3, 4, 5],
-            vec![1, 2, 3, 6],
-            vec![1, 2, 3, 4, 7],
-            vec![9],
-        ];
+        let sequences = [vec![1, 2, 3, 4, 5], vec![1, 2, 3, 6], vec![1, 2, 3, 4, 7], vec![9]];
         let tree = TokenTree::build(&sequences, 1);
-        let ranges: Vec<_> = tree
-            .segments()
-            .iter()
-            .map(|segment| segment.range.clone())
-            .collect();
+        let ranges: Vec<_> = tree.segments().iter().map(|segment| segment.range.clone()).collect();
         assert_eq!(ranges, [0..3, 3..4, 4..5, 4..5, 3..4, 0..1]);
         assert_eq!(tree.path(2), [0, 1, 3]);
         assert_eq!(tree.roots().collect::<Vec<_>>(), [0, 5]);
@@ -287,12 +235,7 @@ mod tests {
 
     #[test]
     fn short_agreements_are_not_merged_but_longer_ones_within_them_are() {
-        let sequences = [
-            vec![1, 2, 3, 4, 5],
-            vec![1, 8, 8, 8, 8],
-            vec![1, 2, 3, 4, 6],
-            vec![1, 8, 8, 8, 9],
-        ];
+        let sequences = [vec![1, 2, 3, 4, 5], vec![1, 8, 8, 8, 8], vec![1, 2, 3, 4, 6], vec![1, 8, 8, 8, 9]];
         let tree = TokenTree::build(&sequences, 3);
         assert_eq!(tree.roots().count(), 2);
         assert_eq!(tree.segments()[tree.path(0)[0]].range, 0..4);
@@ -302,11 +245,7 @@ mod tests {
 
     #[test]
     fn limits_keep_trained_tokens_apart() {
-        let sequences = [
-            vec![1, 2, 3, 4, 5],
-            vec![1, 2, 3, 4, 5],
-            vec![1, 2, 3, 4, 6],
-        ];
+        let sequences = [vec![1, 2, 3, 4, 5], vec![1, 2, 3, 4, 5], vec![1, 2, 3, 4, 6]];
         let tree = TokenTree::build_within(&sequences, &[2, 2, 2], 1);
         assert_eq!(tree.segments()[0].range, 0..2);
         assert_eq!(tree.segments()[0].children.len(), 3);
@@ -318,9 +257,7 @@ mod tests {
     fn the_tree_is_the_sequences() {
         let mut state = 1u64;
         let mut random = |bound: u64| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % bound
         };
         for round in 0..500 {
@@ -339,28 +276,16 @@ mod tests {
             let min_shared_length = random(4) as usize;
             let limits: Vec<usize> = sequences.iter().map(|_| random(12) as usize).collect();
             let tree = TokenTree::build_within(&sequences, &limits, min_shared_length);
-            assert_eq!(
-                tree,
-                TokenTree::build_within(&sequences, &limits, min_shared_length),
-                "round {round}"
-            );
+            assert_eq!(tree, TokenTree::build_within(&sequences, &limits, min_shared_length), "round {round}");
             check(&tree, &sequences, &limits, min_shared_length.max(1));
         }
     }
 
-    fn check(
-        tree: &TokenTree,
-        sequences: &[Vec<TokenId>],
-        limits: &[usize],
-        min_shared_length: usize,
-    ) {
+    fn check(tree: &TokenTree, sequences: &[Vec<TokenId>], limits: &[usize], min_shared_length: usize) {
         let mut passes = vec![0usize; tree.segments().len()];
         for (index, tokens) in sequences.iter().enumerate() {
             let path = tree.path(index);
-            let joined: Vec<TokenId> = path
-                .iter()
-                .flat_map(|id| tree.tokens(*id, sequences).iter().copied())
-                .collect();
+            let joined: Vec<TokenId> = path.iter().flat_map(|id| tree.tokens(*id, sequences).iter().copied()).collect();
             assert_eq!(&joined, tokens);
             let mut position = 0;
             for id in &path {
@@ -370,31 +295,15 @@ mod tests {
             }
             assert_eq!(tree.segments()[tree.leaf(index)].leaf_of, Some(index));
             assert!(tokens.is_empty() || !tree.segments()[tree.leaf(index)].is_empty());
-            let shared = path
-                .iter()
-                .filter(|id| tree.segments()[**id].leaf_of.is_none());
-            assert!(
-                shared
-                    .map(|id| tree.segments()[*id].range.end)
-                    .max()
-                    .unwrap_or(0)
-                    <= limits[index]
-            );
+            let shared = path.iter().filter(|id| tree.segments()[**id].leaf_of.is_none());
+            assert!(shared.map(|id| tree.segments()[*id].range.end).max().unwrap_or(0) <= limits[index]);
         }
         for (id, segment) in tree.segments().iter().enumerate() {
-            assert!(
-                segment.parent.is_none_or(
-                    |parent| parent < id && tree.segments()[parent].children.contains(&id)
-                )
-            );
+            assert!(segment.parent.is_none_or(|parent| parent < id && tree.segments()[parent].children.contains(&id)));
             assert!(segment.children.is_sorted());
             match segment.leaf_of {
                 Some(_) => assert!(passes[id] == 1 && segment.children.is_empty()),
-                None => assert!(
-                    passes[id] > 1
-                        && segment.children.len() > 1
-                        && segment.len() >= min_shared_length
-                ),
+                None => assert!(passes[id] > 1 && segment.children.len() > 1 && segment.len() >= min_shared_length),
             }
             // Depth first: a subtree is a run of ids.
             let subtree_end = |id: SegmentId| {
@@ -407,19 +316,10 @@ mod tests {
             for pair in segment.children.windows(2) {
                 assert_eq!(subtree_end(pair[0]) + 1, pair[1]);
             }
-            assert!(
-                segment
-                    .children
-                    .first()
-                    .is_none_or(|first| *first == id + 1)
-            );
+            assert!(segment.children.first().is_none_or(|first| *first == id + 1));
         }
-        let saved: usize = tree
-            .segments()
-            .iter()
-            .zip(&passes)
-            .map(|(segment, passes)| segment.len() * (passes - 1))
-            .sum();
+        let saved: usize =
+            tree.segments().iter().zip(&passes).map(|(segment, passes)| segment.len() * (passes - 1)).sum();
         assert_eq!(tree.num_tokens_saved(), saved);
     }
 }

@@ -13,8 +13,8 @@ use crate::batch::{batch_metrics, prompt_groups, shuffle_rewards_within_groups, 
 use crate::error::TrainError;
 use crate::metrics::{Metrics, fidelity_metrics, insert_prefixed, rollout_metrics};
 use crate::policy::api::{Policy, UpdateParams};
-use crate::rollout::collector::collect;
 use crate::progress::Observer;
+use crate::rollout::collector::collect;
 use crate::run::{Run, RunEnd, RunInputs, RunSummary};
 use crate::schedule::learning_rate;
 use crate::shuffle::TaskOrder;
@@ -50,7 +50,7 @@ pub fn train(
     if run.state.step >= max_steps || run.threshold_reached() {
         return Ok(run.summary(RunEnd::AlreadyFinished));
     }
-    if run.state.step == 0 && grpo.val_at_start {
+    if !run.is_resumed() && grpo.val_at_start {
         let metrics = run.validate(policy, observer)?;
         run.log(metrics, max_steps, observer)?;
     }
@@ -124,9 +124,7 @@ fn train_step(
     let batch = train_batch(&trajectories, &advantages.advantages, grpo.overlong_filtering);
     let params = update_params(inputs, step);
     clock.lap("training_prep");
-    let report = policy
-        .train(&batch, &params)
-        .map_err(|source| TrainError::Policy { step: step + 1, source })?;
+    let report = policy.train(&batch, &params).map_err(|source| TrainError::Policy { step: step + 1, source })?;
     clock.lap("policy_training");
 
     run.state.step += 1;

@@ -58,11 +58,7 @@ impl TaskLabel {
             None => Self {
                 id: task.id,
                 template: "dataset".to_owned(),
-                domain: task
-                    .category
-                    .strip_prefix("workplace_assistant_")
-                    .unwrap_or(&task.category)
-                    .to_owned(),
+                domain: task.category.strip_prefix("workplace_assistant_").unwrap_or(&task.category).to_owned(),
                 num_steps: task.ground_truth.len(),
                 holdout: "dataset".to_owned(),
             },

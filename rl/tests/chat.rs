@@ -39,7 +39,10 @@ fn task(system: &str, user: &str) -> Task {
 }
 
 fn tokenizer() -> Tokenizer {
-    let texts = ["You work in an office. Delete the email \"id\": \"00000123\", please. Done. output", "<TOOLCALL>[]</TOOLCALL>"];
+    let texts = [
+        "You work in an office. Delete the email \"id\": \"00000123\", please. Done. output",
+        "<TOOLCALL>[]</TOOLCALL>",
+    ];
     let training = BpeTraining { vocab_size: 400, ..BpeTraining::default() };
     train_bpe(&texts, &training).unwrap().tokenizer
 }
@@ -171,5 +174,7 @@ fn demonstrations_are_weighted_conversations() {
         part(1.0),
         "<TOOLCALL>[{\"name\": \"email_delete_email\", \"arguments\": {\"id\":\"7\"}}]</TOOLCALL><SPECIAL_12>Done.<SPECIAL_12>"
     );
-    assert!(part(0.25).ends_with("<TOOL_RESPONSE>[{\"output\":{\"id\": \"7\"}}]</TOOL_RESPONSE>\n<SPECIAL_11>Assistant\n"));
+    assert!(
+        part(0.25).ends_with("<TOOL_RESPONSE>[{\"output\":{\"id\": \"7\"}}]</TOOL_RESPONSE>\n<SPECIAL_11>Assistant\n")
+    );
 }

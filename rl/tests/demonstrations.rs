@@ -22,7 +22,8 @@ fn tasks() -> Vec<Task> {
     [Split::WarmStart, Split::UnseenTemplates]
         .into_iter()
         .flat_map(|split| {
-            generate::tasks(&GeneratorConfig { count: 60, num_offices: 2, split, ..GeneratorConfig::default() }).unwrap()
+            generate::tasks(&GeneratorConfig { count: 60, num_offices: 2, split, ..GeneratorConfig::default() })
+                .unwrap()
         })
         .collect()
 }

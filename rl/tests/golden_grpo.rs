@@ -11,8 +11,7 @@ use nemo_kernels::{AdamWOptions, adamw, global_norm, sum_of_squares};
 use nemo_rl::advantage::relative_to_group;
 use nemo_rl::config::{self, LossConfig};
 use nemo_rl::loss::{
-    LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss,
-    loss_metrics,
+    LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss, loss_metrics,
 };
 use nemo_rl::schedule::LrSchedule;
 use serde_json::Value;
@@ -24,29 +23,17 @@ struct Tolerance {
     absolute: f64,
 }
 
-const F32: Tolerance = Tolerance {
-    relative: 2e-5,
-    absolute: 1e-6,
-};
-const F64: Tolerance = Tolerance {
-    relative: 1e-9,
-    absolute: 1e-11,
-};
+const F32: Tolerance = Tolerance { relative: 2e-5, absolute: 1e-6 };
+const F64: Tolerance = Tolerance { relative: 1e-9, absolute: 1e-11 };
 
 impl Tolerance {
     fn check(self, found: f64, expected: f64, what: &str) {
         if expected.is_nan() || expected.is_infinite() {
-            assert!(
-                found == expected || (found.is_nan() && expected.is_nan()),
-                "{what}: {found}, expected {expected}"
-            );
+            assert!(found == expected || (found.is_nan() && expected.is_nan()), "{what}: {found}, expected {expected}");
             return;
         }
         let bound = self.absolute + self.relative * expected.abs();
-        assert!(
-            (found - expected).abs() <= bound,
-            "{what}: {found}, expected {expected} within {bound}"
-        );
+        assert!((found - expected).abs() <= bound, "{what}: {found}, expected {expected} within {bound}");
     }
 }
 
@@ -55,12 +42,8 @@ fn folders() -> Vec<PathBuf> {
     let mut folders = vec![root.join("tests/fixtures")];
     match std::env::var_os("NEMO_BURN_FIXTURES") {
         Some(named) => folders.push(PathBuf::from(named)),
-        None if root.join("../shared/fixtures").is_dir() => {
-            folders.push(root.join("../shared/fixtures"))
-        }
-        None => println!(
-            "skipped: the full fixtures, neither NEMO_BURN_FIXTURES nor ../shared/fixtures is there"
-        ),
+        None if root.join("../shared/fixtures").is_dir() => folders.push(root.join("../shared/fixtures")),
+        None => println!("skipped: the full fixtures, neither NEMO_BURN_FIXTURES nor ../shared/fixtures is there"),
     }
     folders
 }
@@ -69,10 +52,8 @@ fn folders() -> Vec<PathBuf> {
 fn each_case(name: &str, mut run: impl FnMut(&str, &Value)) {
     for folder in folders() {
         let path = folder.join("grpo").join(format!("{name}.json"));
-        let text = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let file: Value = serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let file: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let cases = file["cases"].as_array().expect("cases");
         assert!(!cases.is_empty(), "{} has no cases", path.display());
         for case in cases {
@@ -90,59 +71,31 @@ fn number(value: &Value) -> f64 {
             "nan" => f64::NAN,
             other => panic!("not a number: {other}"),
         },
-        value => value
-            .as_f64()
-            .unwrap_or_else(|| panic!("not a number: {value}")),
+        value => value.as_f64().unwrap_or_else(|| panic!("not a number: {value}")),
     }
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
-    value
-        .as_array()
-        .expect("array")
-        .iter()
-        .map(number)
-        .collect()
+    value.as_array().expect("array").iter().map(number).collect()
 }
 
 fn rows(value: &Value) -> Vec<Vec<f64>> {
-    value
-        .as_array()
-        .expect("array of arrays")
-        .iter()
-        .map(numbers)
-        .collect()
+    value.as_array().expect("array of arrays").iter().map(numbers).collect()
 }
 
 #[test]
 fn advantages() {
     each_case("advantages_grpo", |name, case| {
-        let groups: Vec<Vec<u64>> = rows(&case["prompt_ids"])
-            .into_iter()
-            .map(|row| row.into_iter().map(|id| id as u64).collect())
-            .collect();
+        let groups: Vec<Vec<u64>> =
+            rows(&case["prompt_ids"]).into_iter().map(|row| row.into_iter().map(|id| id as u64).collect()).collect();
         let rewards = numbers(&case["rewards"]);
         for (setting, expected) in case["expected"].as_object().expect("settings") {
             let leave_one_out = setting.contains("loo=true");
-            let found = relative_to_group(
-                &rewards,
-                &groups,
-                leave_one_out,
-                setting.contains("norm=true"),
-            );
-            for (key, found) in [
-                ("baseline", &found.baselines),
-                ("std", &found.stds),
-                ("advantage", &found.advantages),
-            ] {
-                for (index, (found, expected)) in
-                    found.iter().zip(numbers(&expected[key])).enumerate()
-                {
-                    F32.check(
-                        f64::from(*found),
-                        expected,
-                        &format!("{name} {setting} {key}[{index}]"),
-                    );
+            let found = relative_to_group(&rewards, &groups, leave_one_out, setting.contains("norm=true"));
+            for (key, found) in [("baseline", &found.baselines), ("std", &found.stds), ("advantage", &found.advantages)]
+            {
+                for (index, (found, expected)) in found.iter().zip(numbers(&expected[key])).enumerate() {
+                    F32.check(f64::from(*found), expected, &format!("{name} {setting} {key}[{index}]"));
                 }
             }
         }
@@ -171,24 +124,13 @@ fn loss_case(inputs: &Value) -> LossCase {
     let mut places = Vec::new();
     for (row, mask) in token_mask.iter().enumerate() {
         // Column 0 has no predecessor and is dropped; position `t` of the rest is token `t + 1`.
-        places.extend(
-            (1..mask.len())
-                .filter(|t| mask[*t] * sample_mask[row] != 0.0)
-                .map(|t| (row, t - 1)),
-        );
+        places.extend((1..mask.len()).filter(|t| mask[*t] * sample_mask[row] != 0.0).map(|t| (row, t - 1)));
     }
     let pick = |key: &str, shift: usize| -> Option<Vec<f32>> {
         let values = inputs.get(key).map(rows)?;
-        let flat: Vec<f32> = places
-            .iter()
-            .map(|(row, t)| values[*row][t + shift] as f32)
-            .collect();
+        let flat: Vec<f32> = places.iter().map(|(row, t)| values[*row][t + shift] as f32).collect();
         for ((row, t), value) in places.iter().zip(&flat) {
-            assert_eq!(
-                f64::from(*value),
-                values[*row][t + shift],
-                "{key} is not exact in f32"
-            );
+            assert_eq!(f64::from(*value), values[*row][t + shift], "{key} is not exact in f32");
         }
         Some(flat)
     };
@@ -200,12 +142,9 @@ fn loss_case(inputs: &Value) -> LossCase {
             prev_log_probs: pick("prev_logprobs", 1),
             generation_log_probs: pick("generation_logprobs", 1).expect("generation_logprobs"),
             reference_log_probs: pick("reference_policy_logprobs", 1),
-            rewards: inputs.get("rewards").map(|rewards| {
-                numbers(rewards)
-                    .into_iter()
-                    .map(|reward| reward as f32)
-                    .collect()
-            }),
+            rewards: inputs
+                .get("rewards")
+                .map(|rewards| numbers(rewards).into_iter().map(|reward| reward as f32).collect()),
         },
         log_probs: pick("curr_logprobs", 0).expect("curr_logprobs"),
         unfiltered: pick("curr_logprobs_unfiltered", 0),
@@ -220,31 +159,18 @@ fn vector(values: &[f32], dtype: DType, device: &Device) -> Tensor<1> {
 }
 
 fn host(tensor: Tensor<1>) -> Vec<f64> {
-    tensor
-        .into_data_as::<f64>()
-        .try_to_vec::<f64>()
-        .expect("f64")
+    tensor.into_data_as::<f64>().try_to_vec::<f64>().expect("f64")
 }
 
 #[test]
 fn loss_gradients_and_metrics() {
     each_case("loss_clipped_pg", |name, case| {
-        let config: LossConfig =
-            serde_json::from_value(case["config"].clone()).expect("loss config");
-        config
-            .check()
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
-        let LossCase {
-            tokens,
-            places,
-            log_probs,
-            unfiltered,
-            num_valid_sequences,
-        } = loss_case(&case["inputs"]);
-        for (dtype, expected, tolerance) in [
-            (DType::F32, &case["expected"], F32),
-            (DType::F64, &case["expected_f64"], F64),
-        ] {
+        let config: LossConfig = serde_json::from_value(case["config"].clone()).expect("loss config");
+        config.check().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let LossCase { tokens, places, log_probs, unfiltered, num_valid_sequences } = loss_case(&case["inputs"]);
+        for (dtype, expected, tolerance) in
+            [(DType::F32, &case["expected"], F32), (DType::F64, &case["expected_f64"], F64)]
+        {
             let what = format!("{name} {dtype:?}");
             let scalars = &case["expected"];
             let normalizers = LossNormalizers {
@@ -255,30 +181,17 @@ fn loss_gradients_and_metrics() {
             let current = vector(&log_probs, dtype, &device).require_grad();
             let inputs = LossInputs {
                 log_probs: current.clone(),
-                unfiltered_log_probs: unfiltered
-                    .as_deref()
-                    .map(|values| vector(values, dtype, &device)),
+                unfiltered_log_probs: unfiltered.as_deref().map(|values| vector(values, dtype, &device)),
                 tokens: &tokens,
             };
             let terms = clipped_policy_gradient_loss(&config, inputs, normalizers);
             let value = |term: &Tensor<1>| host(term.clone())[0];
-            tolerance.check(
-                value(&terms.loss),
-                number(&expected["loss"]),
-                &format!("{what} loss"),
-            );
+            tolerance.check(value(&terms.loss), number(&expected["loss"]), &format!("{what} loss"));
 
             let gradients = terms.loss.backward();
-            let gradient = current
-                .grad(&gradients)
-                .map(host)
-                .unwrap_or_else(|| vec![0.0; places.len()]);
-            let mut found: BTreeMap<(usize, usize), f64> =
-                places.iter().copied().zip(gradient).collect();
-            for (row, values) in rows(&expected["grad_curr_logprobs"])
-                .into_iter()
-                .enumerate()
-            {
+            let gradient = current.grad(&gradients).map(host).unwrap_or_else(|| vec![0.0; places.len()]);
+            let mut found: BTreeMap<(usize, usize), f64> = places.iter().copied().zip(gradient).collect();
+            for (row, values) in rows(&expected["grad_curr_logprobs"]).into_iter().enumerate() {
                 for (t, expected) in values.into_iter().enumerate() {
                     let found = found.remove(&(row, t)).unwrap_or(0.0);
                     tolerance.check(found, expected, &format!("{what} gradient[{row}, {t}]"));
@@ -290,27 +203,13 @@ fn loss_gradients_and_metrics() {
                 kl: terms.kl.as_ref().map(value),
                 positive_nll: terms.positive_nll.as_ref().map(value),
             };
-            let metrics = loss_metrics(
-                &config,
-                &tokens,
-                &log_probs,
-                values,
-                normalizers,
-                num_valid_sequences,
-            );
+            let metrics = loss_metrics(&config, &tokens, &log_probs, values, normalizers, num_valid_sequences);
             let expected = expected["metrics"].as_object().expect("metrics");
             for (key, expected) in expected {
-                let found = metrics
-                    .get(key)
-                    .unwrap_or_else(|| panic!("{what}: no metric {key}"));
+                let found = metrics.get(key).unwrap_or_else(|| panic!("{what}: no metric {key}"));
                 tolerance.check(*found, number(expected), &format!("{what} metric {key}"));
             }
-            assert_eq!(
-                metrics.len(),
-                expected.len(),
-                "{what}: {:?}",
-                metrics.keys()
-            );
+            assert_eq!(metrics.len(), expected.len(), "{what}: {:?}", metrics.keys());
         }
     });
 }
@@ -319,12 +218,9 @@ fn loss_gradients_and_metrics() {
 #[test]
 fn parts_of_a_batch_add_up() {
     each_case("loss_clipped_pg", |name, case| {
-        let config: LossConfig =
-            serde_json::from_value(case["config"].clone()).expect("loss config");
+        let config: LossConfig = serde_json::from_value(case["config"].clone()).expect("loss config");
         // The mean over positive samples is over the part, by definition; the sequence-weight metric multiplies sums.
-        if config.positive_example_nll_weight > 0.0
-            || case["inputs"].get("curr_logprobs_unfiltered").is_some()
-        {
+        if config.positive_example_nll_weight > 0.0 || case["inputs"].get("curr_logprobs_unfiltered").is_some() {
             return;
         }
         let whole = loss_case(&case["inputs"]);
@@ -335,12 +231,8 @@ fn parts_of_a_batch_add_up() {
         let device = Device::flex().autodiff();
         let mut loss = 0.0;
         for row in 0..whole.tokens.num_sequences {
-            let chosen: Vec<usize> = (0..whole.places.len())
-                .filter(|index| whole.places[*index].0 == row)
-                .collect();
-            let pick = |values: &[f32]| -> Vec<f32> {
-                chosen.iter().map(|index| values[*index]).collect()
-            };
+            let chosen: Vec<usize> = (0..whole.places.len()).filter(|index| whole.places[*index].0 == row).collect();
+            let pick = |values: &[f32]| -> Vec<f32> { chosen.iter().map(|index| values[*index]).collect() };
             let tokens = LossTokens {
                 sequences: vec![0; chosen.len()],
                 num_sequences: 1,
@@ -390,15 +282,8 @@ fn learning_rates() {
             decay_style: serde_json::from_value(case["lr_decay_style"].clone()).expect("style"),
             decay_steps: number(&case["lr_decay_iters"]) as u64,
         };
-        for (step, expected) in numbers(&case["lr_used_at_step_0_based"])
-            .into_iter()
-            .enumerate()
-        {
-            F64.check(
-                schedule.lr_at(step as u64),
-                expected,
-                &format!("{name} step {step}"),
-            );
+        for (step, expected) in numbers(&case["lr_used_at_step_0_based"]).into_iter().enumerate() {
+            F64.check(schedule.lr_at(step as u64), expected, &format!("{name} step {step}"));
         }
     });
 }
@@ -410,10 +295,7 @@ fn flat(value: &Value) -> (Vec<f32>, usize) {
         Some(items) => {
             let parts: Vec<_> = items.iter().map(flat).collect();
             let rank = 1 + parts.first().map_or(0, |(_, rank)| *rank);
-            (
-                parts.into_iter().flat_map(|(values, _)| values).collect(),
-                rank,
-            )
+            (parts.into_iter().flat_map(|(values, _)| values).collect(), rank)
         }
     }
 }
@@ -423,30 +305,14 @@ fn adamw_after_clipping() {
     each_case("adamw_clip", |name, case| {
         let device = Device::flex();
         let tensor = |values: &[f32]| vector(values, DType::F32, &device);
-        let init: Vec<(Vec<f32>, usize)> = case["init"]
-            .as_array()
-            .expect("tensors")
-            .iter()
-            .map(flat)
-            .collect();
+        let init: Vec<(Vec<f32>, usize)> = case["init"].as_array().expect("tensors").iter().map(flat).collect();
         let zeros = |values: &[f32]| tensor(&vec![0.0; values.len()]);
-        let mut state: Vec<_> = init
-            .iter()
-            .map(|(values, _)| (tensor(values), zeros(values), zeros(values)))
-            .collect();
+        let mut state: Vec<_> = init.iter().map(|(values, _)| (tensor(values), zeros(values), zeros(values))).collect();
         for (index, step) in case["steps"].as_array().expect("steps").iter().enumerate() {
-            let grads: Vec<Tensor<1>> = step["grads"]
-                .as_array()
-                .expect("tensors")
-                .iter()
-                .map(|grad| tensor(&flat(grad).0))
-                .collect();
+            let grads: Vec<Tensor<1>> =
+                step["grads"].as_array().expect("tensors").iter().map(|grad| tensor(&flat(grad).0)).collect();
             let norm = global_norm(grads.iter().map(sum_of_squares));
-            F32.check(
-                norm,
-                number(&step["grad_norm_before_clip"]),
-                &format!("{name} step {index} norm"),
-            );
+            F32.check(norm, number(&step["grad_norm_before_clip"]), &format!("{name} step {index} norm"));
             // Megatron's rule: the guard is added to the norm, and gradients are never scaled up.
             let scale = (number(&case["clip_grad"]) / (norm + 1e-6)).min(1.0);
             state = state
@@ -459,30 +325,15 @@ fn adamw_after_clipping() {
                         beta1: number(&case["beta1"]),
                         beta2: number(&case["beta2"]),
                         eps: number(&case["eps"]),
-                        weight_decay: if *rank > 1 {
-                            number(&case["weight_decay"])
-                        } else {
-                            0.0
-                        },
+                        weight_decay: if *rank > 1 { number(&case["weight_decay"]) } else { 0.0 },
                     };
-                    adamw(
-                        param,
-                        grad * scale,
-                        first,
-                        second,
-                        index as u64 + 1,
-                        options,
-                    )
+                    adamw(param, grad * scale, first, second, index as u64 + 1, options)
                 })
                 .collect();
             let expected = step["params_after"].as_array().expect("tensors");
             for (tensor, ((param, ..), expected)) in state.iter().zip(expected).enumerate() {
                 for (found, expected) in host(param.clone()).into_iter().zip(flat(expected).0) {
-                    F32.check(
-                        found,
-                        f64::from(expected),
-                        &format!("{name} step {index} tensor {tensor}"),
-                    );
+                    F32.check(found, f64::from(expected), &format!("{name} step {index} tensor {tensor}"));
                 }
             }
         }

@@ -47,15 +47,36 @@ fn a_run_learns_validates_and_saves() {
     assert!(mean(&reward[22..]) > mean(&reward[..8]) + 0.2, "{reward:?}");
     let last = &summary.history.last().unwrap().1;
     for name in [
-        "train/loss", "train/grad_norm", "train/lr", "train/wd", "train/token_mult_prob_error", "train/gen_kl_error",
-        "train/max_log_prob_difference", "train/approx_entropy", "train/advantages/mean", "train/mean_prompt_length",
-        "train/baseline_reward/pct_0", "train/turns_per_sample/mean", "train/natural_termination_rate",
-        "train/truncation_rate", "train/total_num_tokens", "train/global_valid_toks", "timing/train/generation",
-        "timing/train/policy_training", "timing/train/total_step_time", "performance/tokens_per_sec",
-        "validation/accuracy", "validation/greedy_accuracy", "validation/do_nothing_accuracy",
-        "validation/accuracy/unseen_fillings", "validation/accuracy/unseen_templates/multi_step",
-        "validation/accuracy/single_step", "validation/greedy_accuracy/domain/counter",
-        "validation/accuracy/template/chain", "validation/accuracy/num_steps/1", "validation/avg_length",
+        "train/loss",
+        "train/grad_norm",
+        "train/lr",
+        "train/wd",
+        "train/token_mult_prob_error",
+        "train/gen_kl_error",
+        "train/max_log_prob_difference",
+        "train/approx_entropy",
+        "train/advantages/mean",
+        "train/mean_prompt_length",
+        "train/baseline_reward/pct_0",
+        "train/turns_per_sample/mean",
+        "train/natural_termination_rate",
+        "train/truncation_rate",
+        "train/total_num_tokens",
+        "train/global_valid_toks",
+        "timing/train/generation",
+        "timing/train/policy_training",
+        "timing/train/total_step_time",
+        "performance/tokens_per_sec",
+        "validation/accuracy",
+        "validation/greedy_accuracy",
+        "validation/do_nothing_accuracy",
+        "validation/accuracy/unseen_fillings",
+        "validation/accuracy/unseen_templates/multi_step",
+        "validation/accuracy/single_step",
+        "validation/greedy_accuracy/domain/counter",
+        "validation/accuracy/template/chain",
+        "validation/accuracy/num_steps/1",
+        "validation/avg_length",
         "timing/validation/total_validation_time",
     ] {
         assert!(last.contains_key(name), "{name} is missing from {:?}", last.keys().collect::<Vec<_>>());
@@ -100,6 +121,21 @@ fn a_run_that_is_stopped_and_continued_ends_with_the_same_bytes() {
         assert_eq!(contents(&whole.path().join("step_6")), contents(&parts.path().join("step_6")));
         assert_eq!(contents(&whole.path().join("step_4")), contents(&parts.path().join("step_4")));
     }
+}
+
+#[test]
+fn a_stop_before_the_first_step_is_continued_like_any_other() {
+    let whole = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new(&[]);
+    run(&setup, whole.path()).unwrap();
+    let parts = tempfile::tempdir().unwrap();
+    setup.stop = true.into();
+    let stopped = run(&setup, parts.path()).unwrap();
+    assert_eq!((stopped.end, stopped.last_step), (RunEnd::Stopped, 0));
+    setup.stop = false.into();
+    let continued = run(&setup, parts.path()).unwrap();
+    assert_eq!(continued.history.iter().map(|(step, _)| *step).collect::<Vec<_>>(), (0..=6).collect::<Vec<_>>());
+    assert_eq!(contents(&whole.path().join("step_6")), contents(&parts.path().join("step_6")));
 }
 
 #[test]
@@ -264,7 +300,8 @@ fn demonstrations_have_the_ids_of_rollouts_that_make_the_same_calls() {
             seed: 0,
             step: 0,
         };
-        let rollout = collect(&mut policy, &PlainText, &Counter, &[&task], 1, &settings, &mut |_| ()).unwrap().remove(0);
+        let rollout =
+            collect(&mut policy, &PlainText, &Counter, &[&task], 1, &settings, &mut |_| ()).unwrap().remove(0);
         assert_eq!(rollout.outcome.reward, 1.0);
         let shown = demonstrate(&task, &PlainText, &Counter, limits, 0.1).unwrap();
         assert_eq!(shown.tokens, rollout.tokens);

@@ -51,14 +51,20 @@ fn a_truncated_file() {
 fn a_missing_tensor() {
     let folder = workspace();
     edit(folder.path(), |tensors| tensors.retain(|(name, ..)| name != "backbone.layers.1.mixer.k_proj.weight"));
-    refused_everywhere(folder.path(), &["model", "1 tensor(s) missing", "backbone.layers.1.mixer.k_proj.weight", "config.json"]);
+    refused_everywhere(
+        folder.path(),
+        &["model", "1 tensor(s) missing", "backbone.layers.1.mixer.k_proj.weight", "config.json"],
+    );
 }
 
 #[test]
 fn an_extra_tensor() {
     let folder = workspace();
     edit(folder.path(), |tensors| tensors.push(("backbone.layers.7.norm.weight".to_owned(), vec![1], vec![0; 4])));
-    refused_everywhere(folder.path(), &["model", "1 unexpected tensor(s)", "backbone.layers.7.norm.weight", "config.json"]);
+    refused_everywhere(
+        folder.path(),
+        &["model", "1 unexpected tensor(s)", "backbone.layers.7.norm.weight", "config.json"],
+    );
 }
 
 #[test]
@@ -70,7 +76,13 @@ fn a_wrongly_shaped_tensor() {
     });
     refused_everywhere(
         folder.path(),
-        &["model/model.safetensors", "backbone.layers.2.mixer.up_proj.weight", "[16, 32]", "[32, 16]", "use the config.json"],
+        &[
+            "model/model.safetensors",
+            "backbone.layers.2.mixer.up_proj.weight",
+            "[16, 32]",
+            "[32, 16]",
+            "use the config.json",
+        ],
     );
 }
 
@@ -81,7 +93,10 @@ fn an_unknown_layer_letter() {
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains("\"M*-\""), "{text}");
     fs::write(&path, text.replace("\"M*-\"", "\"MX-\"")).unwrap();
-    refused_everywhere(folder.path(), &["model/config.json", "hybrid_override_pattern", "\"X\"", "position 1", "allowed"]);
+    refused_everywhere(
+        folder.path(),
+        &["model/config.json", "hybrid_override_pattern", "\"X\"", "position 1", "allowed"],
+    );
 }
 
 #[test]
@@ -114,9 +129,14 @@ fn files_that_cannot_be_read() {
 fn a_model_without_tokenizer_needs_token_ids() {
     let folder = workspace();
     fs::remove_file(folder.path().join("model/tokenizer.json")).unwrap();
-    run_in(folder.path(), &["generate", "--model=model", "--prompt=Hello"]).refused(&["model", "tokenizer.json", "--input-ids"]);
+    run_in(folder.path(), &["generate", "--model=model", "--prompt=Hello"]).refused(&[
+        "model",
+        "tokenizer.json",
+        "--input-ids",
+    ]);
     fs::write(folder.path().join("ids.jsonl"), "[1, 2, 3]\n").unwrap();
-    let arguments = ["generate", "--model=model", "--input-ids=ids.jsonl", "--greedy", "--ignore-eos", "--max-new-tokens=3"];
+    let arguments =
+        ["generate", "--model=model", "--input-ids=ids.jsonl", "--greedy", "--ignore-eos", "--max-new-tokens=3"];
     let text = run_in(folder.path(), &arguments).succeeded();
     assert_eq!(text.split_whitespace().count(), 3, "{text}");
 }

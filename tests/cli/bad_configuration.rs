@@ -30,7 +30,11 @@ fn malformed_yaml() {
 #[test]
 fn unknown_keys() {
     let wrong = CONFIG.replace("num_prompts_per_step", "num_prompt_per_step");
-    refused(&wrong, &[], &["config.yaml:17", "unknown key `grpo.num_prompt_per_step`", "did you mean `grpo.num_prompts_per_step`?"]);
+    refused(
+        &wrong,
+        &[],
+        &["config.yaml:17", "unknown key `grpo.num_prompt_per_step`", "did you mean `grpo.num_prompts_per_step`?"],
+    );
     refused(CONFIG, &["grpo.max_steps=3"], &["grpo.max_steps", "did you mean"]);
 }
 

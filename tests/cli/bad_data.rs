@@ -27,7 +27,8 @@ fn a_malformed_line() {
     let tasks = folder.path().join("tasks.jsonl");
     fs::write(&tasks, format!("{RECORD}\n{}\n", &RECORD[..RECORD.len() - 1])).unwrap();
     refused_everywhere(folder.path(), &["tasks.jsonl:2", "not valid JSON", "one JSON object per line"]);
-    fs::write(&tasks, format!("{RECORD}\n\n{}\n", RECORD.replace("\"ground_truth\":[]", "\"ground_truth\":\"[]\""))).unwrap();
+    fs::write(&tasks, format!("{RECORD}\n\n{}\n", RECORD.replace("\"ground_truth\":[]", "\"ground_truth\":\"[]\"")))
+        .unwrap();
     refused_everywhere(folder.path(), &["tasks.jsonl:3", "`ground_truth` is a string", "expected a list"]);
     fs::write(&tasks, RECORD.replace("\"id\":7,", "")).unwrap();
     refused_everywhere(folder.path(), &["tasks.jsonl:1", "`id` is missing"]);
@@ -54,10 +55,16 @@ fn a_file_that_cannot_be_read() {
 #[test]
 fn no_tasks_at_all() {
     let folder = workspace();
-    run_in(folder.path(), &["train", "--config=config.yaml", "data.train.generate.count=0"])
-        .refused(&["data.train", "data_path", "generate.count"]);
-    run_in(folder.path(), &["train", "--config=config.yaml", "data.train.generate.count=1"])
-        .refused(&["grpo.num_prompts_per_step", "found 1 tasks", "at least 2"]);
+    run_in(folder.path(), &["train", "--config=config.yaml", "data.train.generate.count=0"]).refused(&[
+        "data.train",
+        "data_path",
+        "generate.count",
+    ]);
+    run_in(folder.path(), &["train", "--config=config.yaml", "data.train.generate.count=1"]).refused(&[
+        "grpo.num_prompts_per_step",
+        "found 1 tasks",
+        "at least 2",
+    ]);
 }
 
 #[test]
@@ -67,7 +74,11 @@ fn records_without_an_office() {
     run_in(folder.path(), &["env", "verify", "tasks.jsonl"]).refused(&["task 7", "--tables DIR"]);
     run_in(folder.path(), &["eval", "--model=model", "--records=tasks.jsonl"]).refused(&["task 7", "--tables DIR"]);
     fs::write(folder.path().join("tasks.jsonl"), RECORD.replace("office-0001", "mars")).unwrap();
-    run_in(folder.path(), &["env", "verify", "tasks.jsonl"]).refused(&["task 7", "unknown office \"mars\"", "office-0007"]);
+    run_in(folder.path(), &["env", "verify", "tasks.jsonl"]).refused(&[
+        "task 7",
+        "unknown office \"mars\"",
+        "office-0007",
+    ]);
 }
 
 #[test]
@@ -95,5 +106,8 @@ fn conversations_that_are_none() {
     };
     refused("[{]", &["chat.json", "not valid JSON"]);
     refused("{\"role\": \"user\"}", &["chat.json", "list of messages"]);
-    refused("[{\"role\": \"me\", \"content\": \"x\"}]", &["chat.json", "message 0", "expected system, user, assistant or tool"]);
+    refused(
+        "[{\"role\": \"me\", \"content\": \"x\"}]",
+        &["chat.json", "message 0", "expected system, user, assistant or tool"],
+    );
 }

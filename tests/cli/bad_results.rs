@@ -12,7 +12,8 @@ const TRAIN: [&str; 2] = ["train", "--config=config.yaml"];
 
 /// Runs a shell script in which `disk` is a file system of its own, mounted with `options`.
 fn with_disk(folder: &Path, options: &str, script: &str) -> Option<Finished> {
-    let can_mount = Command::new("unshare").args(["--mount", "true"]).output().is_ok_and(|output| output.status.success());
+    let can_mount =
+        Command::new("unshare").args(["--mount", "true"]).output().is_ok_and(|output| output.status.success());
     if !can_mount {
         println!("skipped: mounting a small disk needs `unshare --mount` (run the tests as root)");
         return None;
@@ -48,7 +49,12 @@ fn a_read_only_disk() {
     let folder = workspace();
     let script = "exec $PROGRAM train --config=config.yaml checkpointing.checkpoint_dir=disk/results";
     if let Some(finished) = with_disk(folder.path(), "ro", script) {
-        finished.refused(&["disk/results", "make the folder writable", "checkpointing.checkpoint_dir", "Nothing was overwritten"]);
+        finished.refused(&[
+            "disk/results",
+            "make the folder writable",
+            "checkpointing.checkpoint_dir",
+            "Nothing was overwritten",
+        ]);
     }
 }
 
@@ -73,7 +79,10 @@ fn a_full_disk_keeps_the_checkpoint_before() {
     Finished { code: finished.code, stdout: String::new(), stderr: errors }.refused(&["disk/results", "space"]);
     let step = |folder: &Path| {
         let files = contents(&folder.join("step_1"));
-        files.into_iter().map(|(path, bytes)| (path.strip_prefix(folder).unwrap().to_owned(), bytes)).collect::<Vec<_>>()
+        files
+            .into_iter()
+            .map(|(path, bytes)| (path.strip_prefix(folder).unwrap().to_owned(), bytes))
+            .collect::<Vec<_>>()
     };
     assert_eq!(step(&folder.path().join("before")), step(&folder.path().join("after")));
     assert!(!folder.path().join("after/step_2").exists());
@@ -125,7 +134,17 @@ fn a_damaged_checkpoint_is_named() {
 fn a_model_folder_is_not_overwritten_by_other_outputs() {
     let folder = workspace();
     let before = contents(folder.path());
-    run_in(folder.path(), &["eval", "--model=model", "--count=1", "--split=train", "--max-new-tokens=4", "--episodes=model/config.json/x"])
-        .refused(&["model/config.json/x", "cannot write"]);
+    run_in(
+        folder.path(),
+        &[
+            "eval",
+            "--model=model",
+            "--count=1",
+            "--split=train",
+            "--max-new-tokens=4",
+            "--episodes=model/config.json/x",
+        ],
+    )
+    .refused(&["model/config.json/x", "cannot write"]);
     assert_eq!(contents(folder.path()), before);
 }

@@ -33,8 +33,12 @@ fn integers(file: &SafeTensors<'_>, name: &str) -> Option<Vec<u64>> {
     let view = file.tensor(name).ok()?;
     let bytes = view.data();
     Some(match view.dtype() {
-        safetensors::Dtype::I64 => bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u64).collect(),
-        safetensors::Dtype::I32 => bytes.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()) as u64).collect(),
+        safetensors::Dtype::I64 => {
+            bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u64).collect()
+        }
+        safetensors::Dtype::I32 => {
+            bytes.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()) as u64).collect()
+        }
         other => panic!("{name} is stored as {other:?}"),
     })
 }

@@ -26,8 +26,17 @@ fn help_starts_in_a_tenth_of_a_second() {
 #[test]
 fn every_command_explains_itself() {
     for command in [
-        &["train"][..], &["sft"], &["generate"], &["eval"], &["env"], &["env", "list"], &["env", "call"], &["env", "replay"],
-        &["env", "verify"], &["env", "generate"], &["env", "templates"],
+        &["train"][..],
+        &["sft"],
+        &["generate"],
+        &["eval"],
+        &["env"],
+        &["env", "list"],
+        &["env", "call"],
+        &["env", "replay"],
+        &["env", "verify"],
+        &["env", "generate"],
+        &["env", "templates"],
     ] {
         let text = run(&[command, &["--help"]].concat()).succeeded();
         assert!(text.contains("Usage: nemo-burn"), "{text}");

@@ -11,7 +11,10 @@ use super::program::{repository, run, run_in};
 fn the_tools_are_listed() {
     let text = run(&["env", "list"]).succeeded();
     assert_eq!(text.lines().count(), 27, "{text}");
-    assert!(text.contains("email_forward_email(email_id?, recipient?)") || text.contains("email_forward_email("), "{text}");
+    assert!(
+        text.contains("email_forward_email(email_id?, recipient?)") || text.contains("email_forward_email("),
+        "{text}"
+    );
     for line in run(&["env", "list", "--json"]).succeeded().lines() {
         let schema: Value = serde_json::from_str(line).unwrap();
         assert_eq!(schema["type"], "function");
@@ -22,9 +25,11 @@ fn the_tools_are_listed() {
 fn a_tool_answers() {
     let text = run(&["env", "call", "company_directory_find_email_address", "{\"name\": \"a\"}"]).succeeded();
     assert!(text.starts_with("{\"output\":"), "{text}");
-    let again = run(&["env", "call", "company_directory_find_email_address", "{\"name\": \"a\"}", "--office=office-0000"]);
+    let again =
+        run(&["env", "call", "company_directory_find_email_address", "{\"name\": \"a\"}", "--office=office-0000"]);
     assert_eq!(again.succeeded(), text, "the default office");
-    let other = run(&["env", "call", "company_directory_find_email_address", "{\"name\": \"a\"}", "--office=office-0001"]);
+    let other =
+        run(&["env", "call", "company_directory_find_email_address", "{\"name\": \"a\"}", "--office=office-0001"]);
     assert_ne!(other.succeeded(), text);
     // A model's mistakes are answered, not refused.
     let wrong = run(&["env", "call", "no_such_tool", "{}"]);
@@ -69,7 +74,8 @@ fn generated_tasks_verify() {
 
 /// The numbers of the line that starts with `label`.
 fn numbers(text: &str, label: &str) -> Vec<u64> {
-    let line = text.lines().find(|line| line.trim_start().starts_with(label)).unwrap_or_else(|| panic!("{label}: {text}"));
+    let line =
+        text.lines().find(|line| line.trim_start().starts_with(label)).unwrap_or_else(|| panic!("{label}: {text}"));
     let rest = line.trim_start().strip_prefix(label).unwrap();
     rest.split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
@@ -92,7 +98,7 @@ fn real_records_verify() {
     assert_eq!((numbers(&text, "records "), numbers(&text, "ground truth scores 1")), (vec![5], vec![5]), "{text}");
     let text = verify("workbench_690.jsonl");
     println!("{text}");
-    assert_eq!(numbers(&text, "records "), [690, ]);
+    assert_eq!(numbers(&text, "records "), [690,]);
     assert_eq!(numbers(&text, "ground truth scores 1"), [690]);
     assert_eq!(numbers(&text, "empty prediction scores 1"), [124]);
     assert_eq!(numbers(&text, "records with several calls"), [152]);

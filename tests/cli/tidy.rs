@@ -18,8 +18,17 @@ const ALLOWED: [(&str, &[&str]); 4] = [
     (
         "model",
         &[
-            "burn", "nemo-kernels", "tokenizers", "safetensors", "memmap2", "hf-hub", "minijinja", "minijinja-contrib", "bytes",
-            "half", "rayon",
+            "burn",
+            "nemo-kernels",
+            "tokenizers",
+            "safetensors",
+            "memmap2",
+            "hf-hub",
+            "minijinja",
+            "minijinja-contrib",
+            "bytes",
+            "half",
+            "rayon",
         ],
     ),
     ("env", &["csv", "jiff", "rand", "regex", "sha2"]),
@@ -57,7 +66,10 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 /// Lines outside tests with their numbers; comments are left out.
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")).map(|(index, line)| (index + 1, line))
+    code.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(index, line)| (index + 1, line))
 }
 
 /// Whether a file holds tests only.
@@ -159,16 +171,23 @@ fn features_stop_at_kernels_and_devices() {
 
 #[test]
 fn nothing_is_global_and_mutable() {
-    none(places(&["static mut", "thread_local!", "OnceCell<", ": AtomicBool = ", ": AtomicUsize = ", ": Mutex<"], |path| {
-        // A field of this type is state of one value, not of the module.
-        let text = fs::read_to_string(repository().join(path)).unwrap();
-        !text.lines().any(|line| line.trim_start().starts_with("static ") || line.trim_start().starts_with("pub static "))
-    }));
+    none(places(
+        &["static mut", "thread_local!", "OnceCell<", ": AtomicBool = ", ": AtomicUsize = ", ": Mutex<"],
+        |path| {
+            // A field of this type is state of one value, not of the module.
+            let text = fs::read_to_string(repository().join(path)).unwrap();
+            !text
+                .lines()
+                .any(|line| line.trim_start().starts_with("static ") || line.trim_start().starts_with("pub static "))
+        },
+    ));
 }
 
 #[test]
 fn kernels_know_no_model_and_the_office_no_tensors() {
-    none(places(&["ModelConfig", "NemotronH", "nemo_model", "nemo_rl", "nemo_env"], |path| !path.starts_with("kernels")));
+    none(places(&["ModelConfig", "NemotronH", "nemo_model", "nemo_rl", "nemo_env"], |path| {
+        !path.starts_with("kernels")
+    }));
     none(places(&["burn::", "Tensor<", "async ", "Instant::now", "SystemTime"], |path| !path.starts_with("env")));
     none(places(&["reward", "Optimizer", "nemo_rl", "nemo_env"], |path| !path.starts_with("model")));
     none(places(&["cubecl", "burn_flex"], |path| !starts_with_any(path, &["rl", "model"])));

@@ -22,8 +22,17 @@ fn checkpoint(folder: &Path, place: &str) -> Vec<(std::path::PathBuf, Vec<u8>)> 
 #[test]
 fn a_run_ends_with_metrics_a_plot_and_a_model_that_generates() {
     let folder = workspace();
-    let text = train(folder.path(), &["grpo.max_num_steps=2", "grpo.val_at_start=true", "grpo.val_at_end=true"]).succeeded();
-    for word in ["unseen_fillings", "unseen_templates", "sampled before", "metrics.jsonl", "plot.svg", "step_2", "token_mult_prob_error"] {
+    let text =
+        train(folder.path(), &["grpo.max_num_steps=2", "grpo.val_at_start=true", "grpo.val_at_end=true"]).succeeded();
+    for word in [
+        "unseen_fillings",
+        "unseen_templates",
+        "sampled before",
+        "metrics.jsonl",
+        "plot.svg",
+        "step_2",
+        "token_mult_prob_error",
+    ] {
         assert!(text.contains(word), "{word}: {text}");
     }
     let results = folder.path().join("results");
@@ -80,7 +89,8 @@ fn the_same_command_continues_and_changes_are_refused() {
 #[test]
 fn an_evaluation_is_reported_by_part() {
     let folder = workspace();
-    let arguments = ["eval", "--model=model", "--count=3", "--max-new-tokens=4", "--num-offices=1", "--episodes=episodes.jsonl"];
+    let arguments =
+        ["eval", "--model=model", "--count=3", "--max-new-tokens=4", "--num-offices=1", "--episodes=episodes.jsonl"];
     let text = run_in(folder.path(), &arguments).succeeded();
     for word in ["accuracy", "do nothing", "unseen_fillings", "unseen_templates", "domain ", "template ", "call(s)"] {
         assert!(text.contains(word), "{word}: {text}");
@@ -96,7 +106,11 @@ fn an_evaluation_is_reported_by_part() {
 fn generation_takes_every_kind_of_input() {
     let folder = workspace();
     let generate = |more: &[&str]| {
-        run_in(folder.path(), &[&["generate", "--model=model", "--max-new-tokens=3", "--ignore-eos", "--json"], more].concat()).succeeded()
+        run_in(
+            folder.path(),
+            &[&["generate", "--model=model", "--max-new-tokens=3", "--ignore-eos", "--json"], more].concat(),
+        )
+        .succeeded()
     };
     let lines = |text: &str| text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
     fs::write(folder.path().join("chat.json"), r#"[{"role": "user", "content": "Hello"}]"#).unwrap();

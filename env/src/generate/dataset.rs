@@ -25,33 +25,19 @@ pub struct WrittenDataset {
 ///
 /// # Errors
 /// Those of [`tasks`], and files that cannot be written.
-pub fn write_dataset(
-    dir: impl AsRef<Path>,
-    config: &GeneratorConfig,
-) -> Result<WrittenDataset, GenerateError> {
+pub fn write_dataset(dir: impl AsRef<Path>, config: &GeneratorConfig) -> Result<WrittenDataset, GenerateError> {
     let dir = dir.as_ref();
     let tasks = tasks(config)?;
     let offices = dir.join("offices");
-    let names: BTreeSet<&str> = tasks
-        .iter()
-        .filter_map(|task| task.office.as_deref())
-        .collect();
+    let names: BTreeSet<&str> = tasks.iter().filter_map(|task| task.office.as_deref()).collect();
     for name in &names {
         if let Some(seed) = office_seed(name) {
             office(seed).write_dir(offices.join(name))?;
         }
     }
     let records = dir.join(format!("{}.jsonl", config.split));
-    write_records(&records, &tasks).map_err(|source| GenerateError::Io {
-        path: records.clone(),
-        source,
-    })?;
-    Ok(WrittenDataset {
-        num_tasks: tasks.len(),
-        num_offices: names.len(),
-        records,
-        offices,
-    })
+    write_records(&records, &tasks).map_err(|source| GenerateError::Io { path: records.clone(), source })?;
+    Ok(WrittenDataset { num_tasks: tasks.len(), num_offices: names.len(), records, offices })
 }
 
 fn write_records(path: &Path, tasks: &[Task]) -> std::io::Result<()> {

@@ -73,14 +73,7 @@ pub struct GeneratorConfig {
 
 impl Default for GeneratorConfig {
     fn default() -> Self {
-        Self {
-            seed: 0,
-            count: 1000,
-            num_offices: 64,
-            split: Split::Train,
-            max_difficulty: None,
-            templates: Vec::new(),
-        }
+        Self { seed: 0, count: 1000, num_offices: 64, split: Split::Train, max_difficulty: None, templates: Vec::new() }
     }
 }
 
@@ -103,11 +96,7 @@ pub fn office_seed(name: &str) -> Option<u64> {
 
 /// All templates, training templates first.
 pub fn templates() -> Vec<TemplateInfo> {
-    [false, true]
-        .into_iter()
-        .flat_map(template::all)
-        .map(|template| template.info)
-        .collect()
+    [false, true].into_iter().flat_map(template::all).map(|template| template.info).collect()
 }
 
 /// Generates tasks: uniform over templates, each with a demonstration whose calls score 1 and a
@@ -118,18 +107,12 @@ pub fn templates() -> Vec<TemplateInfo> {
 pub fn tasks(config: &GeneratorConfig) -> Result<Vec<Task>, GenerateError> {
     let templates = select(config)?;
     if !(1..=MAX_OFFICES).contains(&config.num_offices) {
-        return Err(GenerateError::NumOffices {
-            found: config.num_offices,
-        });
+        return Err(GenerateError::NumOffices { found: config.num_offices });
     }
     if config.count as u64 > Split::MAX_TASKS {
-        return Err(GenerateError::Count {
-            found: config.count,
-        });
+        return Err(GenerateError::Count { found: config.count });
     }
-    let mut offices = OpenOffices {
-        open: (0..config.num_offices).map(|_| None).collect(),
-    };
+    let mut offices = OpenOffices { open: (0..config.num_offices).map(|_| None).collect() };
     let tools = Workplace::tools();
     let mut tasks = Vec::with_capacity(config.count);
     let mut order: Vec<usize> = (0..templates.len()).collect();
@@ -162,19 +145,12 @@ fn select(config: &GeneratorConfig) -> Result<Vec<&'static Template>, GenerateEr
         .into_iter()
         .filter(|template| {
             let info = &template.info;
-            let named = config.templates.is_empty()
-                || config.templates.iter().any(|name| name == info.name);
-            named
-                && config
-                    .max_difficulty
-                    .is_none_or(|most| info.difficulty <= most)
+            let named = config.templates.is_empty() || config.templates.iter().any(|name| name == info.name);
+            named && config.max_difficulty.is_none_or(|most| info.difficulty <= most)
         })
         .collect();
     if selected.is_empty() {
-        return Err(GenerateError::NoTemplates {
-            split: config.split,
-            max_difficulty: config.max_difficulty,
-        });
+        return Err(GenerateError::NoTemplates { split: config.split, max_difficulty: config.max_difficulty });
     }
     Ok(selected)
 }
@@ -207,25 +183,17 @@ fn generate(
     let seed = split.first_office() + number as u64;
     let office = office_name(seed);
     let (world, verifier) = offices.get(number, seed);
-    let mut scene = Scene {
-        world,
-        random: &mut random,
-    };
+    let mut scene = Scene { world, random: &mut random };
     let draft = (0..MAX_DRAWS)
         .find_map(|_| (template.fill)(&mut scene).filter(|draft| split.owns(&draft.request)))
-        .ok_or_else(|| GenerateError::NoFilling {
-            template: template.info.name,
-            office: office.clone(),
-        })?;
+        .ok_or_else(|| GenerateError::NoFilling { template: template.info.name, office: office.clone() })?;
     let task = assemble(split, template, filling, office.clone(), draft, tools);
-    verifier
-        .check(&task)
-        .map_err(|problem| GenerateError::Unsound {
-            template: template.info.name,
-            task: task.id,
-            office,
-            problem,
-        })?;
+    verifier.check(&task).map_err(|problem| GenerateError::Unsound {
+        template: template.info.name,
+        task: task.id,
+        office,
+        problem,
+    })?;
     Ok(task)
 }
 
@@ -238,22 +206,12 @@ fn assemble(
     tools: &Arc<Vec<ToolSchema>>,
 ) -> Task {
     let ground_truth = draft.writes();
-    let final_text = if ground_truth.is_empty() {
-        FINAL_TEXT_NOTHING
-    } else {
-        FINAL_TEXT_DONE
-    };
-    let message = |role, content: &str| Message {
-        role,
-        content: content.to_owned(),
-    };
+    let final_text = if ground_truth.is_empty() { FINAL_TEXT_NOTHING } else { FINAL_TEXT_DONE };
+    let message = |role, content: &str| Message { role, content: content.to_owned() };
     Task {
         // Fillings are numbered apart by split, which makes them good ids as well.
         id: filling,
-        messages: vec![
-            message(Role::System, SYSTEM_PROMPT),
-            message(Role::User, &draft.request),
-        ],
+        messages: vec![message(Role::System, SYSTEM_PROMPT), message(Role::User, &draft.request)],
         tools: Arc::clone(tools),
         parallel_tool_calls: false,
         temperature: Some(1.0),
@@ -269,10 +227,7 @@ fn assemble(
             difficulty: template.info.difficulty,
             holdout: split.holdout(),
         }),
-        demonstration: Some(Demonstration {
-            calls: draft.calls,
-            final_text: final_text.to_owned(),
-        }),
+        demonstration: Some(Demonstration { calls: draft.calls, final_text: final_text.to_owned() }),
     }
 }
 

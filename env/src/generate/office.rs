@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::dates::{
-    Day, FIRST_DUE, FIRST_EVENT, FIRST_MAIL, FIRST_VISIT, LAST_DUE, LAST_EVENT, LAST_FOLLOW_UP,
-    TODAY, clock,
+    Day, FIRST_DUE, FIRST_EVENT, FIRST_MAIL, FIRST_VISIT, LAST_DUE, LAST_EVENT, LAST_FOLLOW_UP, TODAY, clock,
 };
 use super::names::{COMPANIES, FIRST_NAMES, SURNAMES};
 use super::phrases;
@@ -33,8 +32,7 @@ pub(super) const LISTS: [&str; 4] = ["Backlog", "In Progress", "In Review", "Com
 const LIST_WEIGHTS: [usize; 4] = [5, 2, 2, 2];
 pub(super) const BOARDS: [&str; 3] = ["Back end", "Front end", "Design"];
 pub(super) const STATUSES: [&str; 5] = ["Qualified", "Won", "Lost", "Lead", "Proposal"];
-pub(super) const PRODUCTS: [&str; 5] =
-    ["Software", "Hardware", "Services", "Consulting", "Training"];
+pub(super) const PRODUCTS: [&str; 5] = ["Software", "Hardware", "Services", "Consulting", "Training"];
 const SOURCES: [&str; 4] = ["direct", "social media", "search engine", "referral"];
 const SOURCE_WEIGHTS: [usize; 4] = [50, 28, 11, 11];
 
@@ -62,10 +60,7 @@ pub(super) fn world(seed: u64) -> World {
 fn ids(random: &mut Random, count: usize) -> Vec<String> {
     let mut numbers: Vec<usize> = (0..count).collect();
     random.shuffle(&mut numbers);
-    numbers
-        .iter()
-        .map(|number| format!("{number:08}"))
-        .collect()
+    numbers.iter().map(|number| format!("{number:08}")).collect()
 }
 
 /// People of whom each is found by first name alone: no first name occurs in another's address.
@@ -74,9 +69,9 @@ fn people(random: &mut Random) -> Vec<Person> {
     while people.len() < NUM_PEOPLE {
         let person = Person::new(random.word(&FIRST_NAMES), random.word(&SURNAMES));
         let found_in = |first: &str, address: &str| address.contains(&first.to_lowercase());
-        let clash = people.iter().any(|other| {
-            found_in(&other.first, &person.address) || found_in(&person.first, &other.address)
-        });
+        let clash = people
+            .iter()
+            .any(|other| found_in(&other.first, &person.address) || found_in(&person.first, &other.address));
         if !clash {
             people.push(person);
         }
@@ -85,13 +80,8 @@ fn people(random: &mut Random) -> Vec<Person> {
 }
 
 fn mails(random: &mut Random, people: &[Person]) -> Vec<Mail> {
-    let subjects: Vec<Vec<String>> = (0..people.len())
-        .map(|_| {
-            (0..SUBJECTS_PER_SENDER)
-                .map(|_| phrases::subject(random))
-                .collect()
-        })
-        .collect();
+    let subjects: Vec<Vec<String>> =
+        (0..people.len()).map(|_| (0..SUBJECTS_PER_SENDER).map(|_| phrases::subject(random)).collect()).collect();
     let mut times = BTreeSet::new();
     while times.len() < NUM_MAILS {
         let day = Day::draw(random, FIRST_MAIL, TODAY);
@@ -117,9 +107,7 @@ fn mails(random: &mut Random, people: &[Person]) -> Vec<Mail> {
 }
 
 fn events(random: &mut Random, people: &[Person]) -> Vec<Event> {
-    let names: Vec<String> = (0..NUM_EVENT_NAMES)
-        .map(|_| phrases::event_name(random))
-        .collect();
+    let names: Vec<String> = (0..NUM_EVENT_NAMES).map(|_| phrases::event_name(random)).collect();
     let mut slots = BTreeSet::new();
     while slots.len() < NUM_EVENTS {
         let day = Day::draw_weekday(random, FIRST_EVENT, LAST_EVENT);
@@ -166,10 +154,7 @@ fn visits(random: &mut Random) -> Vec<Visit> {
 fn tasks(random: &mut Random, team: &[usize]) -> Vec<ProjectTask> {
     let mut names = BTreeMap::new();
     while names.len() < NUM_TASKS {
-        names.insert(
-            phrases::task_name(random),
-            Day::draw(random, FIRST_DUE, LAST_DUE),
-        );
+        names.insert(phrases::task_name(random), Day::draw(random, FIRST_DUE, LAST_DUE));
     }
     let mut named: Vec<(String, Day)> = names.into_iter().collect();
     random.shuffle(&mut named);
@@ -178,10 +163,7 @@ fn tasks(random: &mut Random, team: &[usize]) -> Vec<ProjectTask> {
     let mut tasks = Vec::with_capacity(NUM_TASKS);
     for (index, ((name, due), id)) in named.into_iter().zip(ids).enumerate() {
         // Everybody of the team has a task: only current assignees may be given new ones.
-        let assignee = team
-            .get(index)
-            .copied()
-            .unwrap_or_else(|| *random.pick(team));
+        let assignee = team.get(index).copied().unwrap_or_else(|| *random.pick(team));
         tasks.push(ProjectTask {
             id,
             name,
@@ -212,9 +194,7 @@ fn customers(random: &mut Random, agents: &[usize]) -> Vec<Customer> {
     }
     let mut names: Vec<String> = names.into_iter().collect();
     random.shuffle(&mut names);
-    let mut contacts: Vec<Day> = (0..NUM_CUSTOMERS)
-        .map(|_| Day::draw(random, FIRST_MAIL, TODAY))
-        .collect();
+    let mut contacts: Vec<Day> = (0..NUM_CUSTOMERS).map(|_| Day::draw(random, FIRST_MAIL, TODAY)).collect();
     contacts.sort_unstable_by(|a, b| b.cmp(a));
     let mut without_phone: Vec<bool> = (0..NUM_CUSTOMERS).map(|i| i < NUM_WITHOUT_PHONE).collect();
     random.shuffle(&mut without_phone);
@@ -224,12 +204,7 @@ fn customers(random: &mut Random, agents: &[usize]) -> Vec<Customer> {
     let mut customers = Vec::with_capacity(NUM_CUSTOMERS);
     for (index, (name, id)) in names.into_iter().zip(ids).enumerate() {
         let last_contact = contacts[index];
-        let phone = format!(
-            "{}-{}-{:04}",
-            random.within(200, 999),
-            random.within(200, 999),
-            random.below(10_000)
-        );
+        let phone = format!("{}-{}-{:04}", random.within(200, 999), random.within(200, 999), random.below(10_000));
         let notes = format!("{}: {}", last_contact.iso(), phrases::note(random));
         let follow_up = Day(last_contact.0 + random.within(12, LAST_FOLLOW_UP.0 - TODAY.0));
         customers.push(Customer {

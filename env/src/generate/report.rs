@@ -24,27 +24,15 @@ pub struct Distribution {
 
 /// Counts what `tasks` consist of.
 pub fn distribution(tasks: &[Task]) -> Distribution {
-    let mut counts = Distribution {
-        num_tasks: tasks.len(),
-        ..Distribution::default()
-    };
+    let mut counts = Distribution { num_tasks: tasks.len(), ..Distribution::default() };
     for task in tasks {
         counts.do_nothing += usize::from(task.ground_truth.is_empty());
         counts.id_from_result += usize::from(needs_id(task));
         if let Some(provenance) = &task.provenance {
-            *counts
-                .by_domain
-                .entry(provenance.domain.clone())
-                .or_default() += 1;
-            *counts
-                .by_template
-                .entry(provenance.template.clone())
-                .or_default() += 1;
+            *counts.by_domain.entry(provenance.domain.clone()).or_default() += 1;
+            *counts.by_template.entry(provenance.template.clone()).or_default() += 1;
             *counts.by_num_steps.entry(provenance.num_steps).or_default() += 1;
-            *counts
-                .by_difficulty
-                .entry(provenance.difficulty)
-                .or_default() += 1;
+            *counts.by_difficulty.entry(provenance.difficulty).or_default() += 1;
         }
     }
     counts
@@ -52,17 +40,13 @@ pub fn distribution(tasks: &[Task]) -> Distribution {
 
 fn needs_id(task: &Task) -> bool {
     let request = task.user_message();
-    let mut ids = task
-        .ground_truth
-        .iter()
-        .flat_map(|call| ids_in(&call.arguments));
+    let mut ids = task.ground_truth.iter().flat_map(|call| ids_in(&call.arguments));
     ids.any(|id| !request.contains(id))
 }
 
 /// Runs of exactly eight digits.
 pub(super) fn ids_in(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|character: char| !character.is_ascii_digit())
-        .filter(|digits| digits.len() == 8)
+    text.split(|character: char| !character.is_ascii_digit()).filter(|digits| digits.len() == 8)
 }
 
 impl Distribution {
@@ -86,23 +70,14 @@ impl fmt::Display for Distribution {
         ) -> fmt::Result {
             writeln!(formatter, "{title}")?;
             for (key, &count) in counts {
-                writeln!(
-                    formatter,
-                    "  {key:<32} {count:>7} {:>5.1} %",
-                    all.percent(count)
-                )?;
+                writeln!(formatter, "  {key:<32} {count:>7} {:>5.1} %", all.percent(count))?;
             }
             Ok(())
         }
         writeln!(formatter, "{} tasks", self.num_tasks)?;
         group(self, formatter, "domain", &self.by_domain)?;
         group(self, formatter, "template", &self.by_template)?;
-        group(
-            self,
-            formatter,
-            "calls of the demonstration",
-            &self.by_num_steps,
-        )?;
+        group(self, formatter, "calls of the demonstration", &self.by_num_steps)?;
         group(self, formatter, "difficulty", &self.by_difficulty)?;
         writeln!(
             formatter,

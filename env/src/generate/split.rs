@@ -25,20 +25,13 @@ pub enum Split {
 
 /// A name that is no split.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error(
-    "unknown split {found:?}; expected `warm_start`, `train`, `unseen_fillings` or `unseen_templates`"
-)]
+#[error("unknown split {found:?}; expected `warm_start`, `train`, `unseen_fillings` or `unseen_templates`")]
 pub struct ParseSplitError {
     pub found: String,
 }
 
 impl Split {
-    pub const ALL: [Self; 4] = [
-        Self::WarmStart,
-        Self::Train,
-        Self::UnseenFillings,
-        Self::UnseenTemplates,
-    ];
+    pub const ALL: [Self; 4] = [Self::WarmStart, Self::Train, Self::UnseenFillings, Self::UnseenTemplates];
     /// Largest number of tasks of one split; the ranges of fillings have this size.
     pub const MAX_TASKS: u64 = 1_000_000_000;
 
@@ -94,9 +87,9 @@ impl Split {
 
 /// 64-bit FNV-1a with a final multiplication, since its upper bits alone mix late.
 fn fnv1a(text: &str) -> u64 {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
@@ -113,8 +106,6 @@ impl FromStr for Split {
         Self::ALL
             .into_iter()
             .find(|split| split.name() == text)
-            .ok_or_else(|| ParseSplitError {
-                found: text.to_owned(),
-            })
+            .ok_or_else(|| ParseSplitError { found: text.to_owned() })
     }
 }

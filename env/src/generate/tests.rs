@@ -3,11 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::*;
 
 fn generated(split: Split, count: usize) -> Vec<Task> {
-    let config = GeneratorConfig {
-        count,
-        split,
-        ..GeneratorConfig::default()
-    };
+    let config = GeneratorConfig { count, split, ..GeneratorConfig::default() };
     tasks(&config).unwrap()
 }
 
@@ -21,9 +17,7 @@ fn offices_have_the_shape_of_the_real_tables() {
     assert_eq!(tables, office(7));
     assert_ne!(tables, office(8));
     let column = |rows: &[crate::workplace::tables::Row], index: usize| -> Vec<String> {
-        let cells = rows
-            .iter()
-            .map(|row| row[index].clone().unwrap_or_default());
+        let cells = rows.iter().map(|row| row[index].clone().unwrap_or_default());
         cells.collect()
     };
     let rows = [
@@ -38,23 +32,15 @@ fn offices_have_the_shape_of_the_real_tables() {
         assert!(rows.iter().all(|row| row.len() == width));
     }
     assert_eq!(tables.directory.len(), 20);
-    for (rows, count) in [
-        (&tables.emails, 500),
-        (&tables.calendar_events, 300),
-        (&tables.project_tasks, 300),
-        (&tables.customers, 200),
-    ] {
+    for (rows, count) in
+        [(&tables.emails, 500), (&tables.calendar_events, 300), (&tables.project_tasks, 300), (&tables.customers, 200)]
+    {
         let ids: BTreeSet<String> = column(rows, 0).into_iter().collect();
         assert_eq!(ids, (0..count).map(|id| format!("{id:08}")).collect());
-        assert_ne!(
-            column(rows, 0),
-            ids.into_iter().collect::<Vec<_>>(),
-            "ids follow the rows"
-        );
+        assert_ne!(column(rows, 0), ids.into_iter().collect::<Vec<_>>(), "ids follow the rows");
     }
-    let strictly_ascending = |cells: &[String]| {
-        cells.is_sorted() && { cells.iter().collect::<BTreeSet<_>>().len() == cells.len() }
-    };
+    let strictly_ascending =
+        |cells: &[String]| cells.is_sorted() && { cells.iter().collect::<BTreeSet<_>>().len() == cells.len() };
     let sent = column(&tables.emails, 4);
     assert!(strictly_ascending(&sent));
     assert!(sent[0].as_str() >= "2023-10-01" && sent[499].as_str() < "2023-11-30 23:59");
@@ -62,19 +48,11 @@ fn offices_have_the_shape_of_the_real_tables() {
     assert!(strictly_ascending(&starts));
     assert!(starts[0].as_str() >= "2023-08-01" && starts[299].as_str() < "2023-12-22");
     let due = column(&tables.project_tasks, 4);
-    assert!(
-        due.is_sorted() && due[0].as_str() >= "2023-11-27" && due[299].as_str() <= "2023-12-13"
-    );
+    assert!(due.is_sorted() && due[0].as_str() >= "2023-11-27" && due[299].as_str() <= "2023-12-13");
     let contacts = column(&tables.customers, 5);
     assert!(contacts.iter().rev().is_sorted());
     assert!(contacts.iter().all(|date| date.ends_with(" 23:59:00")));
-    let missing = |index: usize| {
-        tables
-            .customers
-            .iter()
-            .filter(|row| row[index].is_none())
-            .count()
-    };
+    let missing = |index: usize| tables.customers.iter().filter(|row| row[index].is_none()).count();
     assert_eq!((missing(4), missing(9)), (100, 44));
     let mut visits: BTreeMap<String, usize> = BTreeMap::new();
     for date in column(&tables.analytics, 0) {
@@ -153,12 +131,7 @@ fn every_split_has_the_promised_mixture() {
         assert!(share(counts.id_from_result) >= 0.5, "{split}");
         let single = share(counts.by_num_steps[&1]);
         assert!((0.2..0.4).contains(&single), "{split}: {single}");
-        assert!(
-            counts
-                .by_num_steps
-                .keys()
-                .all(|steps| (1..=5).contains(steps))
-        );
+        assert!(counts.by_num_steps.keys().all(|steps| (1..=5).contains(steps)));
         assert_eq!(counts.by_domain.len(), 6);
         let least = counts.by_template.values().min().unwrap();
         let most = counts.by_template.values().max().unwrap();
@@ -169,16 +142,8 @@ fn every_split_has_the_promised_mixture() {
 #[test]
 fn the_same_config_gives_the_same_bytes_and_a_longer_list_starts_alike() {
     let lines = |count, seed| -> Vec<String> {
-        let config = GeneratorConfig {
-            count,
-            seed,
-            ..GeneratorConfig::default()
-        };
-        tasks(&config)
-            .unwrap()
-            .iter()
-            .map(Task::to_json_line)
-            .collect()
+        let config = GeneratorConfig { count, seed, ..GeneratorConfig::default() };
+        tasks(&config).unwrap().iter().map(Task::to_json_line).collect()
     };
     let first = lines(300, 5);
     assert_eq!(first, lines(300, 5));
@@ -199,11 +164,7 @@ fn requests_are_complete_and_hide_nothing() {
 
 #[test]
 fn configurations_select_templates() {
-    let mut config = GeneratorConfig {
-        count: 60,
-        max_difficulty: Some(1),
-        ..GeneratorConfig::default()
-    };
+    let mut config = GeneratorConfig { count: 60, max_difficulty: Some(1), ..GeneratorConfig::default() };
     let easy = tasks(&config).unwrap();
     assert!(easy.iter().all(|task| calls(task).len() == 1));
     config.max_difficulty = None;
@@ -211,24 +172,12 @@ fn configurations_select_templates() {
     let hard = tasks(&config).unwrap();
     assert!(hard.iter().all(|task| calls(task).len() >= 4));
     config.templates = vec!["task_reasign".to_owned()];
-    assert!(matches!(
-        tasks(&config),
-        Err(GenerateError::UnknownTemplate { .. })
-    ));
+    assert!(matches!(tasks(&config), Err(GenerateError::UnknownTemplate { .. })));
     config.templates = vec!["task_reassign_all".to_owned()];
     config.max_difficulty = Some(1);
-    assert!(matches!(
-        tasks(&config),
-        Err(GenerateError::NoTemplates { .. })
-    ));
-    config = GeneratorConfig {
-        num_offices: 0,
-        ..GeneratorConfig::default()
-    };
-    assert!(matches!(
-        tasks(&config),
-        Err(GenerateError::NumOffices { found: 0 })
-    ));
+    assert!(matches!(tasks(&config), Err(GenerateError::NoTemplates { .. })));
+    config = GeneratorConfig { num_offices: 0, ..GeneratorConfig::default() };
+    assert!(matches!(tasks(&config), Err(GenerateError::NumOffices { found: 0 })));
 }
 
 #[test]
@@ -236,13 +185,7 @@ fn office_names_are_read_back() {
     assert_eq!(office_name(7), "office-0007");
     assert_eq!(office_seed("office-0007"), Some(7));
     assert_eq!(office_seed("office-3063"), Some(3063));
-    for wrong in [
-        "office-7",
-        "office-",
-        "office-00007",
-        "Office-0007",
-        "office-+007",
-    ] {
+    for wrong in ["office-7", "office-", "office-00007", "Office-0007", "office-+007"] {
         assert_eq!(office_seed(wrong), None, "{wrong}");
     }
 }
@@ -267,13 +210,8 @@ fn ids_and_most_addresses_are_read_from_results() {
                     .split('"')
                     .any(|text| text.ends_with(names::COMPANY_DOMAIN) && !request.contains(text))
         });
-        let needs_nothing = calls(&task)
-            .iter()
-            .all(|call| template::tool::writes(&call.name));
-        assert!(
-            from_result || needs_nothing || task.ground_truth.len() < 2,
-            "{request}"
-        );
+        let needs_nothing = calls(&task).iter().all(|call| template::tool::writes(&call.name));
+        assert!(from_result || needs_nothing || task.ground_truth.len() < 2, "{request}");
     }
 }
 
@@ -316,12 +254,8 @@ fn unsound_tasks_are_found() {
 #[test]
 fn written_datasets_are_read_back() {
     let dir = std::env::temp_dir().join(format!("nemo-env-dataset-{}", std::process::id()));
-    let config = GeneratorConfig {
-        count: 40,
-        num_offices: 3,
-        split: Split::UnseenFillings,
-        ..GeneratorConfig::default()
-    };
+    let config =
+        GeneratorConfig { count: 40, num_offices: 3, split: Split::UnseenFillings, ..GeneratorConfig::default() };
     let written = write_dataset(&dir, &config).unwrap();
     assert_eq!((written.num_tasks, written.num_offices), (40, 3));
     let dataset = crate::Dataset::load(&written.records).unwrap();
@@ -350,19 +284,11 @@ fn lengths_and_samples() {
         for task in &tasks {
             requests.push(task.user_message().len());
             let replay = crate::replay(&offices, task, calls(task)).unwrap();
-            arguments.extend(
-                calls(task)
-                    .iter()
-                    .map(|call| call.name.len() + call.arguments.len()),
-            );
+            arguments.extend(calls(task).iter().map(|call| call.name.len() + call.arguments.len()));
             results.extend(replay.results.iter().map(|result| result.body().len()));
         }
         let mean = |lengths: &[usize]| lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
-        for (what, lengths) in [
-            ("request", requests),
-            ("call", arguments),
-            ("result", results),
-        ] {
+        for (what, lengths) in [("request", requests), ("call", arguments), ("result", results)] {
             let most = lengths.iter().max().unwrap();
             println!("{what}: mean {:.1} characters, most {most}", mean(&lengths));
         }

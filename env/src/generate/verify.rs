@@ -19,9 +19,7 @@ pub(super) struct Verifier {
 
 impl Verifier {
     pub fn new(tables: &Tables) -> Self {
-        Self {
-            workplace: Workplace::new(tables),
-        }
+        Self { workplace: Workplace::new(tables) }
     }
 
     /// Checks that every call of the demonstration succeeds, that its ids and addresses stand in
@@ -48,20 +46,12 @@ impl Verifier {
         let mut session = self.workplace.session();
         let mut seen = request.to_owned();
         for call in &demonstration.calls {
-            if let Some(unknown) =
-                copied_values(&call.arguments).find(|&value| !seen.contains(value))
-            {
-                return Err(format!(
-                    "{unknown} in {} is known from nowhere",
-                    call.arguments
-                ));
+            if let Some(unknown) = copied_values(&call.arguments).find(|&value| !seen.contains(value)) {
+                return Err(format!("{unknown} in {} is known from nowhere", call.arguments));
             }
             let result = session.call(call);
             if result.is_error() || !succeeded(&call.name, &result.output) {
-                return Err(format!(
-                    "{} {} gave {}",
-                    call.name, call.arguments, result.output
-                ));
+                return Err(format!("{} {} gave {}", call.name, call.arguments, result.output));
             }
             seen.push_str(&result.body());
         }

@@ -14,10 +14,7 @@ pub(super) struct Person {
 
 impl Person {
     pub fn new(first: &str, last: &str) -> Self {
-        Self {
-            first: first.to_owned(),
-            address: format!("{first}.{last}@{COMPANY_DOMAIN}").to_lowercase(),
-        }
+        Self { first: first.to_owned(), address: format!("{first}.{last}@{COMPANY_DOMAIN}").to_lowercase() }
     }
 }
 
@@ -96,45 +93,34 @@ impl World {
         let query = query.to_lowercase();
         let words: Vec<&str> = query.split_whitespace().collect();
         let hits = self.mails.iter().enumerate().rev();
-        hits.filter(|(_, mail)| words.iter().all(|word| mail.haystack.contains(word)))
-            .map(|(index, _)| index)
-            .collect()
+        hits.filter(|(_, mail)| words.iter().all(|word| mail.haystack.contains(word))).map(|(index, _)| index).collect()
     }
 
     /// Events whose name or participant contains the text, latest first.
     pub fn events_matching(&self, text: &str) -> Vec<usize> {
         let hits = self.events.iter().enumerate().rev();
-        hits.filter(|(_, event)| {
-            event.name.contains(text) || self.people[event.participant].address.contains(text)
-        })
-        .map(|(index, _)| index)
-        .collect()
+        hits.filter(|(_, event)| event.name.contains(text) || self.people[event.participant].address.contains(text))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// Tasks whose name contains the text, in table order.
     pub fn tasks_matching(&self, text: &str) -> Vec<usize> {
         let hits = self.tasks.iter().enumerate();
-        hits.filter(|(_, task)| task.name.contains(text))
-            .map(|(index, _)| index)
-            .collect()
+        hits.filter(|(_, task)| task.name.contains(text)).map(|(index, _)| index).collect()
     }
 
     /// Customers whose name contains the text, in table order.
     pub fn customers_matching(&self, text: &str) -> Vec<usize> {
         let text = text.to_lowercase();
         let hits = self.customers.iter().enumerate();
-        hits.filter(|(_, customer)| customer.name.to_lowercase().contains(&text))
-            .map(|(index, _)| index)
-            .collect()
+        hits.filter(|(_, customer)| customer.name.to_lowercase().contains(&text)).map(|(index, _)| index).collect()
     }
 
     /// Number of visits on a day and how many of them were engaged.
     pub fn visits_on(&self, day: Day) -> (usize, usize) {
         let today = || self.visits.iter().filter(|visit| visit.day == day);
-        (
-            today().count(),
-            today().filter(|visit| visit.engaged).count(),
-        )
+        (today().count(), today().filter(|visit| visit.engaged).count())
     }
 
     /// The office in the form the tools work on.
@@ -144,14 +130,7 @@ impl World {
             emails: (self.mails.iter())
                 .map(|mail| {
                     let sender = address(mail.sender);
-                    row([
-                        &mail.id,
-                        "inbox",
-                        sender,
-                        &mail.subject,
-                        &mail.sent,
-                        &mail.body,
-                    ])
+                    row([&mail.id, "inbox", sender, &mail.subject, &mail.sent, &mail.body])
                 })
                 .collect(),
             calendar_events: (self.events.iter())
@@ -199,11 +178,7 @@ impl World {
                     cells
                 })
                 .collect(),
-            directory: self
-                .people
-                .iter()
-                .map(|person| person.address.clone())
-                .collect(),
+            directory: self.people.iter().map(|person| person.address.clone()).collect(),
         }
     }
 }

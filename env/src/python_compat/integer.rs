@@ -14,15 +14,9 @@ impl Integer {
     fn new(negative: bool, digits: &str) -> Self {
         let digits = digits.trim_start_matches('0');
         if digits.is_empty() {
-            Self {
-                negative: false,
-                digits: "0".into(),
-            }
+            Self { negative: false, digits: "0".into() }
         } else {
-            Self {
-                negative,
-                digits: digits.into(),
-            }
+            Self { negative, digits: digits.into() }
         }
     }
 
@@ -32,9 +26,7 @@ impl Integer {
             Value::Str(text) => Self::from_text(text),
             Value::Bool(flag) => Ok(Self::from_number(i128::from(*flag))),
             Value::Int(number) => Ok(Self::from_number(*number)),
-            Value::Float(number) if number.is_nan() => {
-                Err(Exception::value("cannot convert float NaN to integer"))
-            }
+            Value::Float(number) if number.is_nan() => Err(Exception::value("cannot convert float NaN to integer")),
             Value::Float(number) if number.is_infinite() => {
                 Err(Exception::other("cannot convert float infinity to integer"))
             }
@@ -55,12 +47,7 @@ impl Integer {
     }
 
     fn from_text(text: &str) -> Result<Self, Exception> {
-        let invalid = || {
-            Exception::value(format!(
-                "invalid literal for int() with base 10: {}",
-                string_repr(text)
-            ))
-        };
+        let invalid = || Exception::value(format!("invalid literal for int() with base 10: {}", string_repr(text)));
         let trimmed = text.trim_matches(is_space);
         let (negative, body) = match trimmed.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -78,11 +65,7 @@ impl Integer {
                 after_digit = true;
             }
         }
-        if after_digit {
-            Ok(Self::new(negative, &digits))
-        } else {
-            Err(invalid())
-        }
+        if after_digit { Ok(Self::new(negative, &digits)) } else { Err(invalid()) }
     }
 
     pub(crate) fn is_positive(&self) -> bool {
@@ -92,11 +75,7 @@ impl Integer {
     /// This integer plus one.
     pub(crate) fn successor(&self) -> Self {
         let mut digits: Vec<u8> = self.digits.bytes().collect();
-        let (wrap, edge, step): (u8, u8, i8) = if self.negative {
-            (b'9', b'0', -1)
-        } else {
-            (b'0', b'9', 1)
-        };
+        let (wrap, edge, step): (u8, u8, i8) = if self.negative { (b'9', b'0', -1) } else { (b'0', b'9', 1) };
         let mut carry = true;
         for digit in digits.iter_mut().rev() {
             if *digit == edge {
@@ -127,9 +106,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Option<String> {
-        Integer::from_value(&text.into())
-            .ok()
-            .map(|i| i.to_string())
+        Integer::from_value(&text.into()).ok().map(|i| i.to_string())
     }
 
     #[test]
@@ -160,16 +137,10 @@ mod tests {
             ("-1", "0"),
             ("-100", "-99"),
             ("-10", "-9"),
-            (
-                "340282366920938463463374607431768211455",
-                "340282366920938463463374607431768211456",
-            ),
+            ("340282366920938463463374607431768211455", "340282366920938463463374607431768211456"),
         ] {
             let value = Integer::from_value(&text.into());
-            assert_eq!(
-                value.map(|i| i.successor().to_string()),
-                Ok(expected.to_owned())
-            );
+            assert_eq!(value.map(|i| i.successor().to_string()), Ok(expected.to_owned()));
         }
     }
 }

@@ -45,9 +45,7 @@ impl<'a> Parser<'a> {
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let column = before[line_start..].chars().count() + 1;
         let position = before.chars().count();
-        JsonError::Syntax(format!(
-            "{message}: line {line} column {column} (char {position})"
-        ))
+        JsonError::Syntax(format!("{message}: line {line} column {column} (char {position})"))
     }
 
     fn peek(&self) -> Option<u8> {
@@ -66,9 +64,7 @@ impl<'a> Parser<'a> {
 
     fn value(&mut self, depth: usize) -> Result<Value, JsonError> {
         if depth > MAX_DEPTH {
-            return Err(JsonError::Unrepresentable(format!(
-                "nested deeper than {MAX_DEPTH} levels"
-            )));
+            return Err(JsonError::Unrepresentable(format!("nested deeper than {MAX_DEPTH} levels")));
         }
         match self.peek() {
             Some(b'"') => Ok(Value::Str(self.string()?)),
@@ -140,9 +136,7 @@ impl<'a> Parser<'a> {
         let text = &self.text[start..self.at];
         let too_large = || JsonError::Unrepresentable(format!("integer beyond 64 bits ({text})"));
         if is_float {
-            let number: f64 = text
-                .parse()
-                .map_err(|_| self.error("Expecting value", start))?;
+            let number: f64 = text.parse().map_err(|_| self.error("Expecting value", start))?;
             return Ok(Value::Float(number));
         }
         let number: i128 = text.parse().map_err(|_| too_large())?;
@@ -179,9 +173,7 @@ impl<'a> Parser<'a> {
         }
         loop {
             if self.peek() != Some(b'"') {
-                return Err(
-                    self.error("Expecting property name enclosed in double quotes", self.at)
-                );
+                return Err(self.error("Expecting property name enclosed in double quotes", self.at));
             }
             let key = self.string()?;
             self.skip_space();
@@ -288,9 +280,7 @@ impl<'a> Parser<'a> {
                 return Ok(c);
             }
         }
-        Err(JsonError::Unrepresentable(format!(
-            "unpaired surrogate \\u{code:04x}"
-        )))
+        Err(JsonError::Unrepresentable(format!("unpaired surrogate \\u{code:04x}")))
     }
 }
 
@@ -309,26 +299,11 @@ mod tests {
     fn errors_have_pythons_texts() {
         for (text, expected) in [
             ("", "Expecting value: line 1 column 1 (char 0)"),
-            (
-                "{'a': 1}",
-                "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-            ),
-            (
-                "{\"a\" 1}",
-                "Expecting ':' delimiter: line 1 column 6 (char 5)",
-            ),
-            (
-                "{\"a\": 1\n \"b\"}",
-                "Expecting ',' delimiter: line 2 column 2 (char 9)",
-            ),
-            (
-                "{\"a\": 1,}",
-                "Illegal trailing comma before end of object: line 1 column 8 (char 7)",
-            ),
-            (
-                "{\"a\": \"x",
-                "Unterminated string starting at: line 1 column 7 (char 6)",
-            ),
+            ("{'a': 1}", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+            ("{\"a\" 1}", "Expecting ':' delimiter: line 1 column 6 (char 5)"),
+            ("{\"a\": 1\n \"b\"}", "Expecting ',' delimiter: line 2 column 2 (char 9)"),
+            ("{\"a\": 1,}", "Illegal trailing comma before end of object: line 1 column 8 (char 7)"),
+            ("{\"a\": \"x", "Unterminated string starting at: line 1 column 7 (char 6)"),
             ("{} x", "Extra data: line 1 column 4 (char 3)"),
             ("\"\\q\"", "Invalid \\escape: line 1 column 2 (char 1)"),
             ("nul", "Expecting value: line 1 column 1 (char 0)"),
@@ -340,24 +315,13 @@ mod tests {
 
     #[test]
     fn values_that_cannot_travel_are_told_apart() {
-        for text in [
-            "\"\\ud800\"",
-            "\"\\udc00\"",
-            "\"\\ud800\\u0041\"",
-            "99999999999999999999",
-        ] {
+        for text in ["\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "99999999999999999999"] {
             assert!(matches!(parse(text), Err(JsonError::Unrepresentable(_))));
         }
         let deep = "[".repeat(2000);
         assert!(matches!(parse(&deep), Err(JsonError::Unrepresentable(_))));
-        assert_eq!(
-            parse("\"\\ud83d\\ude80\"").map(|v| v.text()),
-            Ok("🚀".into())
-        );
-        assert_eq!(
-            parse("18446744073709551615").map(|v| v.text()),
-            Ok("18446744073709551615".into())
-        );
+        assert_eq!(parse("\"\\ud83d\\ude80\"").map(|v| v.text()), Ok("🚀".into()));
+        assert_eq!(parse("18446744073709551615").map(|v| v.text()), Ok("18446744073709551615".into()));
     }
 
     #[test]

@@ -18,18 +18,13 @@ pub(crate) fn refused_keyword<'a>(
 ) -> Option<String> {
     for name in given {
         if name == "self" {
-            return Some(format!(
-                "{method}() got multiple values for argument 'self'"
-            ));
+            return Some(format!("{method}() got multiple values for argument 'self'"));
         }
         if !parameters.contains(&name) {
             let hint = suggestion(name, parameters)
                 .map(|parameter| format!(". Did you mean '{parameter}'?"))
                 .unwrap_or_default();
-            return Some(format!(
-                "{method}() got an unexpected keyword argument {}{hint}",
-                string_repr(name)
-            ));
+            return Some(format!("{method}() got an unexpected keyword argument {}{hint}", string_repr(name)));
         }
     }
     None
@@ -87,9 +82,6 @@ mod tests {
         assert_eq!(suggestion("sender", &parameters), None);
         assert_eq!(suggestion("NAME", &["name"]), None);
         assert_eq!(suggestion("nam", &["name"]), Some("name"));
-        assert_eq!(
-            suggestion("date_min", &["time_min", "time_max"]),
-            Some("time_min")
-        );
+        assert_eq!(suggestion("date_min", &["time_min", "time_max"]), Some("time_min"));
     }
 }

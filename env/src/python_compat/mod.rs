@@ -34,24 +34,15 @@ pub(crate) enum ExceptionKind {
 
 impl Exception {
     pub(crate) fn value(text: impl Into<String>) -> Self {
-        Self {
-            kind: ExceptionKind::Value,
-            text: text.into(),
-        }
+        Self { kind: ExceptionKind::Value, text: text.into() }
     }
 
     pub(crate) fn other(text: impl Into<String>) -> Self {
-        Self {
-            kind: ExceptionKind::Other,
-            text: text.into(),
-        }
+        Self { kind: ExceptionKind::Other, text: text.into() }
     }
 
     pub(crate) fn no_attribute(value: &Value, attribute: &str) -> Self {
-        Self::other(format!(
-            "'{}' object has no attribute '{attribute}'",
-            value.type_name()
-        ))
+        Self::other(format!("'{}' object has no attribute '{attribute}'", value.type_name()))
     }
 
     pub(crate) fn unhashable(value: &Value) -> Self {
@@ -59,14 +50,10 @@ impl Exception {
     }
 
     pub(crate) fn unordered(operator: &str, left: &str, right: &str) -> Self {
-        Self::other(format!(
-            "'{operator}' not supported between instances of '{left}' and '{right}'"
-        ))
+        Self::other(format!("'{operator}' not supported between instances of '{left}' and '{right}'"))
     }
 
     pub(crate) fn lengths(left: usize, right: usize) -> Self {
-        Self::value(format!(
-            "('Lengths must match to compare', ({left},), ({right},))"
-        ))
+        Self::value(format!("('Lengths must match to compare', ({left},), ({right},))"))
     }
 }

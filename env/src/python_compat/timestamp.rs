@@ -68,29 +68,21 @@ impl Timestamp {
         }
         if !text.starts_with('0') {
             let is_letter = text.len() == 1 && LONE_LETTERS.contains(text);
-            let is_small = text
-                .trim()
-                .parse::<f64>()
-                .is_ok_and(|number| number < SMALLEST_DATE_NUMBER);
+            let is_small = text.trim().parse::<f64>().is_ok_and(|number| number < SMALLEST_DATE_NUMBER);
             if is_letter || is_small {
-                return Err(Exception::value(format!(
-                    "Given date string \"{text}\" not likely a datetime"
-                )));
+                return Err(Exception::value(format!("Given date string \"{text}\" not likely a datetime")));
             }
         }
         if let Some(quarter) = quarter(text) {
             return Ok(Self::Naive(quarter));
         }
         let fail = |reason: &str| Exception::value(format!("{reason}: {text}"));
-        let fields = read_words(text)
-            .ok_or_else(|| fail("Unknown datetime string format, unable to parse"))?;
+        let fields = read_words(text).ok_or_else(|| fail("Unknown datetime string format, unable to parse"))?;
         if fields.is_empty() {
             return Err(fail("Unable to parse datetime string"));
         }
         if fields.has_weekday && fields.day.is_none() {
-            return Err(Exception::value(
-                "Parsing datetimes with weekday but no day information is not supported",
-            ));
+            return Err(Exception::value("Parsing datetimes with weekday but no day information is not supported"));
         }
         let local = local_time(&fields, looks_like_time(text)).map_err(|e| fail(&e))?;
         Ok(match fields.utc_offset_seconds {
@@ -119,17 +111,12 @@ impl Timestamp {
     /// # Errors
     /// One has a time zone and the other has none.
     pub(crate) fn compare(&self, other: &Self) -> Result<Option<Ordering>, Exception> {
-        let utc =
-            |time: &DateTime, offset: i64| time.saturating_sub(SignedDuration::from_secs(offset));
+        let utc = |time: &DateTime, offset: i64| time.saturating_sub(SignedDuration::from_secs(offset));
         match (self, other) {
             (Self::Missing, _) | (_, Self::Missing) => Ok(None),
             (Self::Naive(a), Self::Naive(b)) => Ok(Some(a.cmp(b))),
-            (Self::Aware(a, a_offset), Self::Aware(b, b_offset)) => {
-                Ok(Some(utc(a, *a_offset).cmp(&utc(b, *b_offset))))
-            }
-            _ => Err(Exception::other(
-                "Cannot compare tz-naive and tz-aware timestamps",
-            )),
+            (Self::Aware(a, a_offset), Self::Aware(b, b_offset)) => Ok(Some(utc(a, *a_offset).cmp(&utc(b, *b_offset)))),
+            _ => Err(Exception::other("Cannot compare tz-naive and tz-aware timestamps")),
         }
     }
 }
@@ -188,11 +175,7 @@ fn looks_like_time(text: &str) -> bool {
 
 /// Puts the fields together; the error is Python's.
 fn local_time(fields: &Fields, is_bare_time: bool) -> Result<DateTime, String> {
-    let default = if is_bare_time {
-        NOW.date()
-    } else {
-        DEFAULT_DATE
-    };
+    let default = if is_bare_time { NOW.date() } else { DEFAULT_DATE };
     let year = fields.year.unwrap_or(i64::from(default.year()));
     let month = fields.month.unwrap_or(i64::from(default.month()));
     let day = fields.day.unwrap_or(i64::from(default.day()));
@@ -201,12 +184,9 @@ fn local_time(fields: &Fields, is_bare_time: bool) -> Result<DateTime, String> {
         .filter(|year| (1..=9999).contains(year))
         .ok_or_else(|| format!("year {year} is out of range"))?;
     let within = |value: i64, end: i64| i8::try_from(value).ok().filter(|_| value < end);
-    let month = within(month, 13)
-        .filter(|&month| month > 0)
-        .ok_or("month must be in 1..12")?;
-    let day = within(day, 32)
-        .and_then(|day| Date::new(year, month, day).ok())
-        .ok_or("day is out of range for month")?;
+    let month = within(month, 13).filter(|&month| month > 0).ok_or("month must be in 1..12")?;
+    let day =
+        within(day, 32).and_then(|day| Date::new(year, month, day).ok()).ok_or("day is out of range for month")?;
     let hour = within(fields.hour.unwrap_or(0), 24).ok_or("hour must be in 0..23")?;
     let minute = within(fields.minute.unwrap_or(0), 60).ok_or("minute must be in 0..59")?;
     let second = within(fields.second.unwrap_or(0), 60).ok_or("second must be in 0..59")?;
@@ -284,10 +264,7 @@ mod tests {
             ("2023-13-01", "month must be in 1..12: 2023-13-01"),
             ("202312", "month must be in 1..12: 202312"),
             ("99999-01-01", "year 99999 is out of range: 99999-01-01"),
-            (
-                "2023-12-01 25:00:00",
-                "hour must be in 0..23: 2023-12-01 25:00:00",
-            ),
+            ("2023-12-01 25:00:00", "hour must be in 0..23: 2023-12-01 25:00:00"),
             ("24:00", "hour must be in 0..23: 24:00"),
             ("\0", "Unable to parse datetime string: \0"),
             ("Friday", "Unable to parse datetime string: Friday"),
@@ -318,14 +295,8 @@ mod tests {
     fn order() {
         let read = |text| Timestamp::from_text(text);
         let compare = |a, b| read(a).and_then(|a| read(b).and_then(|b| a.compare(&b)));
-        assert_eq!(
-            compare("2023-12-01", "2023-12-01 00:00:01"),
-            Ok(Some(Ordering::Less))
-        );
-        assert_eq!(
-            compare("2023-12-01T09:00Z", "2023-12-01T10:00+01:00"),
-            Ok(Some(Ordering::Equal))
-        );
+        assert_eq!(compare("2023-12-01", "2023-12-01 00:00:01"), Ok(Some(Ordering::Less)));
+        assert_eq!(compare("2023-12-01T09:00Z", "2023-12-01T10:00+01:00"), Ok(Some(Ordering::Equal)));
         assert_eq!(compare("NaT", "2023-12-01"), Ok(None));
         assert!(compare("2023-12-01T09:00Z", "2023-12-01").is_err());
     }

@@ -18,16 +18,7 @@ pub(super) struct Fields {
 
 impl Fields {
     pub(super) fn is_empty(&self) -> bool {
-        [
-            self.year,
-            self.month,
-            self.day,
-            self.hour,
-            self.minute,
-            self.second,
-        ]
-        .iter()
-        .all(Option::is_none)
+        [self.year, self.month, self.day, self.hour, self.minute, self.second].iter().all(Option::is_none)
     }
 }
 
@@ -45,19 +36,9 @@ const MONTHS: [&str; 12] = [
     "november",
     "december",
 ];
-const WEEKDAYS: [&str; 7] = [
-    "monday",
-    "tuesday",
-    "wednesday",
-    "thursday",
-    "friday",
-    "saturday",
-    "sunday",
-];
+const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 /// Words that mean nothing by themselves.
-const FILLERS: [&str; 11] = [
-    "at", "on", "and", "ad", "m", "t", "of", "st", "nd", "rd", "th",
-];
+const FILLERS: [&str; 11] = ["at", "on", "and", "ad", "m", "t", "of", "st", "nd", "rd", "th"];
 /// Two-digit years are those nearest to the simulated present.
 const FIRST_TWO_DIGIT_YEAR_OF_1900S: i64 = 73;
 
@@ -73,10 +54,7 @@ enum Token {
 fn tokens(text: &str) -> Vec<Token> {
     let characters: Vec<char> = text.chars().filter(|&c| c != '\0').collect();
     let run = |start: usize, accept: fn(char) -> bool| {
-        let length = characters[start..]
-            .iter()
-            .take_while(|&&c| accept(c))
-            .count();
+        let length = characters[start..].iter().take_while(|&&c| accept(c)).count();
         start + length
     };
     let is_digit = |c: char| c.is_ascii_digit();
@@ -175,11 +153,7 @@ impl DateParts {
             (&[other], None) => (None, None, Some(other)),
             (&[a, b], Some(word)) => {
                 let (month, other) = if word == 0 { (a, b) } else { (b, a) };
-                if other > 31 {
-                    (Some(other), Some(month), None)
-                } else {
-                    (None, Some(month), Some(other))
-                }
+                if other > 31 { (Some(other), Some(month), None) } else { (None, Some(month), Some(other)) }
             }
             (&[a, b], None) if a > 31 => (Some(a), Some(b), None),
             (&[a, b], None) if b > 31 => (Some(b), Some(a), None),
@@ -190,17 +164,13 @@ impl DateParts {
             (&[a, b, c], Some(1)) => (Some(c), Some(b), Some(a)),
             (&[a, b, c], Some(_)) if b > 31 => (Some(b), Some(c), Some(a)),
             (&[a, b, c], Some(_)) => (Some(a), Some(c), Some(b)),
-            (&[a, b, c], None) if a > 31 || self.full_year == Some(0) => {
-                (Some(a), Some(b), Some(c))
-            }
+            (&[a, b, c], None) if a > 31 || self.full_year == Some(0) => (Some(a), Some(b), Some(c)),
             (&[a, b, c], None) if a > 12 => (Some(c), Some(b), Some(a)),
             (&[a, b, c, ..], None) => (Some(c), Some(a), Some(b)),
             (_, Some(_)) => (None, None, None),
         };
         fields.year = year.map(|year| match year {
-            0..100 if self.full_year.is_none() && year < FIRST_TWO_DIGIT_YEAR_OF_1900S => {
-                year + 2000
-            }
+            0..100 if self.full_year.is_none() && year < FIRST_TWO_DIGIT_YEAR_OF_1900S => year + 2000,
             0..100 if self.full_year.is_none() => year + 1900,
             year => year,
         });
@@ -218,13 +188,8 @@ struct Reader {
 
 /// Reads a text; `None` if some part of it has no place in a date.
 pub(super) fn read_words(text: &str) -> Option<Fields> {
-    let mut reader = Reader {
-        tokens: tokens(text),
-        at: 0,
-        fields: Fields::default(),
-        date: DateParts::default(),
-        has_zone: false,
-    };
+    let mut reader =
+        Reader { tokens: tokens(text), at: 0, fields: Fields::default(), date: DateParts::default(), has_zone: false };
     while let Some(token) = reader.tokens.get(reader.at).cloned() {
         reader.at += 1;
         match token {
@@ -276,13 +241,10 @@ impl Reader {
     fn number(&mut self, text: &str) -> Option<()> {
         let whole = text.split('.').next().unwrap_or(text);
         let has_fraction = whole.len() < text.len();
-        let part =
-            |start: usize, end: usize| -> Option<i64> { whole.get(start..end)?.parse().ok() };
+        let part = |start: usize, end: usize| -> Option<i64> { whole.get(start..end)?.parse().ok() };
         let has_date = self.date.values.len() == 3;
         let is_last = matches!(self.peek(0), None | Some(Token::Sign(' ')))
-            || self
-                .peek_word(0)
-                .is_some_and(|word| is_afternoon(word).is_some());
+            || self.peek_word(0).is_some_and(|word| is_afternoon(word).is_some());
         match whole.len() {
             2 | 4
                 if has_date && self.fields.hour.is_none() && is_last && !has_fraction
@@ -314,11 +276,9 @@ impl Reader {
             }
             _ => {}
         }
-        if let Some(unit) = self.unit(0).or_else(|| {
-            (self.peek(0) == Some(&Token::Sign(' ')))
-                .then(|| self.unit(1))
-                .flatten()
-        }) {
+        if let Some(unit) =
+            self.unit(0).or_else(|| (self.peek(0) == Some(&Token::Sign(' '))).then(|| self.unit(1)).flatten())
+        {
             self.at += 1 + usize::from(self.peek(0) == Some(&Token::Sign(' ')));
             match unit {
                 'h' => self.fields.hour = Some(whole.parse().ok()?),
@@ -357,9 +317,7 @@ impl Reader {
             self.at += 1;
             return self.date.push_number(whole);
         }
-        let could_be_day = whole
-            .parse::<i64>()
-            .is_ok_and(|day| (1..=31).contains(&day));
+        let could_be_day = whole.parse::<i64>().is_ok_and(|day| (1..=31).contains(&day));
         could_be_day.then_some(())?;
         self.date.push_number(whole)
     }
@@ -476,9 +434,7 @@ impl Reader {
         } else {
             return None;
         };
-        let seconds = hours
-            .checked_mul(3600)?
-            .checked_add(i64::checked_mul(minutes, 60)?)?;
+        let seconds = hours.checked_mul(3600)?.checked_add(i64::checked_mul(minutes, 60)?)?;
         self.fields.utc_offset_seconds = Some(if sign == '-' { -seconds } else { seconds });
         Some(())
     }

@@ -114,10 +114,8 @@ impl Value {
                 format!("[{}]", items.join(", "))
             }
             Self::Dict(entries) => {
-                let entries: Vec<_> = entries
-                    .iter()
-                    .map(|(key, value)| format!("{}: {}", string_repr(key), value.repr()))
-                    .collect();
+                let entries: Vec<_> =
+                    entries.iter().map(|(key, value)| format!("{}: {}", string_repr(key), value.repr())).collect();
                 format!("{{{}}}", entries.join(", "))
             }
         }
@@ -137,15 +135,11 @@ impl Value {
             (Self::None, Self::None) => true,
             (Self::Str(a), Self::Str(b)) => a == b,
             (Self::Int(a), Self::Int(b)) => a == b,
-            (Self::List(a), Self::List(b)) => {
-                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b))
-            }
+            (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b)),
             (Self::Dict(a), Self::Dict(b)) => {
                 a.len() == b.len()
-                    && a.iter().all(|(key, value)| {
-                        b.iter()
-                            .any(|(other_key, other)| key == other_key && value.equals(other))
-                    })
+                    && a.iter()
+                        .all(|(key, value)| b.iter().any(|(other_key, other)| key == other_key && value.equals(other)))
             }
             (a, b) => match (a.as_number(), b.as_number()) {
                 (Some(a), Some(b)) => a == b,
@@ -174,10 +168,7 @@ impl Value {
             Self::Str(text) => Json::String(text.to_string()),
             Self::List(items) => Json::Array(items.iter().map(Self::to_json).collect()),
             Self::Dict(entries) => Json::Object(
-                entries
-                    .iter()
-                    .map(|(key, value)| (key.to_string(), value.to_json()))
-                    .collect::<Map<_, _>>(),
+                entries.iter().map(|(key, value)| (key.to_string(), value.to_json())).collect::<Map<_, _>>(),
             ),
         }
     }
@@ -197,12 +188,7 @@ mod tests {
 
     #[test]
     fn repr_follows_python() {
-        let value = Value::List(vec![
-            "a".into(),
-            Value::Int(1),
-            Value::None,
-            Value::Bool(true),
-        ]);
+        let value = Value::List(vec!["a".into(), Value::Int(1), Value::None, Value::Bool(true)]);
         assert_eq!(value.repr(), "['a', 1, None, True]");
         let value = Value::Dict(vec![("it's".into(), Value::Float(1.0))]);
         assert_eq!(value.repr(), "{\"it's\": 1.0}");

@@ -18,10 +18,7 @@ pub struct Dataset {
 #[derive(Debug, Error)]
 pub enum DatasetError {
     #[error("{path}: {source}; expected a readable JSONL file of task records")]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     #[error("{path}:{line}: {source}")]
     Record {
         path: PathBuf,
@@ -41,10 +38,8 @@ impl Dataset {
     /// and line).
     pub fn load(path: impl AsRef<Path>) -> Result<Self, DatasetError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| DatasetError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
         let mut tasks: Vec<Task> = Vec::new();
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             if line.trim().is_empty() {
@@ -62,9 +57,7 @@ impl Dataset {
             tasks.push(task);
         }
         if tasks.is_empty() {
-            return Err(DatasetError::Empty {
-                path: path.to_owned(),
-            });
+            return Err(DatasetError::Empty { path: path.to_owned() });
         }
         Ok(Self { tasks })
     }
@@ -80,10 +73,7 @@ impl Dataset {
             text.push_str(&task.to_json_line());
             text.push('\n');
         }
-        std::fs::write(path, text).map_err(|source| DatasetError::Io {
-            path: path.to_owned(),
-            source,
-        })
+        std::fs::write(path, text).map_err(|source| DatasetError::Io { path: path.to_owned(), source })
     }
 
     pub fn len(&self) -> usize {
@@ -99,10 +89,7 @@ impl Dataset {
     pub fn split(self) -> Split {
         let mut training = self.tasks;
         let validation = training.split_off(split_point(training.len()));
-        Split {
-            training: Self { tasks: training },
-            validation: Self { tasks: validation },
-        }
+        Split { training: Self { tasks: training }, validation: Self { tasks: validation } }
     }
 }
 
@@ -133,10 +120,7 @@ mod tests {
         let dataset = load(&format!("\u{feff}{RECORD}\n\n{RECORD}\n")).unwrap();
         assert_eq!(dataset.len(), 2);
         assert_eq!(dataset.tasks[0].id, 7);
-        assert!(Arc::ptr_eq(
-            &dataset.tasks[0].tools,
-            &dataset.tasks[1].tools
-        ));
+        assert!(Arc::ptr_eq(&dataset.tasks[0].tools, &dataset.tasks[1].tools));
         let line = dataset.tasks[0].to_json_line();
         assert_eq!(Task::from_json_line(&line).unwrap(), dataset.tasks[0]);
     }
@@ -147,14 +131,8 @@ mod tests {
             ("", "FILE: found no records"),
             ("{\"id\":", "FILE:1: not valid JSON"),
             ("[1]", "FILE:1: found a list, expected a JSON object"),
-            (
-                &RECORD.replace("\"id\":7,", ""),
-                "FILE:1: key `id` is missing",
-            ),
-            (
-                &RECORD.replace(":7,", ":-7,"),
-                "FILE:1: key `id` holds a number (-7)",
-            ),
+            (&RECORD.replace("\"id\":7,", ""), "FILE:1: key `id` is missing"),
+            (&RECORD.replace(":7,", ":-7,"), "FILE:1: key `id` holds a number (-7)"),
             (
                 &format!("{RECORD}\n{}", RECORD.replace("\"user\"", "\"me\"")),
                 "FILE:2: key `responses_create_params.input[0].role` holds a string (\"me\")",
@@ -163,10 +141,7 @@ mod tests {
                 &RECORD.replace("[{\"name\":\"x\",\"arguments\":\"{}\"}]", "\"[]\""),
                 "FILE:1: `ground_truth` is a string (\"[]\")",
             ),
-            (
-                &RECORD.replace("\"{}\"", "{}"),
-                "FILE:1: key `ground_truth[0]` holds an object",
-            ),
+            (&RECORD.replace("\"{}\"", "{}"), "FILE:1: key `ground_truth[0]` holds an object"),
         ] {
             let error = load(text).unwrap_err();
             assert!(error.starts_with(expected), "{error:?} for {text:?}");
@@ -182,9 +157,7 @@ mod tests {
 
     #[test]
     fn missing_file() {
-        let error = Dataset::load("/nowhere/tasks.jsonl")
-            .unwrap_err()
-            .to_string();
+        let error = Dataset::load("/nowhere/tasks.jsonl").unwrap_err().to_string();
         assert!(error.starts_with("/nowhere/tasks.jsonl: "), "{error}");
     }
 }

@@ -86,18 +86,12 @@ pub struct Task {
 pub enum RecordError {
     #[error("not valid JSON ({0}); expected one JSON object per line")]
     Json(serde_json::Error),
-    #[error(
-        "found {found}, expected a JSON object with the keys `id`, `responses_create_params` and `ground_truth`"
-    )]
+    #[error("found {found}, expected a JSON object with the keys `id`, `responses_create_params` and `ground_truth`")]
     NotAnObject { found: &'static str },
     #[error("key `{key}` is missing; expected {expected}")]
     Missing { key: String, expected: &'static str },
     #[error("key `{key}` holds {found}; expected {expected}")]
-    WrongType {
-        key: String,
-        found: String,
-        expected: &'static str,
-    },
+    WrongType { key: String, found: String, expected: &'static str },
     #[error(
         "`ground_truth` is a string ({text:?}); expected a list of {{\"name\", \"arguments\"}} objects \
          (a string would be scored as \"change nothing\", so doing nothing would be rewarded)"
@@ -122,11 +116,7 @@ fn wrong(key: impl Into<String>, value: &Value, expected: &'static str) -> Recor
     if text.len() > 60 {
         text = text.chars().take(57).collect::<String>() + "...";
     }
-    RecordError::WrongType {
-        key: key.into(),
-        found: format!("{} ({text})", kind_of(value)),
-        expected,
-    }
+    RecordError::WrongType { key: key.into(), found: format!("{} ({text})", kind_of(value)), expected }
 }
 
 fn require<'a>(
@@ -135,10 +125,7 @@ fn require<'a>(
     key: &str,
     expected: &'static str,
 ) -> Result<&'a Value, RecordError> {
-    object.get(key).ok_or_else(|| RecordError::Missing {
-        key: format!("{prefix}{key}"),
-        expected,
-    })
+    object.get(key).ok_or_else(|| RecordError::Missing { key: format!("{prefix}{key}"), expected })
 }
 
 /// Message content is a string or a list of parts of which the text is taken.
@@ -161,10 +148,7 @@ fn parse_messages(input: &Value) -> Result<Vec<Message>, RecordError> {
     const KEY: &str = "responses_create_params.input";
     let items = match input {
         Value::String(text) => {
-            return Ok(vec![Message {
-                role: Role::User,
-                content: text.clone(),
-            }]);
+            return Ok(vec![Message { role: Role::User, content: text.clone() }]);
         }
         Value::Array(items) if !items.is_empty() => items,
         other => return Err(wrong(KEY, other, "a non-empty list of messages")),
@@ -181,13 +165,8 @@ fn parse_messages(input: &Value) -> Result<Vec<Message>, RecordError> {
             let role = require(object, &prefix, "role", "a role name")?;
             let content = require(object, &prefix, "content", "the message text")?;
             Ok(Message {
-                role: Role::deserialize(role).map_err(|_| {
-                    wrong(
-                        format!("{prefix}role"),
-                        role,
-                        "`system`, `user`, `assistant` or `tool`",
-                    )
-                })?,
+                role: Role::deserialize(role)
+                    .map_err(|_| wrong(format!("{prefix}role"), role, "`system`, `user`, `assistant` or `tool`"))?,
                 content: content_text(content, &format!("{prefix}content"))?,
             })
         })
@@ -205,11 +184,7 @@ fn parse_tools(tools: Option<&Value>) -> Result<Vec<ToolSchema>, RecordError> {
                 if item.get("name").is_some_and(Value::is_string) {
                     Ok(ToolSchema(item.clone()))
                 } else {
-                    Err(wrong(
-                        format!("{KEY}[{i}]"),
-                        item,
-                        "a function schema with a `name`",
-                    ))
+                    Err(wrong(format!("{KEY}[{i}]"), item, "a function schema with a `name`"))
                 }
             })
             .collect(),
@@ -225,13 +200,8 @@ fn parse_calls(key: &str, value: &Value) -> Result<Vec<ToolCall>, RecordError> {
         .iter()
         .enumerate()
         .map(|(i, item)| {
-            ToolCall::deserialize(item).map_err(|_| {
-                wrong(
-                    format!("{key}[{i}]"),
-                    item,
-                    "{\"name\": string, \"arguments\": string of JSON}",
-                )
-            })
+            ToolCall::deserialize(item)
+                .map_err(|_| wrong(format!("{key}[{i}]"), item, "{\"name\": string, \"arguments\": string of JSON}"))
         })
         .collect()
 }
@@ -260,9 +230,7 @@ fn optional<T: for<'de> Deserialize<'de>>(
 ) -> Result<Option<T>, RecordError> {
     match object.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => T::deserialize(value)
-            .map(Some)
-            .map_err(|_| wrong(key, value, expected)),
+        Some(value) => T::deserialize(value).map(Some).map_err(|_| wrong(key, value, expected)),
     }
 }
 
@@ -271,30 +239,14 @@ impl Task {
     pub fn from_json_line(line: &str) -> Result<Self, RecordError> {
         let value: Value = serde_json::from_str(line).map_err(RecordError::Json)?;
         let Value::Object(object) = &value else {
-            return Err(RecordError::NotAnObject {
-                found: kind_of(&value),
-            });
+            return Err(RecordError::NotAnObject { found: kind_of(&value) });
         };
         let id = parse_id(require(object, "", "id", "a non-negative integer")?)?;
-        let request = require(
-            object,
-            "",
-            "responses_create_params",
-            "an object with `input` and `tools`",
-        )?;
+        let request = require(object, "", "responses_create_params", "an object with `input` and `tools`")?;
         let Value::Object(request) = request else {
-            return Err(wrong(
-                "responses_create_params",
-                request,
-                "an object with `input` and `tools`",
-            ));
+            return Err(wrong("responses_create_params", request, "an object with `input` and `tools`"));
         };
-        let input = require(
-            request,
-            "responses_create_params.",
-            "input",
-            "a non-empty list of messages",
-        )?;
+        let input = require(request, "responses_create_params.", "input", "a non-empty list of messages")?;
         let ground_truth = match require(object, "", "ground_truth", "a list of tool calls")? {
             Value::String(text) => {
                 return Err(RecordError::GroundTruthIsText { text: text.clone() });
@@ -305,18 +257,13 @@ impl Task {
             id,
             messages: parse_messages(input)?,
             tools: Arc::new(parse_tools(request.get("tools"))?),
-            parallel_tool_calls: optional(request, "parallel_tool_calls", "true or false")?
-                .unwrap_or(false),
+            parallel_tool_calls: optional(request, "parallel_tool_calls", "true or false")?.unwrap_or(false),
             temperature: optional(request, "temperature", "a number")?,
             ground_truth,
             category: text_or(object, "category", "")?,
             environment_name: text_or(object, "environment_name", "workplace_assistant")?,
             office: optional(object, "office", "the name of an office")?,
-            provenance: optional(
-                object,
-                "provenance",
-                "{template, filling, domain, num_steps, difficulty, holdout}",
-            )?,
+            provenance: optional(object, "provenance", "{template, filling, domain, num_steps, difficulty, holdout}")?,
             demonstration: optional(object, "demonstration", "{calls, final_text}")?,
         })
     }
@@ -326,10 +273,7 @@ impl Task {
         let mut request = Map::new();
         request.insert("input".into(), json!(self.messages));
         request.insert("tools".into(), json!(*self.tools));
-        request.insert(
-            "parallel_tool_calls".into(),
-            self.parallel_tool_calls.into(),
-        );
+        request.insert("parallel_tool_calls".into(), self.parallel_tool_calls.into());
         if let Some(temperature) = self.temperature {
             request.insert("temperature".into(), temperature.into());
         }
@@ -338,10 +282,7 @@ impl Task {
         record.insert("responses_create_params".into(), request.into());
         record.insert("ground_truth".into(), json!(self.ground_truth));
         record.insert("category".into(), self.category.as_str().into());
-        record.insert(
-            "environment_name".into(),
-            self.environment_name.as_str().into(),
-        );
+        record.insert("environment_name".into(), self.environment_name.as_str().into());
         record.insert(
             "agent_ref".into(),
             json!({"type": "responses_api_agents", "name": "workplace_assistant_simple_agent"}),

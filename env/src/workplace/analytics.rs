@@ -30,10 +30,7 @@ const PLOT_VALUES: [&str; 7] = [
 ];
 const PLOT_TYPES: [&str; 4] = ["bar", "line", "scatter", "histogram"];
 
-pub(super) fn get_visitor_information_by_id(
-    state: &mut State,
-    arguments: &Arguments,
-) -> Result<Json, Exception> {
+pub(super) fn get_visitor_information_by_id(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
     let Some(id) = arguments.provided("visitor_id") else {
         return Ok("Visitor ID not provided.".into());
     };
@@ -71,13 +68,7 @@ pub(super) fn create_plot(state: &mut State, arguments: &Arguments) -> Result<Js
     if !is_one_of(plot_type, &PLOT_TYPES) {
         return Ok("Plot type must be one of 'bar', 'line', 'scatter', or 'histogram'".into());
     }
-    let path = format!(
-        "plots/{}_{}_{}_{}.png",
-        start.text(),
-        end.text(),
-        value.text(),
-        plot_type.text()
-    );
+    let path = format!("plots/{}_{}_{}_{}.png", start.text(), end.text(), value.text(), plot_type.text());
     Arc::make_mut(&mut state.plots).push(vec![path.as_str().into()], NewLabel::RenumberAll);
     Ok(path.into())
 }
@@ -85,10 +76,7 @@ pub(super) fn create_plot(state: &mut State, arguments: &Arguments) -> Result<Js
 /// Positions of the visits within the bounds.
 fn visits_between(visits: &Table, arguments: &Arguments) -> Result<Vec<usize>, Exception> {
     let mut positions: Vec<usize> = (0..visits.len()).collect();
-    for (name, operator, outside) in [
-        ("time_min", ">=", Ordering::Less),
-        ("time_max", "<=", Ordering::Greater),
-    ] {
+    for (name, operator, outside) in [("time_min", ">=", Ordering::Less), ("time_max", "<=", Ordering::Greater)] {
         if let Some(bound) = arguments.provided(name) {
             positions = compare_column(visits, &positions, DATE, operator, outside, bound)?;
         }
@@ -135,36 +123,21 @@ fn count_by_date(visits: &Table, positions: &[usize], amount: impl Fn(usize) -> 
             *counts.entry(date).or_default() += amount(position);
         }
     }
-    counts
-        .into_iter()
-        .map(|(date, count)| (date.to_owned(), count.into()))
-        .collect::<Map<_, _>>()
-        .into()
+    counts.into_iter().map(|(date, count)| (date.to_owned(), count.into())).collect::<Map<_, _>>().into()
 }
 
-pub(super) fn total_visits_count(
-    state: &mut State,
-    arguments: &Arguments,
-) -> Result<Json, Exception> {
+pub(super) fn total_visits_count(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
     let positions = visits_between(&state.analytics, arguments)?;
     Ok(count_by_date(&state.analytics, &positions, |_| 1))
 }
 
-pub(super) fn engaged_users_count(
-    state: &mut State,
-    arguments: &Arguments,
-) -> Result<Json, Exception> {
+pub(super) fn engaged_users_count(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
     let visits = &state.analytics;
     let positions = visits_between(visits, arguments)?;
-    Ok(count_by_date(visits, &positions, |position| {
-        u64::from(visits.rows[position][ENGAGED].is_truthy())
-    }))
+    Ok(count_by_date(visits, &positions, |position| u64::from(visits.rows[position][ENGAGED].is_truthy())))
 }
 
-pub(super) fn traffic_source_count(
-    state: &mut State,
-    arguments: &Arguments,
-) -> Result<Json, Exception> {
+pub(super) fn traffic_source_count(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
     let visits = &state.analytics;
     let positions = visits_between(visits, arguments)?;
     let Some(source) = arguments.provided("traffic_source") else {
@@ -172,9 +145,7 @@ pub(super) fn traffic_source_count(
     };
     let hits = visits.find_among(&positions, TRAFFIC_SOURCE, source)?;
     // Dates without a hit stay in the answer, with zero.
-    Ok(count_by_date(visits, &positions, |position| {
-        u64::from(hits.binary_search(&position).is_ok())
-    }))
+    Ok(count_by_date(visits, &positions, |position| u64::from(hits.binary_search(&position).is_ok())))
 }
 
 /// Python's `float(text)`, for plain numbers.
@@ -183,18 +154,10 @@ fn float_of(value: &Value) -> Result<f64, Exception> {
         Value::Str(text) => text.trim_matches(is_space).parse().ok(),
         other => other.as_number(),
     };
-    number.ok_or_else(|| {
-        Exception::value(format!(
-            "could not convert string to float: {}",
-            value.repr()
-        ))
-    })
+    number.ok_or_else(|| Exception::value(format!("could not convert string to float: {}", value.repr())))
 }
 
-pub(super) fn get_average_session_duration(
-    state: &mut State,
-    arguments: &Arguments,
-) -> Result<Json, Exception> {
+pub(super) fn get_average_session_duration(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
     let positions = visits_between(&state.analytics, arguments)?;
     let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     for position in positions {
@@ -206,13 +169,9 @@ pub(super) fn get_average_session_duration(
             *count += 1.0;
         }
     }
-    let means = sums
-        .into_iter()
-        .map(|(date, (sum, count))| (date.to_owned(), (sum / count).into()))
-        .collect::<Map<_, _>>();
-    let is_bounded = ["time_min", "time_max"]
-        .iter()
-        .any(|name| arguments.provided(name).is_some());
+    let means =
+        sums.into_iter().map(|(date, (sum, count))| (date.to_owned(), (sum / count).into())).collect::<Map<_, _>>();
+    let is_bounded = ["time_min", "time_max"].iter().any(|name| arguments.provided(name).is_some());
     // Without a bound the reference converts the session's own column instead of a copy.
     state.session_duration_is_float |= !is_bounded;
     Ok(means.into())

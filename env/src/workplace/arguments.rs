@@ -12,9 +12,7 @@ static NONE: Value = Value::None;
 impl Arguments {
     /// The argument as given; `None` if it is absent.
     pub(crate) fn given(&self, name: &str) -> Option<&Value> {
-        self.0
-            .iter()
-            .find_map(|(key, value)| (&**key == name).then_some(value))
+        self.0.iter().find_map(|(key, value)| (&**key == name).then_some(value))
     }
 
     /// The argument, Python's `None` if it is absent.

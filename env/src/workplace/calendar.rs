@@ -27,14 +27,10 @@ const INVALID_DURATION: &str = "Invalid duration format. Expected a number of mi
 const NOT_POSITIVE: &str = "Duration must be a positive number of minutes.";
 
 fn is_event_id(id: &Value) -> bool {
-    id.as_str()
-        .is_some_and(|text| text.chars().count() == ID_LENGTH && text.chars().all(is_digit))
+    id.as_str().is_some_and(|text| text.chars().count() == ID_LENGTH && text.chars().all(is_digit))
 }
 
-pub(super) fn get_event_information_by_id(
-    state: &mut State,
-    arguments: &Arguments,
-) -> Result<Json, Exception> {
+pub(super) fn get_event_information_by_id(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
     let Some(id) = arguments.provided("event_id") else {
         return Ok(NO_ID.into());
     };
@@ -56,21 +52,15 @@ pub(super) fn get_event_information_by_id(
 }
 
 /// A bound of the search; the inner error is the answer to an unreadable one.
-fn bound(
-    arguments: &Arguments,
-    name: &str,
-) -> Result<Result<Option<Timestamp>, String>, Exception> {
+fn bound(arguments: &Arguments, name: &str) -> Result<Result<Option<Timestamp>, String>, Exception> {
     let Some(value) = arguments.provided(name) else {
         return Ok(Ok(None));
     };
     match Timestamp::from_value(value) {
         Ok(bound) => Ok(Ok(Some(bound))),
-        Err(Exception {
-            kind: ExceptionKind::Value,
-            ..
-        }) => Ok(Err(format!(
-            "Invalid {name} format. Expected YYYY-MM-DD HH:MM:SS."
-        ))),
+        Err(Exception { kind: ExceptionKind::Value, .. }) => {
+            Ok(Err(format!("Invalid {name} format. Expected YYYY-MM-DD HH:MM:SS.")))
+        }
         Err(exception) => Err(exception),
     }
 }
@@ -86,10 +76,7 @@ pub(super) fn search_events(state: &mut State, arguments: &Arguments) -> Result<
             events.push((position, Timestamp::from_value(&row[START])?));
         }
     }
-    for (name, outside) in [
-        ("time_min", Ordering::Less),
-        ("time_max", Ordering::Greater),
-    ] {
+    for (name, outside) in [("time_min", Ordering::Less), ("time_max", Ordering::Greater)] {
         let bound = match bound(arguments, name)? {
             Ok(Some(bound)) => bound,
             Ok(None) => continue,
@@ -108,10 +95,7 @@ pub(super) fn search_events(state: &mut State, arguments: &Arguments) -> Result<
     if events.is_empty() {
         return Ok("No events found.".into());
     }
-    let events: Vec<Json> = events[page.rows]
-        .iter()
-        .map(|&(position, _)| table.record(position))
-        .collect();
+    let events: Vec<Json> = events[page.rows].iter().map(|&(position, _)| table.record(position)).collect();
     Ok(json!({"events": events, "pagination": page.summary}))
 }
 
@@ -134,12 +118,9 @@ fn latest_first(events: &mut [(usize, Timestamp)]) -> Result<(), Exception> {
 fn refused_start(start: &Value) -> Result<Option<&'static str>, Exception> {
     match Timestamp::from_value(start) {
         Ok(_) => Ok(None),
-        Err(Exception {
-            kind: ExceptionKind::Value,
-            ..
-        }) => Ok(Some(
-            "Invalid event_start format. Expected YYYY-MM-DD HH:MM:SS.",
-        )),
+        Err(Exception { kind: ExceptionKind::Value, .. }) => {
+            Ok(Some("Invalid event_start format. Expected YYYY-MM-DD HH:MM:SS."))
+        }
         Err(exception) => Err(exception),
     }
 }
@@ -149,10 +130,7 @@ fn refused_duration(duration: &Value) -> Result<Option<&'static str>, Exception>
     match Integer::from_value(duration) {
         Ok(minutes) if minutes.is_positive() => Ok(None),
         Ok(_) => Ok(Some(NOT_POSITIVE)),
-        Err(Exception {
-            kind: ExceptionKind::Value,
-            ..
-        }) => Ok(Some(INVALID_DURATION)),
+        Err(Exception { kind: ExceptionKind::Value, .. }) => Ok(Some(INVALID_DURATION)),
         Err(exception) => Err(exception),
     }
 }
@@ -178,13 +156,7 @@ pub(super) fn create_event(state: &mut State, arguments: &Arguments) -> Result<J
     }
     let participant = lower(participant)?;
     let id = zero_fill(&state.calendar.next_id()?.to_string(), ID_LENGTH);
-    let row = vec![
-        id.as_str().into(),
-        name.clone(),
-        participant,
-        start.clone(),
-        duration.clone(),
-    ];
+    let row = vec![id.as_str().into(), name.clone(), participant, start.clone(), duration.clone()];
     Arc::make_mut(&mut state.calendar).push(row, NewLabel::Zero);
     Ok(id.into())
 }
@@ -205,11 +177,9 @@ pub(super) fn delete_event(state: &mut State, arguments: &Arguments) -> Result<J
 }
 
 pub(super) fn update_event(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
-    let (Some(id), Some(field), Some(value)) = (
-        arguments.provided("event_id"),
-        arguments.provided("field"),
-        arguments.provided("new_value"),
-    ) else {
+    let (Some(id), Some(field), Some(value)) =
+        (arguments.provided("event_id"), arguments.provided("field"), arguments.provided("new_value"))
+    else {
         return Ok("Event ID, field, or new value not provided.".into());
     };
     if !is_event_id(id) {
@@ -233,11 +203,7 @@ pub(super) fn update_event(state: &mut State, arguments: &Arguments) -> Result<J
     let (Some(column), false) = (state.calendar.column(field), found.is_empty()) else {
         return Ok(NOT_FOUND.into());
     };
-    let value = if column == PARTICIPANT {
-        lower(value)?
-    } else {
-        value.clone()
-    };
+    let value = if column == PARTICIPANT { lower(value)? } else { value.clone() };
     Arc::make_mut(&mut state.calendar).set(&found, column, &value)?;
     Ok("Event updated successfully.".into())
 }

@@ -49,13 +49,8 @@ fn is_case_sensitive(column: &str) -> bool {
 
 fn check_columns(name: &'static str, table: &Table) -> Result<(), NotComparable> {
     for (index, &column) in table.columns.iter().enumerate() {
-        if !is_case_sensitive(column)
-            && !has_text_accessor(table.rows.iter().map(|row| &row[index]))
-        {
-            return Err(NotComparable {
-                table: name,
-                column,
-            });
+        if !is_case_sensitive(column) && !has_text_accessor(table.rows.iter().map(|row| &row[index])) {
+            return Err(NotComparable { table: name, column });
         }
     }
     Ok(())

@@ -32,27 +32,12 @@ const FIELDS: [&str; 9] = [
     "follow_up_by",
 ];
 /// Columns searched by pattern, in the order of filtering.
-const PATTERN_FILTERS: [&str; 5] = [
-    "customer_name",
-    "customer_email",
-    "product_interest",
-    "status",
-    "assigned_to_email",
-];
+const PATTERN_FILTERS: [&str; 5] =
+    ["customer_name", "customer_email", "product_interest", "status", "assigned_to_email"];
 /// Parameter, column, operator, and the side of the bound that is dropped.
 const DATE_FILTERS: [(&str, &str, &str, Ordering); 4] = [
-    (
-        "last_contact_date_min",
-        "last_contact_date",
-        ">=",
-        Ordering::Less,
-    ),
-    (
-        "last_contact_date_max",
-        "last_contact_date",
-        "<=",
-        Ordering::Greater,
-    ),
+    ("last_contact_date_min", "last_contact_date", ">=", Ordering::Less),
+    ("last_contact_date_max", "last_contact_date", "<=", Ordering::Greater),
     ("follow_up_by_min", "follow_up_by", ">=", Ordering::Less),
     ("follow_up_by_max", "follow_up_by", "<=", Ordering::Greater),
 ];
@@ -61,23 +46,12 @@ const NO_ID: &str = "Customer ID not provided.";
 const NOT_FOUND: &str = "Customer not found.";
 
 fn column_of(name: &str) -> usize {
-    CUSTOMER_COLUMNS
-        .iter()
-        .position(|&column| column == name)
-        .unwrap_or(ID)
+    CUSTOMER_COLUMNS.iter().position(|&column| column == name).unwrap_or(ID)
 }
 
-pub(super) fn search_customers(
-    state: &mut State,
-    arguments: &Arguments,
-) -> Result<Json, Exception> {
-    let names = PATTERN_FILTERS
-        .iter()
-        .chain(DATE_FILTERS.iter().map(|(name, ..)| name));
-    if !names
-        .into_iter()
-        .any(|name| arguments.provided(name).is_some())
-    {
+pub(super) fn search_customers(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
+    let names = PATTERN_FILTERS.iter().chain(DATE_FILTERS.iter().map(|(name, ..)| name));
+    if !names.into_iter().any(|name| arguments.provided(name).is_some()) {
         return Ok("No search parameters provided. Please provide at least one parameter.".into());
     }
     let customers = &state.customers;
@@ -97,19 +71,14 @@ pub(super) fn search_customers(
     if found.is_empty() {
         return Ok("No customers found.".into());
     }
-    let rows: Vec<Json> = found[page.rows]
-        .iter()
-        .map(|&i| customers.record(i))
-        .collect();
+    let rows: Vec<Json> = found[page.rows].iter().map(|&i| customers.record(i)).collect();
     Ok(json!({"customers": rows, "pagination": page.summary}))
 }
 
 pub(super) fn update_customer(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
-    let (Some(id), Some(field), Some(value)) = (
-        arguments.provided("customer_id"),
-        arguments.provided("field"),
-        arguments.provided("new_value"),
-    ) else {
+    let (Some(id), Some(field), Some(value)) =
+        (arguments.provided("customer_id"), arguments.provided("field"), arguments.provided("new_value"))
+    else {
         return Ok("Customer ID, field, or new value not provided.".into());
     };
     let field_name = field.as_str();
@@ -142,13 +111,8 @@ pub(super) fn update_customer(state: &mut State, arguments: &Arguments) -> Resul
 
 pub(super) fn add_customer(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
     let required = ["customer_name", "assigned_to_email", "status"];
-    if !required
-        .iter()
-        .all(|name| arguments.provided(name).is_some())
-    {
-        return Ok(
-            "Please provide all required fields: customer_name, assigned_to_email, status.".into(),
-        );
+    if !required.iter().all(|name| arguments.provided(name).is_some()) {
+        return Ok("Please provide all required fields: customer_name, assigned_to_email, status.".into());
     }
     let assignee = lower(arguments.get("assigned_to_email"))?;
     let email = match arguments.provided("customer_email") {
@@ -160,10 +124,7 @@ pub(super) fn add_customer(state: &mut State, arguments: &Arguments) -> Result<J
         "customer_id" => id.as_str().into(),
         "assigned_to_email" => assignee.clone(),
         "customer_email" => email.clone(),
-        "notes" => arguments
-            .given("notes")
-            .cloned()
-            .unwrap_or_else(|| Value::from("")),
+        "notes" => arguments.given("notes").cloned().unwrap_or_else(|| Value::from("")),
         other => arguments.get(other).clone(),
     };
     let row: Vec<Value> = CUSTOMER_COLUMNS.iter().map(cell).collect();

@@ -29,14 +29,8 @@ fn reported(what: &str, result: Result<Json, Exception>) -> Result<Json, Excepti
     result.or_else(|exception| Ok(format!("Error {what}: {}", exception.text).into()))
 }
 
-pub(super) fn get_email_information_by_id(
-    state: &mut State,
-    arguments: &Arguments,
-) -> Result<Json, Exception> {
-    reported(
-        "retrieving email information",
-        information(state, arguments),
-    )
+pub(super) fn get_email_information_by_id(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
+    reported("retrieving email information", information(state, arguments))
 }
 
 fn information(state: &State, arguments: &Arguments) -> Result<Json, Exception> {
@@ -55,12 +49,7 @@ fn information(state: &State, arguments: &Arguments) -> Result<Json, Exception> 
     }
     Ok(match state.emails.column(field) {
         Some(column) => state.emails.field(position, column),
-        None => format!(
-            "Field '{}' not found. Available fields: {}",
-            field.text(),
-            EMAIL_COLUMNS.join(", ")
-        )
-        .into(),
+        None => format!("Field '{}' not found. Available fields: {}", field.text(), EMAIL_COLUMNS.join(", ")).into(),
     })
 }
 
@@ -73,35 +62,19 @@ fn search(emails: &Table, arguments: &Arguments) -> Result<Json, Exception> {
     let query = lower(arguments.given("query").unwrap_or(&empty))?;
     let words: Vec<&str> = split_words(query.as_str().unwrap_or_default()).collect();
     let matches = |row: &Arc<[Value]>| {
-        let text = format!(
-            "{} {} {}",
-            row[SUBJECT].text(),
-            row[BODY].text(),
-            row[CORRESPONDENT].text()
-        )
-        .to_lowercase();
+        let text = format!("{} {} {}", row[SUBJECT].text(), row[BODY].text(), row[CORRESPONDENT].text()).to_lowercase();
         words.iter().all(|word| text.contains(word))
     };
-    let matching: Vec<usize> = (0..emails.len())
-        .filter(|&i| words.is_empty() || matches(&emails.rows[i]))
-        .collect();
-    let sent: Vec<&str> = matching
-        .iter()
-        .map(|&i| emails.rows[i][SENT].as_str().unwrap_or_default())
-        .collect();
-    let mut found: Vec<usize> = descending_order(&sent)
-        .into_iter()
-        .map(|i| matching[i])
-        .collect();
+    let matching: Vec<usize> = (0..emails.len()).filter(|&i| words.is_empty() || matches(&emails.rows[i])).collect();
+    let sent: Vec<&str> = matching.iter().map(|&i| emails.rows[i][SENT].as_str().unwrap_or_default()).collect();
+    let mut found: Vec<usize> = descending_order(&sent).into_iter().map(|i| matching[i]).collect();
     // A bound is parsed only when there is a mail to compare it with.
     for (name, is_lower) in [("date_min", true), ("date_max", false)] {
         let Some(bound) = arguments.provided(name).filter(|_| !found.is_empty()) else {
             continue;
         };
         let Some(bound) = Timestamp::from_value(bound)?.date() else {
-            return Err(Exception::other(
-                "Cannot compare NaT with datetime.date object",
-            ));
+            return Err(Exception::other("Cannot compare NaT with datetime.date object"));
         };
         let mut kept = Vec::with_capacity(found.len());
         for position in found {
@@ -127,10 +100,7 @@ fn recipient_has(recipient: &Value, needle: &str) -> Result<bool, Exception> {
         Value::Str(text) => Ok(text.contains(needle)),
         Value::List(items) => Ok(items.iter().any(|item| item.as_str() == Some(needle))),
         Value::Dict(entries) => Ok(entries.iter().any(|(key, _)| &**key == needle)),
-        other => Err(Exception::other(format!(
-            "argument of type '{}' is not iterable",
-            other.type_name()
-        ))),
+        other => Err(Exception::other(format!("argument of type '{}' is not iterable", other.type_name()))),
     }
 }
 
@@ -139,21 +109,11 @@ fn is_address(recipient: &Value) -> Result<bool, Exception> {
 }
 
 pub(super) fn send_email(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
-    let answer = send(
-        state,
-        arguments.get("recipient"),
-        arguments.get("subject"),
-        arguments.get("body"),
-    );
+    let answer = send(state, arguments.get("recipient"), arguments.get("subject"), arguments.get("body"));
     answer.map(Json::from)
 }
 
-fn send(
-    state: &mut State,
-    recipient: &Value,
-    subject: &Value,
-    body: &Value,
-) -> Result<String, Exception> {
+fn send(state: &mut State, recipient: &Value, subject: &Value, body: &Value) -> Result<String, Exception> {
     if ![recipient, subject, body].iter().all(|v| v.is_truthy()) {
         return Ok("Recipient, subject, or body not provided.".into());
     }
@@ -166,26 +126,10 @@ fn send(
     })
 }
 
-fn append(
-    state: &mut State,
-    recipient: &Value,
-    subject: &Value,
-    body: &Value,
-) -> Result<(), Exception> {
+fn append(state: &mut State, recipient: &Value, subject: &Value, body: &Value) -> Result<(), Exception> {
     // Unlike the other tables an empty mailbox starts again at 1.
-    let id = if state.emails.rows.is_empty() {
-        "1".to_owned()
-    } else {
-        state.emails.next_id()?.to_string()
-    };
-    let row = vec![
-        id.into(),
-        "outbox".into(),
-        lower(recipient)?,
-        subject.clone(),
-        NOW.into(),
-        body.clone(),
-    ];
+    let id = if state.emails.rows.is_empty() { "1".to_owned() } else { state.emails.next_id()?.to_string() };
+    let row = vec![id.into(), "outbox".into(), lower(recipient)?, subject.clone(), NOW.into(), body.clone()];
     Arc::make_mut(&mut state.emails).push(row, NewLabel::RenumberAll);
     Ok(())
 }
@@ -218,18 +162,11 @@ fn find_email(state: &State, id: &Value) -> Result<Option<Arc<[Value]>>, Excepti
 /// Forwarding and replying pass a refusal on only if it speaks of an error or of something invalid;
 /// any other refusal counts as success.
 fn passed_on(answer: String, success: &str) -> Json {
-    if answer.contains("Error") || answer.contains("Invalid") {
-        answer.into()
-    } else {
-        success.into()
-    }
+    if answer.contains("Error") || answer.contains("Invalid") { answer.into() } else { success.into() }
 }
 
 pub(super) fn forward_email(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
-    let (Some(id), Some(recipient)) = (
-        arguments.provided("email_id"),
-        arguments.provided("recipient"),
-    ) else {
+    let (Some(id), Some(recipient)) = (arguments.provided("email_id"), arguments.provided("recipient")) else {
         return Ok("Email ID or recipient not provided.".into());
     };
     if !is_address(recipient)? {
@@ -248,8 +185,7 @@ fn forward(state: &mut State, id: &Value, recipient: &Value) -> Result<Json, Exc
 }
 
 pub(super) fn reply_email(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
-    let (Some(id), Some(body)) = (arguments.provided("email_id"), arguments.provided("body"))
-    else {
+    let (Some(id), Some(body)) = (arguments.provided("email_id"), arguments.provided("body")) else {
         return Ok("Email ID or body not provided.".into());
     };
     reported("replying to email", reply(state, id, body))

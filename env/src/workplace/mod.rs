@@ -38,9 +38,7 @@ pub struct Workplace {
 impl Workplace {
     /// An office with these tables. They are converted once; sessions share them.
     pub fn new(tables: impl Borrow<Tables>) -> Self {
-        Self {
-            initial: State::new(tables.borrow()),
-        }
+        Self { initial: State::new(tables.borrow()) }
     }
 
     /// Schemas of the 27 tools in the reference's order.
@@ -70,11 +68,7 @@ impl Workplace {
     ///
     /// # Errors
     /// A final table has a column of nothing but numbers, which the reference cannot compare.
-    pub fn verify(
-        &self,
-        predicted: &[ToolCall],
-        ground_truth: &[ToolCall],
-    ) -> Result<bool, NotComparable> {
+    pub fn verify(&self, predicted: &[ToolCall], ground_truth: &[ToolCall]) -> Result<bool, NotComparable> {
         comparison::states_equal(&self.replay(predicted), &self.replay(ground_truth))
     }
 }

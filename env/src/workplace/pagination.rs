@@ -55,11 +55,7 @@ const DEFAULT_PAGE_SIZE: i128 = 5;
 
 /// The page asked for by the arguments `page` and `page_size` out of `total` rows; the page number is
 /// clamped, the size is not. `total_key` names the total in the summary.
-pub(crate) fn paginate(
-    arguments: &Arguments,
-    total: usize,
-    total_key: &str,
-) -> Result<Page, Exception> {
+pub(crate) fn paginate(arguments: &Arguments, total: usize, total_key: &str) -> Result<Page, Exception> {
     let default_page = Value::Int(DEFAULT_PAGE);
     let default_size = Value::Int(DEFAULT_PAGE_SIZE);
     let page = arguments.given("page").unwrap_or(&default_page);
@@ -67,10 +63,7 @@ pub(crate) fn paginate(
     let count = total as i128;
 
     let size_number = Number::from_value(size).ok_or_else(|| {
-        Exception::other(format!(
-            "unsupported operand type(s) for +: 'int' and '{}'",
-            size.type_name()
-        ))
+        Exception::other(format!("unsupported operand type(s) for +: 'int' and '{}'", size.type_name()))
     })?;
     let num_pages = match size_number {
         Number::Int(0) => return Err(Exception::other("integer division or modulo by zero")),
@@ -80,9 +73,7 @@ pub(crate) fn paginate(
     };
     let page = clamp_page(page, num_pages)?;
     let (Number::Int(page_number), Number::Int(size_number)) = (page, size_number) else {
-        return Err(Exception::other(
-            "slice indices must be integers or None or have an __index__ method",
-        ));
+        return Err(Exception::other("slice indices must be integers or None or have an __index__ method"));
     };
     let start = (page_number - 1).saturating_mul(size_number);
     let end = start.saturating_add(size_number).min(count);
@@ -91,10 +82,7 @@ pub(crate) fn paginate(
     summary.insert("page".to_owned(), page.to_json());
     summary.insert("page_size".to_owned(), size.to_json());
     summary.insert("total_pages".to_owned(), num_pages.to_json());
-    Ok(Page {
-        rows: slice(total, start, end),
-        summary: summary.into(),
-    })
+    Ok(Page { rows: slice(total, start, end), summary: summary.into() })
 }
 
 /// `max(1, min(page, num_pages))` if there are pages, else 1.
@@ -103,32 +91,16 @@ fn clamp_page(page: &Value, num_pages: Number) -> Result<Number, Exception> {
         return Ok(Number::Int(1));
     }
     let Some(page) = Number::from_value(page) else {
-        return Err(Exception::unordered(
-            "<",
-            num_pages.type_name(),
-            page.type_name(),
-        ));
+        return Err(Exception::unordered("<", num_pages.type_name(), page.type_name()));
     };
-    let page = if num_pages.as_f64() < page.as_f64() {
-        num_pages
-    } else {
-        page
-    };
-    Ok(if page.as_f64() > 1.0 {
-        page
-    } else {
-        Number::Int(1)
-    })
+    let page = if num_pages.as_f64() < page.as_f64() { num_pages } else { page };
+    Ok(if page.as_f64() > 1.0 { page } else { Number::Int(1) })
 }
 
 /// Python's slice bounds: negative ones count from the end.
 fn slice(len: usize, start: i128, end: i128) -> Range<usize> {
     let bound = |index: i128| {
-        let index = if index < 0 {
-            index + len as i128
-        } else {
-            index
-        };
+        let index = if index < 0 { index + len as i128 } else { index };
         usize::try_from(index.clamp(0, len as i128)).unwrap_or(len)
     };
     let (start, end) = (bound(start), bound(end));
@@ -143,11 +115,7 @@ impl FloorDivision for i128 {
     /// Division rounding towards minus infinity, as Python's `//`.
     fn div_euclid_floor(self, divisor: Self) -> Self {
         let quotient = self / divisor;
-        if self % divisor != 0 && (self < 0) != (divisor < 0) {
-            quotient - 1
-        } else {
-            quotient
-        }
+        if self % divisor != 0 && (self < 0) != (divisor < 0) { quotient - 1 } else { quotient }
     }
 }
 
@@ -156,21 +124,14 @@ mod tests {
     use super::*;
 
     fn page(total: usize, page: i128, size: i128) -> Option<(Range<usize>, String)> {
-        let arguments = Arguments(vec![
-            ("page".into(), Value::Int(page)),
-            ("page_size".into(), Value::Int(size)),
-        ]);
-        paginate(&arguments, total, "total_emails")
-            .ok()
-            .map(|page| (page.rows, page.summary.to_string()))
+        let arguments = Arguments(vec![("page".into(), Value::Int(page)), ("page_size".into(), Value::Int(size))]);
+        paginate(&arguments, total, "total_emails").ok().map(|page| (page.rows, page.summary.to_string()))
     }
 
     #[test]
     fn clamps_the_page_and_keeps_the_size() {
         let summary = |page, size, pages| {
-            format!(
-                "{{\"total_emails\":12,\"page\":{page},\"page_size\":{size},\"total_pages\":{pages}}}"
-            )
+            format!("{{\"total_emails\":12,\"page\":{page},\"page_size\":{size},\"total_pages\":{pages}}}")
         };
         assert_eq!(page(12, 1, 5), Some((0..5, summary(1, 5, 3))));
         assert_eq!(page(12, 99, 5), Some((10..12, summary(3, 5, 3))));

@@ -20,8 +20,7 @@ const BOARDS: [&str; 3] = ["Back end", "Front end", "Design"];
 
 const NO_ID: &str = "Task ID not provided.";
 const NOT_FOUND: &str = "Task not found.";
-const INVALID_ASSIGNEE: &str =
-    "Assignee email not valid. Please choose from the list of team members.";
+const INVALID_ASSIGNEE: &str = "Assignee email not valid. Please choose from the list of team members.";
 
 fn invalid_list() -> Json {
     let choices = LISTS.join("', '");
@@ -41,10 +40,7 @@ fn is_assignee(tasks: &Table, email: &Value) -> bool {
     })
 }
 
-pub(super) fn get_task_information_by_id(
-    state: &mut State,
-    arguments: &Arguments,
-) -> Result<Json, Exception> {
+pub(super) fn get_task_information_by_id(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
     let Some(id) = arguments.provided("task_id") else {
         return Ok(NO_ID.into());
     };
@@ -67,10 +63,7 @@ pub(super) fn get_task_information_by_id(
 /// The reference's test of an e-mail address; a final newline passes, as Python's `$` allows.
 fn is_email(value: &Value) -> Result<bool, Exception> {
     let Value::Str(text) = value else {
-        return Err(Exception::other(format!(
-            "expected string or bytes-like object, got '{}'",
-            value.type_name()
-        )));
+        return Err(Exception::other(format!("expected string or bytes-like object, got '{}'", value.type_name())));
     };
     let text = text.strip_suffix('\n').unwrap_or(text);
     let is_word = |c: char| c.is_ascii_alphanumeric();
@@ -96,27 +89,15 @@ pub(super) fn filter_by_pattern(
     column: usize,
     value: &Value,
 ) -> Result<Vec<usize>, Exception> {
-    let cells = || {
-        positions
-            .iter()
-            .map(|&position| &table.rows[position][column])
-    };
+    let cells = || positions.iter().map(|&position| &table.rows[position][column]);
     if !has_text_accessor(cells()) {
-        return Err(Exception::other(
-            "Can only use .str accessor with string values!",
-        ));
+        return Err(Exception::other("Can only use .str accessor with string values!"));
     }
     let pattern: Regex = pattern::compile(value)?;
     if cells().any(|cell| cell.as_str().is_none()) {
-        return Err(Exception::value(
-            "Cannot mask with non-boolean array containing NA / NaN values",
-        ));
+        return Err(Exception::value("Cannot mask with non-boolean array containing NA / NaN values"));
     }
-    let matches = |position: &usize| {
-        table.rows[*position][column]
-            .as_str()
-            .is_some_and(|text| pattern.is_match(text))
-    };
+    let matches = |position: &usize| table.rows[*position][column].as_str().is_some_and(|text| pattern.is_match(text));
     Ok(positions.iter().copied().filter(matches).collect())
 }
 
@@ -128,19 +109,14 @@ pub(crate) fn has_text_accessor<'a>(cells: impl Iterator<Item = &'a Value>) -> b
     };
     match first {
         Value::Bool(_) => cells.any(|cell| !matches!(cell, Value::Bool(_))),
-        Value::Int(_) | Value::Float(_) => {
-            cells.any(|cell| !matches!(cell, Value::Int(_) | Value::Float(_)))
-        }
+        Value::Int(_) | Value::Float(_) => cells.any(|cell| !matches!(cell, Value::Int(_) | Value::Float(_))),
         _ => true,
     }
 }
 
 pub(super) fn search_tasks(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
     let parameters = &TASK_COLUMNS[1..];
-    if !parameters
-        .iter()
-        .any(|name| arguments.provided(name).is_some())
-    {
+    if !parameters.iter().any(|name| arguments.provided(name).is_some()) {
         return Ok("No search parameters provided.".into());
     }
     if let Some(email) = arguments.provided("assigned_to_email")
@@ -191,14 +167,7 @@ pub(super) fn create_task(state: &mut State, arguments: &Arguments) -> Result<Js
         return Ok(invalid_board());
     }
     let id = zero_fill(&state.tasks.next_id()?.to_string(), ID_LENGTH);
-    let row = vec![
-        id.as_str().into(),
-        name.clone(),
-        email,
-        list.clone(),
-        due_date.clone(),
-        board.clone(),
-    ];
+    let row = vec![id.as_str().into(), name.clone(), email, list.clone(), due_date.clone(), board.clone()];
     Arc::make_mut(&mut state.tasks).push(row, NewLabel::RenumberAll);
     Ok(id.into())
 }
@@ -216,11 +185,9 @@ pub(super) fn delete_task(state: &mut State, arguments: &Arguments) -> Result<Js
 }
 
 pub(super) fn update_task(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
-    let (Some(id), Some(field), Some(value)) = (
-        arguments.provided("task_id"),
-        arguments.provided("field"),
-        arguments.provided("new_value"),
-    ) else {
+    let (Some(id), Some(field), Some(value)) =
+        (arguments.provided("task_id"), arguments.provided("field"), arguments.provided("new_value"))
+    else {
         return Ok("Task ID, field, or new value not provided.".into());
     };
     let mut value = value.clone();

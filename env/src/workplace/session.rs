@@ -28,10 +28,7 @@ pub struct ToolResult {
 
 impl ToolResult {
     fn refused(answer: String) -> Self {
-        Self {
-            output: Json::Null,
-            refusal: Some(answer),
-        }
+        Self { output: Json::Null, refusal: Some(answer) }
     }
 
     /// The text that the model sees.
@@ -45,20 +42,12 @@ impl ToolResult {
     /// Whether the call ended in an exception or never reached a tool. Refusals that a tool words
     /// itself ("Email not found.") do not count.
     pub fn is_error(&self) -> bool {
-        self.refusal.is_some()
-            || self
-                .output
-                .as_str()
-                .is_some_and(|text| text.starts_with("Error "))
+        self.refusal.is_some() || self.output.as_str().is_some_and(|text| text.starts_with("Error "))
     }
 }
 
 /// Runs one tool. The error is the text of the exception.
-pub(super) fn execute(
-    state: &mut State,
-    name: &str,
-    arguments: Vec<(Arc<str>, Value)>,
-) -> Result<Json, Exception> {
+pub(super) fn execute(state: &mut State, name: &str, arguments: Vec<(Arc<str>, Value)>) -> Result<Json, Exception> {
     let Some(tool) = catalog::find(name) else {
         return Err(Exception::other(string_repr(name)));
     };
@@ -97,10 +86,7 @@ pub struct Session {
 
 impl Session {
     pub(super) fn new(initial: State) -> Self {
-        Self {
-            state: initial.clone(),
-            initial,
-        }
+        Self { state: initial.clone(), initial }
     }
 
     /// Answers a call. Whatever the model wrote, there is an answer: bad JSON, unknown tools and
@@ -119,13 +105,9 @@ impl Session {
         };
         // A null counts as an argument left out.
         arguments.retain(|(_, value)| !value.is_null());
-        let output = execute(&mut self.state, &call.name, arguments).unwrap_or_else(|exception| {
-            format!("Error executing tool '{}': {}", call.name, exception.text).into()
-        });
-        ToolResult {
-            output,
-            refusal: None,
-        }
+        let output = execute(&mut self.state, &call.name, arguments)
+            .unwrap_or_else(|exception| format!("Error executing tool '{}': {}", call.name, exception.text).into());
+        ToolResult { output, refusal: None }
     }
 
     /// Tables that differ from their initial contents.
@@ -141,10 +123,7 @@ impl Session {
     /// SHA-256 of each mutable table's columns, labels and rows, in hexadecimal digits. The text
     /// behind it is the compact JSON `[columns,labels,rows]`.
     pub fn digests(&self) -> Vec<(&'static str, String)> {
-        tables(&self.state)
-            .into_iter()
-            .map(|(name, table)| (name, digest(table)))
-            .collect()
+        tables(&self.state).into_iter().map(|(name, table)| (name, digest(table))).collect()
     }
 
     /// Whether session durations have become floats, as they do after
@@ -157,10 +136,7 @@ impl Session {
 fn digest(table: &Table) -> String {
     let rows: Vec<Json> = table.rows.iter().map(|row| cells(row).into()).collect();
     let text = json_text::write(&json!([table.columns, table.labels, rows]));
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn cells(row: &[Value]) -> Vec<Json> {
@@ -179,11 +155,7 @@ fn change(name: &'static str, before: &Table, after: &Table) -> Option<TableChan
         .iter()
         .enumerate()
         .filter(|(_, text)| !known.contains(text))
-        .map(|(position, _)| RowChange {
-            position,
-            label: after.labels[position],
-            cells: cells(&after.rows[position]),
-        })
+        .map(|(position, _)| RowChange { position, label: after.labels[position], cells: cells(&after.rows[position]) })
         .collect();
     let gone_ids: Vec<Json> = before_texts
         .iter()
@@ -195,12 +167,7 @@ fn change(name: &'static str, before: &Table, after: &Table) -> Option<TableChan
         && gone_ids.is_empty()
         && before.labels == after.labels
         && before_texts == after_texts;
-    (!is_same).then_some(TableChange {
-        table: name,
-        num_rows: after.len(),
-        new_or_modified,
-        gone_ids,
-    })
+    (!is_same).then_some(TableChange { table: name, num_rows: after.len(), new_or_modified, gone_ids })
 }
 
 fn invalid_arguments(error: JsonError) -> ToolResult {
@@ -216,10 +183,7 @@ fn invalid_arguments(error: JsonError) -> ToolResult {
 fn not_an_object(arguments: &Value) -> ToolResult {
     let (kind, message) = match arguments {
         Value::None => ("missing", "Field required"),
-        _ => (
-            "model_attributes_type",
-            "Input should be a valid dictionary or object to extract fields from",
-        ),
+        _ => ("model_attributes_type", "Input should be a valid dictionary or object to extract fields from"),
     };
     let detail = json!({
         "detail": [{

@@ -8,9 +8,7 @@
 
 use std::sync::Arc;
 
-use super::tables::{
-    ANALYTICS_COLUMNS, CALENDAR_COLUMNS, CUSTOMER_COLUMNS, EMAIL_COLUMNS, Row, TASK_COLUMNS, Tables,
-};
+use super::tables::{ANALYTICS_COLUMNS, CALENDAR_COLUMNS, CUSTOMER_COLUMNS, EMAIL_COLUMNS, Row, TASK_COLUMNS, Tables};
 use crate::python_compat::integer::Integer;
 use crate::python_compat::{Exception, Value};
 
@@ -93,12 +91,7 @@ impl Table {
     }
 
     fn from_rows(columns: &'static [&'static str], rows: Vec<Arc<[Value]>>) -> Self {
-        Self {
-            columns,
-            labels: (0..rows.len()).collect(),
-            rows,
-            is_single_block: true,
-        }
+        Self { columns, labels: (0..rows.len()).collect(), rows, is_single_block: true }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -129,11 +122,8 @@ impl Table {
             if items.len() != positions.len() {
                 return Err(Exception::lengths(positions.len(), items.len()));
             }
-            let equal = |(position, item): (&usize, &Value)| {
-                self.rows[*position][column]
-                    .equals(item)
-                    .then_some(*position)
-            };
+            let equal =
+                |(position, item): (&usize, &Value)| self.rows[*position][column].equals(item).then_some(*position);
             return Ok(positions.iter().zip(items).filter_map(equal).collect());
         }
         let equal = |position: &usize| self.rows[*position][column].equals(value);
@@ -204,8 +194,7 @@ impl Table {
     /// Appends a row.
     pub(crate) fn push(&mut self, row: Vec<Value>, label: NewLabel) {
         // A number or boolean gives the new column a type of its own, which splits the block.
-        let is_typed =
-            |cell: &Value| matches!(cell, Value::Int(_) | Value::Float(_) | Value::Bool(_));
+        let is_typed = |cell: &Value| matches!(cell, Value::Int(_) | Value::Float(_) | Value::Bool(_));
         self.is_single_block &= !row.iter().any(is_typed);
         self.rows.push(row.into());
         match label {
@@ -224,12 +213,7 @@ impl Table {
 
     /// Sets one cell in each of `positions`. A list is spread over the rows, so it needs as many
     /// elements as rows; an object is aligned by label, finds none, and leaves missing values.
-    pub(crate) fn set(
-        &mut self,
-        positions: &[usize],
-        column: usize,
-        value: &Value,
-    ) -> Result<(), Exception> {
+    pub(crate) fn set(&mut self, positions: &[usize], column: usize, value: &Value) -> Result<(), Exception> {
         if let Value::List(items) = value
             && items.len() != positions.len()
             && items.len() != 1

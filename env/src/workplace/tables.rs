@@ -11,29 +11,10 @@ use thiserror::Error;
 /// One row; `None` is a missing value.
 pub type Row = Vec<Option<String>>;
 
-pub const EMAIL_COLUMNS: [&str; 6] = [
-    "email_id",
-    "inbox/outbox",
-    "sender/recipient",
-    "subject",
-    "sent_datetime",
-    "body",
-];
-pub const CALENDAR_COLUMNS: [&str; 5] = [
-    "event_id",
-    "event_name",
-    "participant_email",
-    "event_start",
-    "duration",
-];
-pub const TASK_COLUMNS: [&str; 6] = [
-    "task_id",
-    "task_name",
-    "assigned_to_email",
-    "list_name",
-    "due_date",
-    "board",
-];
+pub const EMAIL_COLUMNS: [&str; 6] =
+    ["email_id", "inbox/outbox", "sender/recipient", "subject", "sent_datetime", "body"];
+pub const CALENDAR_COLUMNS: [&str; 5] = ["event_id", "event_name", "participant_email", "event_start", "duration"];
+pub const TASK_COLUMNS: [&str; 6] = ["task_id", "task_name", "assigned_to_email", "list_name", "due_date", "board"];
 pub const CUSTOMER_COLUMNS: [&str; 10] = [
     "customer_id",
     "assigned_to_email",
@@ -46,14 +27,8 @@ pub const CUSTOMER_COLUMNS: [&str; 10] = [
     "follow_up_by",
     "notes",
 ];
-pub const ANALYTICS_COLUMNS: [&str; 6] = [
-    "date_of_visit",
-    "visitor_id",
-    "page_views",
-    "session_duration_seconds",
-    "traffic_source",
-    "user_engaged",
-];
+pub const ANALYTICS_COLUMNS: [&str; 6] =
+    ["date_of_visit", "visitor_id", "page_views", "session_duration_seconds", "traffic_source", "user_engaged"];
 
 /// The tables of one office. Every row has the cells of the matching `*_COLUMNS`, in that order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,25 +51,13 @@ pub struct Tables {
 #[derive(Debug, Error)]
 pub enum TablesError {
     #[error("{path}: {source}")]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}")]
     Csv { path: PathBuf, source: csv::Error },
     #[error("{path}: found the columns {found:?}, expected {expected:?}")]
-    Columns {
-        path: PathBuf,
-        found: Vec<String>,
-        expected: Vec<&'static str>,
-    },
+    Columns { path: PathBuf, found: Vec<String>, expected: Vec<&'static str> },
     #[error("{path}:{line}: found {found} cells, expected {expected}")]
-    Cells {
-        path: PathBuf,
-        line: u64,
-        found: usize,
-        expected: usize,
-    },
+    Cells { path: PathBuf, line: u64, found: usize, expected: usize },
 }
 
 const EMAILS_FILE: &str = "processed/emails.csv";
@@ -106,33 +69,19 @@ const DIRECTORY_FILE: &str = "raw/email_addresses.csv";
 
 /// Cell texts that pandas reads as missing.
 const MISSING_WORDS: [&str; 19] = [
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
 ];
 
 fn cell(text: &str) -> Option<String> {
     (!MISSING_WORDS.contains(&text)).then(|| text.to_owned())
 }
 
-fn read_rows(
-    dir: &Path,
-    file: &str,
-    columns: &[&'static str],
-    has_header: bool,
-) -> Result<Vec<Row>, TablesError> {
+fn read_rows(dir: &Path, file: &str, columns: &[&'static str], has_header: bool) -> Result<Vec<Row>, TablesError> {
     let path = dir.join(file);
-    let text = std::fs::read_to_string(&path).map_err(|source| TablesError::Io {
-        path: path.clone(),
-        source,
-    })?;
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(has_header)
-        .flexible(true)
-        .from_reader(text.as_bytes());
-    let csv_error = |source| TablesError::Csv {
-        path: path.clone(),
-        source,
-    };
+    let text = std::fs::read_to_string(&path).map_err(|source| TablesError::Io { path: path.clone(), source })?;
+    let mut reader = csv::ReaderBuilder::new().has_headers(has_header).flexible(true).from_reader(text.as_bytes());
+    let csv_error = |source| TablesError::Csv { path: path.clone(), source };
     if has_header {
         let header = reader.headers().map_err(csv_error)?;
         if !header.iter().eq(columns.iter().copied()) {
@@ -159,32 +108,19 @@ fn read_rows(
     Ok(rows)
 }
 
-fn write_rows(
-    dir: &Path,
-    file: &str,
-    columns: Option<&[&str]>,
-    rows: &[Row],
-) -> Result<(), TablesError> {
+fn write_rows(dir: &Path, file: &str, columns: Option<&[&str]>, rows: &[Row]) -> Result<(), TablesError> {
     let path = dir.join(file);
-    let io_error = |source| TablesError::Io {
-        path: path.clone(),
-        source,
-    };
+    let io_error = |source| TablesError::Io { path: path.clone(), source };
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(io_error)?;
     }
-    let csv_error = |source| TablesError::Csv {
-        path: path.clone(),
-        source,
-    };
+    let csv_error = |source| TablesError::Csv { path: path.clone(), source };
     let mut writer = csv::Writer::from_path(&path).map_err(csv_error)?;
     if let Some(columns) = columns {
         writer.write_record(columns).map_err(csv_error)?;
     }
     for row in rows {
-        writer
-            .write_record(row.iter().map(|cell| cell.as_deref().unwrap_or("")))
-            .map_err(csv_error)?;
+        writer.write_record(row.iter().map(|cell| cell.as_deref().unwrap_or(""))).map_err(csv_error)?;
     }
     writer.flush().map_err(io_error)
 }
@@ -214,30 +150,11 @@ impl Tables {
     pub fn write_dir(&self, dir: impl AsRef<Path>) -> Result<(), TablesError> {
         let dir = dir.as_ref();
         write_rows(dir, EMAILS_FILE, Some(&EMAIL_COLUMNS), &self.emails)?;
-        write_rows(
-            dir,
-            CALENDAR_FILE,
-            Some(&CALENDAR_COLUMNS),
-            &self.calendar_events,
-        )?;
-        write_rows(
-            dir,
-            ANALYTICS_FILE,
-            Some(&ANALYTICS_COLUMNS),
-            &self.analytics,
-        )?;
+        write_rows(dir, CALENDAR_FILE, Some(&CALENDAR_COLUMNS), &self.calendar_events)?;
+        write_rows(dir, ANALYTICS_FILE, Some(&ANALYTICS_COLUMNS), &self.analytics)?;
         write_rows(dir, TASKS_FILE, Some(&TASK_COLUMNS), &self.project_tasks)?;
-        write_rows(
-            dir,
-            CUSTOMERS_FILE,
-            Some(&CUSTOMER_COLUMNS),
-            &self.customers,
-        )?;
-        let directory: Vec<Row> = self
-            .directory
-            .iter()
-            .map(|address| vec![Some(address.clone())])
-            .collect();
+        write_rows(dir, CUSTOMERS_FILE, Some(&CUSTOMER_COLUMNS), &self.customers)?;
+        let directory: Vec<Row> = self.directory.iter().map(|address| vec![Some(address.clone())]).collect();
         write_rows(dir, DIRECTORY_FILE, None, &directory)
     }
 }
@@ -283,13 +200,10 @@ mod tests {
         crate::generate::office(1).write_dir(&folder.0).unwrap();
         let path = folder.0.join(TASKS_FILE);
         std::fs::write(&path, "task_id,name\n1,2\n").unwrap();
-        assert!(load().starts_with(
-            "DIR/processed/project_tasks.csv: found the columns [\"task_id\", \"name\"], expected"
-        ));
-        std::fs::write(&path, format!("{}\n1,2\n", TASK_COLUMNS.join(","))).unwrap();
-        assert_eq!(
-            load(),
-            "DIR/processed/project_tasks.csv:2: found 2 cells, expected 6"
+        assert!(
+            load().starts_with("DIR/processed/project_tasks.csv: found the columns [\"task_id\", \"name\"], expected")
         );
+        std::fs::write(&path, format!("{}\n1,2\n", TASK_COLUMNS.join(","))).unwrap();
+        assert_eq!(load(), "DIR/processed/project_tasks.csv:2: found 2 cells, expected 6");
     }
 }

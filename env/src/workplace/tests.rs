@@ -15,10 +15,7 @@ fn call(name: &str, arguments: Value) -> ToolCall {
 }
 
 fn raw(name: &str, arguments: &str) -> ToolCall {
-    ToolCall {
-        name: name.to_owned(),
-        arguments: arguments.to_owned(),
-    }
+    ToolCall { name: name.to_owned(), arguments: arguments.to_owned() }
 }
 
 fn answer(arguments: &str) -> String {
@@ -31,10 +28,7 @@ struct Numbers(u64);
 
 impl Numbers {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
 
@@ -49,10 +43,7 @@ fn random_call(numbers: &mut Numbers, assignee: &str) -> ToolCall {
     let text = numbers.choice(&["Quarterly Review", "draft", "ß", "2023-12-05", "(", ""]);
     let email = numbers.choice(&["sam@example.com", "Kim@Example.com", "nobody"]);
     match numbers.below(12) {
-        0 => call(
-            "email_send_email",
-            json!({"recipient": email, "subject": text, "body": "b"}),
-        ),
+        0 => call("email_send_email", json!({"recipient": email, "subject": text, "body": "b"})),
         1 => call("email_delete_email", json!({"email_id": id})),
         2 => call("email_reply_email", json!({"email_id": id, "body": text})),
         3 => call(
@@ -60,10 +51,7 @@ fn random_call(numbers: &mut Numbers, assignee: &str) -> ToolCall {
             json!({"event_name": text, "participant_email": email, "event_start": "2023-12-04 09:00:00", "duration": "30"}),
         ),
         4 => call("calendar_delete_event", json!({"event_id": id})),
-        5 => call(
-            "calendar_update_event",
-            json!({"event_id": id, "field": "event_name", "new_value": text}),
-        ),
+        5 => call("calendar_update_event", json!({"event_id": id, "field": "event_name", "new_value": text})),
         6 => call(
             "project_management_create_task",
             json!({"task_name": text, "assigned_to_email": assignee, "list_name": "Backlog", "due_date": "2023-12-09", "board": "Design"}),
@@ -77,10 +65,7 @@ fn random_call(numbers: &mut Numbers, assignee: &str) -> ToolCall {
             "customer_relationship_manager_add_customer",
             json!({"customer_name": text, "assigned_to_email": email, "status": "Lead"}),
         ),
-        10 => call(
-            "customer_relationship_manager_delete_customer",
-            json!({"customer_id": id}),
-        ),
+        10 => call("customer_relationship_manager_delete_customer", json!({"customer_id": id})),
         _ => call(
             "analytics_create_plot",
             json!({"time_min": "2023-11-01", "time_max": text, "value_to_plot": "total_visits", "plot_type": "bar"}),
@@ -96,9 +81,7 @@ fn any_calls_equal_themselves_and_leave_the_office_alone() {
     let untouched = workplace.session().digests();
     let mut numbers = Numbers(1);
     for _ in 0..40 {
-        let calls: Vec<ToolCall> = (0..1 + numbers.below(12))
-            .map(|_| random_call(&mut numbers, &assignee))
-            .collect();
+        let calls: Vec<ToolCall> = (0..1 + numbers.below(12)).map(|_| random_call(&mut numbers, &assignee)).collect();
         assert_eq!(workplace.verify(&calls, &calls), Ok(true), "{calls:?}");
         // A session's answers depend on its calls only, and two sessions share nothing.
         let (mut one, mut two) = (workplace.session(), workplace.session());
@@ -118,10 +101,8 @@ fn searches_change_nothing() {
     let before = session.digests();
     for tool in Workplace::tools().iter() {
         if tool.name().contains("search") || tool.name().contains("get_") {
-            let arguments: serde_json::Map<String, Value> = tool
-                .parameter_names()
-                .map(|name| (name.to_owned(), json!("a")))
-                .collect();
+            let arguments: serde_json::Map<String, Value> =
+                tool.parameter_names().map(|name| (name.to_owned(), json!("a"))).collect();
             session.call(&call(tool.name(), arguments.into()));
         }
     }
@@ -164,17 +145,9 @@ fn endpoints_of_the_reference_are_no_tools() {
     let mut session = workplace().session();
     session.call(&call("email_delete_email", json!({"email_id": "00000001"})));
     let before = session.digests();
-    for name in [
-        "seed_session",
-        "verify",
-        "aggregate_metrics",
-        "reverify_mode",
-    ] {
+    for name in ["seed_session", "verify", "aggregate_metrics", "reverify_mode"] {
         let result = session.call(&call(name, json!({})));
-        assert_eq!(
-            result.body(),
-            format!("{{\"output\":\"Error executing tool '{name}': '{name}'\"}}")
-        );
+        assert_eq!(result.body(), format!("{{\"output\":\"Error executing tool '{name}': '{name}'\"}}"));
         assert!(result.is_error());
     }
     assert_eq!(session.digests(), before);
@@ -187,10 +160,7 @@ fn calls_that_cannot_run_are_skipped_when_scoring() {
         raw("email_delete_email", "{"),
         raw("email_delete_email", "[]"),
         raw("email_delete_email", "{\"email_id\": \"\\ud800\"}"),
-        raw(
-            "email_delete_email",
-            "{\"email_id\": \"00000001\", \"force\": true}",
-        ),
+        raw("email_delete_email", "{\"email_id\": \"00000001\", \"force\": true}"),
         raw("unknown", "{}"),
     ];
     assert_eq!(workplace.verify(&nothing, &[]), Ok(true));

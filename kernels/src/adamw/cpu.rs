@@ -28,11 +28,7 @@ impl AdamWOps for Flex {
         let shape = param.layout().shape().clone();
         let [param, grad, m, v] = [param, grad, m, v].map(vector);
         let (param, m, v) = reference::adamw(param, grad, m, v, step, options);
-        let restore = |tensor: Tensor<1>| {
-            lower(tensor)
-                .to_contiguous()
-                .with_layout(Layout::contiguous(shape.clone()))
-        };
+        let restore = |tensor: Tensor<1>| lower(tensor).to_contiguous().with_layout(Layout::contiguous(shape.clone()));
         (restore(param), restore(m), restore(v))
     }
 }
@@ -68,13 +64,7 @@ fn adamw_f32(
     step: u64,
     options: AdamWOptions,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
-    let AdamWOptions {
-        lr,
-        beta1,
-        beta2,
-        eps,
-        weight_decay,
-    } = options;
+    let AdamWOptions { lr, beta1, beta2, eps, weight_decay } = options;
     let factors = Factors {
         keep: (1.0 - lr * weight_decay) as f32,
         beta1: beta1 as f32,
@@ -91,28 +81,12 @@ fn adamw_f32(
         let (param, m, v) = (param.storage_mut(), m.storage_mut(), v.storage_mut());
         let grad = elements(&grad);
         if param.len() <= CHUNK {
-            simd::run(Update {
-                param,
-                grad,
-                m,
-                v,
-                factors,
-            });
+            simd::run(Update { param, grad, m, v, factors });
         } else {
-            let chunks = (
-                param.par_chunks_mut(CHUNK),
-                grad.par_chunks(CHUNK),
-                m.par_chunks_mut(CHUNK),
-                v.par_chunks_mut(CHUNK),
-            );
+            let chunks =
+                (param.par_chunks_mut(CHUNK), grad.par_chunks(CHUNK), m.par_chunks_mut(CHUNK), v.par_chunks_mut(CHUNK));
             chunks.into_par_iter().for_each(|(param, grad, m, v)| {
-                simd::run(Update {
-                    param,
-                    grad,
-                    m,
-                    v,
-                    factors,
-                });
+                simd::run(Update { param, grad, m, v, factors });
             });
         }
     }
@@ -156,9 +130,7 @@ impl Kernel for Update<'_> {
                 let m = L::splat(f.gain1).mul_add(grad, L::splat(f.beta1).mul(m));
                 m.store_first(self.m.as_mut_ptr().add(at), count);
                 let v = L::load_first(self.v.as_ptr().add(at), count);
-                let v = L::splat(f.gain2)
-                    .mul(grad)
-                    .mul_add(grad, L::splat(f.beta2).mul(v));
+                let v = L::splat(f.gain2).mul(grad).mul_add(grad, L::splat(f.beta2).mul(v));
                 v.store_first(self.v.as_mut_ptr().add(at), count);
                 let root = v.mul(L::splat(f.correction2)).sqrt().add(L::splat(f.eps));
                 let update = m.div(root).mul(L::splat(f.rate));
@@ -178,10 +150,7 @@ pub(super) fn sum_of_squares(tensor: FlexTensor) -> f64 {
     if elements.len() <= CHUNK {
         return chunk_sum_of_squares(elements);
     }
-    let partial: Vec<f64> = elements
-        .par_chunks(CHUNK)
-        .map(chunk_sum_of_squares)
-        .collect();
+    let partial: Vec<f64> = elements.par_chunks(CHUNK).map(chunk_sum_of_squares).collect();
     partial.iter().sum()
 }
 

@@ -64,13 +64,7 @@ pub fn adamw<const D: usize>(
     for (argument, tensor) in [("grad", &grad), ("m", &m), ("v", &v)] {
         assert_shape("adamw", argument, &tensor.dims(), &param.dims());
     }
-    assert_size(
-        "adamw",
-        "step",
-        step as usize,
-        step > 0,
-        "the first step is 1",
-    );
+    assert_size("adamw", "step", step as usize, step > 0, "the first step is 1");
     let (param, m, v) = <Dispatch as AdamWOps>::adamw(
         param.into_dispatch(),
         grad.into_dispatch(),
@@ -79,11 +73,7 @@ pub fn adamw<const D: usize>(
         step,
         options,
     );
-    (
-        Tensor::from_dispatch(param),
-        Tensor::from_dispatch(m),
-        Tensor::from_dispatch(v),
-    )
+    (Tensor::from_dispatch(param), Tensor::from_dispatch(m), Tensor::from_dispatch(v))
 }
 
 /// Sum of the squares of all elements, in f64 and in a fixed order: the same bits whatever the thread count.

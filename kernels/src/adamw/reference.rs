@@ -14,13 +14,7 @@ pub fn adamw<const D: usize>(
     step: u64,
     options: AdamWOptions,
 ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
-    let AdamWOptions {
-        lr,
-        beta1,
-        beta2,
-        eps,
-        weight_decay,
-    } = options;
+    let AdamWOptions { lr, beta1, beta2, eps, weight_decay } = options;
     let grad = cast_to(grad, param.dtype());
     let param = param * (1.0 - lr * weight_decay);
     let m = m * beta1 + grad.clone() * (1.0 - beta1);

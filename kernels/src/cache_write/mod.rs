@@ -49,13 +49,7 @@ pub fn cache_write(
     assert_shape(NAME, "v", &v.dims(), &k.dims());
     for &slot in &slots {
         let slot = slot as usize;
-        assert_size(
-            NAME,
-            "slots",
-            slot,
-            slot < pages * page_size,
-            "it must be a slot of the pool",
-        );
+        assert_size(NAME, "slots", slot, slot < pages * page_size, "it must be a slot of the pool");
     }
     let (k_pool, v_pool) = <Dispatch as CacheWriteOps>::cache_write(
         k_pool.into_dispatch(),

@@ -14,11 +14,7 @@ use burn::backend::{Flex, tensor::FloatTensor};
 const TOKENS_PER_TASK: usize = 64;
 
 impl CausalAttentionOps for Flex {
-    fn causal_attention(
-        tensors: AttentionTensors<Self>,
-        prefix_lengths: Vec<usize>,
-        scale: f64,
-    ) -> FloatTensor<Self> {
+    fn causal_attention(tensors: AttentionTensors<Self>, prefix_lengths: Vec<usize>, scale: f64) -> FloatTensor<Self> {
         Self::causal_attention_forward(tensors, &prefix_lengths, scale).0
     }
 }
@@ -44,10 +40,7 @@ pub(super) fn forward(
         let (y, log_sum_exp) = (y_out, sum_out);
         run(Attend { layer: &layer, row, key_head, first, count, y, log_sum_exp });
     });
-    (
-        from_vec(y, [batch, tokens, query_heads, width]),
-        from_vec(log_sum_exp, [batch, query_heads, tokens]),
-    )
+    (from_vec(y, [batch, tokens, query_heads, width]), from_vec(log_sum_exp, [batch, query_heads, tokens]))
 }
 
 /// The inputs as slices, with their sizes.
@@ -212,9 +205,8 @@ impl Kernel for Attend<'_> {
         // Query rows: the heads of a token are neighbours.
         let rows = count * per_key;
         let start = layer.prefix_lengths[row] + first;
-        let place = |index: usize| {
-            layer.query_place(row, first + index / per_key, key_head * per_key + index % per_key)
-        };
+        let place =
+            |index: usize| layer.query_place(row, first + index / per_key, key_head * per_key + index % per_key);
         let mut keys = vec![0.0; BLOCK * padded];
         let mut values = vec![0.0; BLOCK * padded];
         let mut transposed = vec![0.0; BLOCK * padded];
@@ -267,7 +259,7 @@ impl Kernel for Attend<'_> {
             }
         }
 
-        for index in 0..rows {
+        for (index, &largest) in largest.iter().enumerate() {
             // SAFETY: `sums` and `totals` have the sizes above; this task owns the query rows.
             unsafe {
                 let total = L::load(totals.as_ptr().add(index * LANES)).sum();
@@ -280,7 +272,7 @@ impl Kernel for Attend<'_> {
                 let token = first + index / per_key;
                 let place = (row * layer.query_heads + head) * layer.tokens + token;
                 let log_total = simd::ln(f64::from(total)) as f32;
-                self.log_sum_exp.slice(place, 1)[0] = largest[index] + log_total;
+                self.log_sum_exp.slice(place, 1)[0] = largest + log_total;
             }
         }
     }

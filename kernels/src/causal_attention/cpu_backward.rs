@@ -16,8 +16,8 @@ use burn::backend::{Flex, tensor::FloatTensor};
 /// Query tokens whose scores are held at a time.
 const QUERY_TILE: usize = 32;
 
-/// Elements that the key and value gradients per query head may take at a time (64 MiB).
-const PARTIAL_ELEMENTS: usize = 16 << 20;
+/// Elements that the key and value gradients per query head may take at a time (16 MiB).
+const PARTIAL_ELEMENTS: usize = 4 << 20;
 
 impl CausalAttentionGradient for Flex {
     fn causal_attention_forward(
@@ -28,10 +28,7 @@ impl CausalAttentionGradient for Flex {
         forward(tensors, prefix_lengths, scale)
     }
 
-    fn causal_attention_backward(
-        saved: AttentionSaved<Self>,
-        cotangent: FloatTensor<Self>,
-    ) -> [FloatTensor<Self>; 5] {
+    fn causal_attention_backward(saved: AttentionSaved<Self>, cotangent: FloatTensor<Self>) -> [FloatTensor<Self>; 5] {
         let layer = Layer::new(saved.tensors, &saved.prefix_lengths, saved.scale);
         let Layer { batch, tokens, query_heads, key_heads, width, .. } = layer;
         let (y, log_sum_exp) = (Floats::new(saved.y), Floats::new(saved.log_sum_exp));
@@ -166,9 +163,7 @@ impl Kernel for Reverse<'_> {
             let mut sum = L::splat(0.0);
             for at in (token * padded..(token + 1) * padded).step_by(LANES) {
                 // SAFETY: both hold `tokens * padded` values.
-                sum = unsafe {
-                    L::load(cotangents.as_ptr().add(at)).mul_add(L::load(outputs.as_ptr().add(at)), sum)
-                };
+                sum = unsafe { L::load(cotangents.as_ptr().add(at)).mul_add(L::load(outputs.as_ptr().add(at)), sum) };
             }
             *projection = sum.sum();
         }
@@ -279,13 +274,7 @@ fn weights_and_slopes<L: Lanes>(
 /// # Safety
 /// `weights` must hold `[count, BLOCK]`, `vectors` `[count, padded]`, `sums` `[BLOCK, padded]`.
 #[inline(always)]
-unsafe fn gather<L: Lanes>(
-    weights: *const f32,
-    count: usize,
-    vectors: *const f32,
-    padded: usize,
-    sums: *mut f32,
-) {
+unsafe fn gather<L: Lanes>(weights: *const f32, count: usize, vectors: *const f32, padded: usize, sums: *mut f32) {
     // SAFETY: the caller's.
     unsafe {
         for position in (0..BLOCK).step_by(4) {

@@ -63,9 +63,7 @@ pub fn causal_attention(
         assert_lengths(NAME, "prefix_lengths", prefix_lengths, batch, prefix_tokens);
     }
     let prefix = prefix.filter(|(prefix_k, _)| prefix_k.dims()[1] > 0);
-    let prefix_on_host = |(prefix_k, prefix_v): &(Tensor<4>, Tensor<4>)| {
-        is_host_f32(prefix_k) && is_host_f32(prefix_v)
-    };
+    let prefix_on_host = |(prefix_k, prefix_v): &(Tensor<4>, Tensor<4>)| is_host_f32(prefix_k) && is_host_f32(prefix_v);
     let own_on_host = is_host_f32(&q) && is_host_f32(&k) && is_host_f32(&v);
     if own_on_host && prefix.as_ref().is_none_or(prefix_on_host) {
         let (prefix_k, prefix_v) = prefix.unwrap_or_else(|| {
@@ -136,8 +134,5 @@ pub trait CausalAttentionGradient: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradients of the fields of [`AttentionTensors`] in order.
-    fn causal_attention_backward(
-        saved: AttentionSaved<Self>,
-        cotangent: FloatTensor<Self>,
-    ) -> [FloatTensor<Self>; 5];
+    fn causal_attention_backward(saved: AttentionSaved<Self>, cotangent: FloatTensor<Self>) -> [FloatTensor<Self>; 5];
 }

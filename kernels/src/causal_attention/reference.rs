@@ -34,8 +34,7 @@ pub fn causal_attention(
         };
         let shape = [batch, tokens, prefix_tokens];
         let lengths = Tensor::<3, Int>::from_data(TensorData::new(lengths, [batch, 1, 1]), &device);
-        let position = Tensor::<1, Int>::arange(0..prefix_tokens as i64, &device)
-            .reshape([1, 1, prefix_tokens]);
+        let position = Tensor::<1, Int>::arange(0..prefix_tokens as i64, &device).reshape([1, 1, prefix_tokens]);
         let masked_prefix = position.expand(shape).greater_equal(lengths.expand(shape));
         masked = Tensor::cat(vec![masked_prefix, masked], 2);
     }
@@ -49,9 +48,7 @@ pub fn causal_attention(
     };
     let (k, v) = (per_query_head(k), per_query_head(v));
     let scores = cast_to(q, wide).swap_dims(1, 2).matmul(k.swap_dims(2, 3)) * scale;
-    let masked = masked
-        .unsqueeze_dim::<4>(1)
-        .expand([batch, query_heads, tokens, keys]);
+    let masked = masked.unsqueeze_dim::<4>(1).expand([batch, query_heads, tokens, keys]);
     let weights = softmax(scores.mask_fill(masked, f64::NEG_INFINITY), 3);
     cast_to(weights.matmul(v).swap_dims(1, 2), dtype)
 }

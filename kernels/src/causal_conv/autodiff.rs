@@ -29,11 +29,6 @@ where
             saved.window.clone(),
             saved.lengths.clone(),
         );
-        record_two::<B, C, _, 4>(
-            [x_node, weight_node, bias_node, window_node],
-            outputs,
-            saved,
-            B::causal_conv_backward,
-        )
+        record_two::<B, C, _, 4>([x_node, weight_node, bias_node, window_node], outputs, saved, B::causal_conv_backward)
     }
 }

@@ -4,7 +4,7 @@
 
 use super::{CausalConvGradient, CausalConvOps, CausalConvSaved};
 use crate::cpu::{DisjointMut, Floats, add_in_order, from_vec, parallel, sizes};
-use crate::simd::{Kernel, LANES, Lanes, run};
+use crate::simd::{Kernel, Lanes, Row, RowMut, Span, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 
 /// Tokens per parallel task, and per partial sum of the weight gradient.
@@ -217,11 +217,8 @@ impl<'a> Source<'a> {
     /// token `position` multiplies.
     #[inline(always)]
     fn tap(&self, position: usize) -> &'a [f32] {
-        let (from, position) = if position < self.kept {
-            (self.window, position)
-        } else {
-            (self.x, position - self.kept)
-        };
+        let (from, position) =
+            if position < self.kept { (self.window, position) } else { (self.x, position - self.kept) };
         &from[position * self.channels..][..self.channels]
     }
 }
@@ -239,37 +236,21 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         for (index, y) in self.y.chunks_exact_mut(self.conv.channels).enumerate() {
-            let mut at = 0;
-            while at < y.len() {
-                let count = LANES.min(y.len() - at);
-                let sum = preactivation::<L>(self.conv, &self.source, self.from + index, at, count);
-                // SAFETY: `count` channels are left.
-                unsafe { sum.silu().store_first(y.as_mut_ptr().add(at), count) };
-                at += LANES;
-            }
+            let token = self.from + index;
+            RowMut::new(y).fill(|at| preactivation::<L>(self.conv, &self.source, token, at).silu());
         }
     }
 }
 
-/// `bias + sum over taps` of `count` channels from `at`.
+/// `bias + sum over taps` of one span of channels.
 #[inline(always)]
-fn preactivation<L: Lanes>(
-    conv: &Conv,
-    source: &Source,
-    token: usize,
-    at: usize,
-    count: usize,
-) -> L {
-    // SAFETY: bias, filters and inputs hold at least `at + count` channels each.
-    unsafe {
-        let mut sum = L::load_first(conv.bias.as_ptr().add(at), count);
-        for tap in 0..conv.taps {
-            let filter = conv.filters.as_ptr().add(tap * conv.channels + at);
-            let input = source.tap(token + tap).as_ptr().add(at);
-            sum = L::load_first(input, count).mul_add(L::load_first(filter, count), sum);
-        }
-        sum
+fn preactivation<L: Lanes>(conv: &Conv, source: &Source, token: usize, at: Span) -> L {
+    let mut sum = Row::new(&conv.bias).get::<L>(at);
+    for (tap, filter) in conv.filters.chunks_exact(conv.channels).enumerate() {
+        let input = Row::new(source.tap(token + tap)).get::<L>(at);
+        sum = input.mul_add(Row::new(filter).get(at), sum);
     }
+    sum
 }
 
 struct BackwardPass<'a> {
@@ -299,62 +280,51 @@ impl Kernel for BackwardPass<'_> {
         let (channels, taps, kept) = (conv.channels, conv.taps, conv.taps - 1);
         // The inputs of tokens `from..to` reach the outputs up to K - 1 tokens later.
         let end = (to + kept).min(length);
-        let mut slopes = vec![L::splat(0.0); end - from];
-        let one = L::splat(1.0);
-        let mut at = 0;
-        while at < channels {
-            let count = LANES.min(channels - at);
-            // SAFETY: every row below holds `channels >= at + count` values.
-            unsafe {
-                let filter = |tap: usize| {
-                    L::load_first(conv.filters.as_ptr().add(tap * channels + at), count)
-                };
-                for (token, slope) in (from..end).zip(&mut slopes) {
-                    let v = preactivation::<L>(conv, &source, token, at, count);
-                    let sigmoid = v.sigmoid();
-                    let derivative = v.mul_add(one.sub(sigmoid), one).mul(sigmoid);
-                    let cotangent = self.cotangent.as_ptr().add(token * channels + at);
-                    *slope = L::load_first(cotangent, count).mul(derivative);
+        let mut slopes = vec![0.0; (end - from) * channels];
+        for (index, slopes) in slopes.chunks_exact_mut(channels).enumerate() {
+            let cotangent = Row::new(&self.cotangent[(from + index) * channels..][..channels]);
+            RowMut::new(slopes).fill(|at| {
+                let v = preactivation::<L>(conv, &source, from + index, at);
+                let sigmoid = v.sigmoid();
+                let one = L::splat(1.0);
+                let derivative = v.mul_add(one.sub(sigmoid), one).mul(sigmoid);
+                cotangent.get::<L>(at).mul(derivative)
+            });
+        }
+        let slopes = |token: usize| Row::new(&slopes[(token - from) * channels..][..channels]);
+        let filter = |tap: usize| Row::new(&conv.filters[tap * channels..][..channels]);
+
+        for (token, gradient) in (from..to).zip(self.x_gradient.chunks_exact_mut(channels)) {
+            // Input `token + kept` is what tap K - 1 multiplies at `token`.
+            let first = (token + kept + 1).saturating_sub(end);
+            RowMut::new(gradient).fill(|at| {
+                let mut sum = L::splat(0.0);
+                for tap in first..taps {
+                    sum = slopes(token + kept - tap).get::<L>(at).mul_add(filter(tap).get(at), sum);
                 }
-                // Input `token + kept` is what tap K - 1 multiplies at `token`.
-                for token in from..to {
-                    let mut sum = L::splat(0.0);
-                    for tap in 0..taps {
-                        let output = token + kept - tap;
-                        if output < end {
-                            sum = slopes[output - from].mul_add(filter(tap), sum);
-                        }
-                    }
-                    let to = self.x_gradient.as_mut_ptr().add((token - from) * channels + at);
-                    sum.store_first(to, count);
+                sum
+            });
+        }
+        for (position, gradient) in self.history_gradient.chunks_exact_mut(channels).enumerate() {
+            let first = (position + 1).saturating_sub(end);
+            RowMut::new(gradient).fill(|at| {
+                let mut sum = L::splat(0.0);
+                for tap in first..=position {
+                    sum = slopes(position - tap).get::<L>(at).mul_add(filter(tap).get(at), sum);
                 }
-                if !self.history_gradient.is_empty() {
-                    for position in 0..kept {
-                        let mut sum = L::splat(0.0);
-                        for tap in 0..=position {
-                            if position - tap < end {
-                                sum = slopes[position - tap].mul_add(filter(tap), sum);
-                            }
-                        }
-                        let to = self.history_gradient.as_mut_ptr().add(position * channels + at);
-                        sum.store_first(to, count);
-                    }
-                }
-                let mut bias = L::splat(0.0);
-                for slope in &slopes[..to - from] {
-                    bias = bias.add(*slope);
-                }
-                bias.store_first(self.partial.as_mut_ptr().add(taps * channels + at), count);
-                for tap in 0..taps {
-                    let mut sum = L::splat(0.0);
-                    for token in from..to {
-                        let input = source.tap(token + tap).as_ptr().add(at);
-                        sum = slopes[token - from].mul_add(L::load_first(input, count), sum);
-                    }
-                    sum.store_first(self.partial.as_mut_ptr().add(tap * channels + at), count);
+                sum
+            });
+        }
+        for token in from..to {
+            let slopes = slopes(token);
+            for (tap, sums) in self.partial.chunks_exact_mut(channels).enumerate() {
+                if tap < taps {
+                    let input = Row::new(source.tap(token + tap));
+                    RowMut::new(sums).update(|at, sum: L| slopes.get::<L>(at).mul_add(input.get(at), sum));
+                } else {
+                    RowMut::new(sums).update(|at, sum: L| slopes.get::<L>(at).add(sum));
                 }
             }
-            at += LANES;
         }
     }
 }

@@ -45,12 +45,7 @@ pub fn causal_conv(
     if let Some(bias) = &bias {
         assert_shape(NAME, "bias", &bias.dims(), &[weight_channels]);
     }
-    assert_shape(
-        NAME,
-        "window",
-        &window.dims(),
-        &[window_batch, channels, taps - 1],
-    );
+    assert_shape(NAME, "window", &window.dims(), &[window_batch, channels, taps - 1]);
     assert_broadcast_batch(NAME, "window", window_batch, batch);
     assert_lengths(NAME, "lengths", lengths, batch, tokens);
     let host = is_host_f32(&x) && is_host_f32(&weight) && is_host_f32(&window);

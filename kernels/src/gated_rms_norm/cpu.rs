@@ -30,9 +30,7 @@ impl GatedRmsNormOps for Flex {
         if y.len() <= block {
             task((&mut y, (&x, &gate)));
         } else {
-            y.par_chunks_mut(block)
-                .zip(x.par_chunks(block).zip(gate.par_chunks(block)))
-                .for_each(task);
+            y.par_chunks_mut(block).zip(x.par_chunks(block).zip(gate.par_chunks(block))).for_each(task);
         }
         from_vec(y, [batch, tokens, width])
     }
@@ -55,10 +53,7 @@ impl GatedRmsNormGradient for Flex {
         let mut x_gradient = vec![0.0; x.len()];
         let mut gate_gradient = vec![0.0; x.len()];
         let mut partial = vec![0.0; x.len().div_ceil(block) * width];
-        let inputs = x
-            .par_chunks(block)
-            .zip(gate.par_chunks(block))
-            .zip(cotangent.par_chunks(block));
+        let inputs = x.par_chunks(block).zip(gate.par_chunks(block)).zip(cotangent.par_chunks(block));
         x_gradient
             .par_chunks_mut(block)
             .zip(gate_gradient.par_chunks_mut(block))
@@ -83,11 +78,7 @@ impl GatedRmsNormGradient for Flex {
             );
         let mut weight_gradient = vec![0.0; width];
         add_in_order(&mut weight_gradient, &partial);
-        [
-            from_vec(x_gradient, shape),
-            from_vec(gate_gradient, shape),
-            from_vec(weight_gradient, [width]),
-        ]
+        [from_vec(x_gradient, shape), from_vec(gate_gradient, shape), from_vec(weight_gradient, [width])]
     }
 }
 
@@ -161,9 +152,7 @@ impl Kernel for BackwardPass<'_> {
 
             RowMut::new(sigmoid_row).fill(|at| gate.get::<L>(at).sigmoid());
             let sigmoid = Row::new(sigmoid_row);
-            RowMut::new(gated_row).fill(|at| {
-                x.get::<L>(at).mul(gate.get::<L>(at).mul(sigmoid.get(at)))
-            });
+            RowMut::new(gated_row).fill(|at| x.get::<L>(at).mul(gate.get::<L>(at).mul(sigmoid.get(at))));
             let gated = Row::new(gated_row);
             RowMut::new(scaled_row).fill(|at| weight.get::<L>(at).mul(cotangent.get(at)));
             let scaled = Row::new(scaled_row);
@@ -173,8 +162,7 @@ impl Kernel for BackwardPass<'_> {
             let projection = gated.sum::<L>(|at| (scaled.get(at), gated.get(at)));
             let pull = L::splat(-inverse * inverse * inverse * projection / size as f32);
             let inverse = L::splat(inverse);
-            RowMut::new(scaled_row)
-                .update(|at, scaled: L| pull.mul_add(gated.get(at), inverse.mul(scaled)));
+            RowMut::new(scaled_row).update(|at, scaled: L| pull.mul_add(gated.get(at), inverse.mul(scaled)));
             let gated_gradient = Row::new(scaled_row);
 
             RowMut::new(&mut self.x_gradient[here.clone()]).fill(|at| {
@@ -186,9 +174,8 @@ impl Kernel for BackwardPass<'_> {
                 let slope = gate.get::<L>(at).mul_add(one.sub(sigmoid), one).mul(sigmoid);
                 gated_gradient.get::<L>(at).mul(x.get(at)).mul(slope)
             });
-            RowMut::new(&mut self.weight_gradient[group..group + size]).update(|at, sum: L| {
-                cotangent.get::<L>(at).mul_add(gated.get::<L>(at).mul(inverse), sum)
-            });
+            RowMut::new(&mut self.weight_gradient[group..group + size])
+                .update(|at, sum: L| cotangent.get::<L>(at).mul_add(gated.get::<L>(at).mul(inverse), sum));
         }
     }
 }

@@ -22,13 +22,7 @@ use burn::tensor::Tensor;
 ///
 /// # Panics
 /// When the shapes disagree or `num_groups` does not divide `width`.
-pub fn gated_rms_norm(
-    x: Tensor<3>,
-    gate: Tensor<3>,
-    weight: Tensor<1>,
-    num_groups: usize,
-    epsilon: f64,
-) -> Tensor<3> {
+pub fn gated_rms_norm(x: Tensor<3>, gate: Tensor<3>, weight: Tensor<1>, num_groups: usize, epsilon: f64) -> Tensor<3> {
     let [_, _, width] = x.dims();
     assert_shape("gated_rms_norm", "gate", &gate.dims(), &x.dims());
     assert_shape("gated_rms_norm", "weight", &weight.dims(), &[width]);

@@ -4,13 +4,7 @@ use crate::precision::{accumulation_dtype, cast_to};
 use burn::tensor::{Tensor, activation::silu};
 
 /// See [`gated_rms_norm`](super::gated_rms_norm()).
-pub fn gated_rms_norm(
-    x: Tensor<3>,
-    gate: Tensor<3>,
-    weight: Tensor<1>,
-    num_groups: usize,
-    epsilon: f64,
-) -> Tensor<3> {
+pub fn gated_rms_norm(x: Tensor<3>, gate: Tensor<3>, weight: Tensor<1>, num_groups: usize, epsilon: f64) -> Tensor<3> {
     let [batch, tokens, width] = x.dims();
     let dtype = x.dtype();
     let wide = accumulation_dtype(dtype);

@@ -17,12 +17,7 @@ impl<B: LinearOps> Backward<B, 2> for Linear {
     /// The input, kept for the weight's gradient, and the weight, kept for the input's.
     type State = (Option<NodeId>, Option<NodeId>);
 
-    fn backward(
-        self,
-        ops: Ops<Self::State, 2>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let (x, weight) = ops.state;
         let [x_node, weight_node] = ops.parents;
         let dy = grads.consume::<B>(&ops.node);
@@ -40,21 +35,14 @@ impl<B: LinearOps> Backward<B, 2> for Linear {
 impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
     fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
-        match Linear
-            .prepare::<C>([x.node(), weight.node()])
-            .compute_bound()
-            .stateful()
-        {
+        match Linear.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let kept_x = weight_tracked.then(|| prep.checkpoint(&x));
                 let kept_weight = x_tracked.then(|| prep.checkpoint(&weight));
                 let y = B::linear_forward(x.into_primitive(), weight.into_primitive());
                 prep.finish((kept_x, kept_weight), y)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::linear_forward(
-                x.into_primitive(),
-                weight.into_primitive(),
-            )),
+            OpsKind::UnTracked(prep) => prep.finish(B::linear_forward(x.into_primitive(), weight.into_primitive())),
         }
     }
 }

@@ -94,17 +94,7 @@ fn outer_product(
 ) -> Vec<f32> {
     let mut out = vec![0.0; m * n];
     tasks(m, n, k, &mut out, |rows, columns, out| {
-        simd::run(outer::Outer {
-            a,
-            a_strides,
-            b,
-            b_stride,
-            rows,
-            columns,
-            k,
-            out,
-            out_stride: n,
-        });
+        simd::run(outer::Outer { a, a_strides, b, b_stride, rows, columns, k, out, out_stride: n });
     });
     out
 }
@@ -128,24 +118,15 @@ impl Target {
 }
 
 /// Calls `task` with rectangles that cover the result, in parallel when there is enough to do.
-fn tasks(
-    m: usize,
-    n: usize,
-    k: usize,
-    out: &mut [f32],
-    task: impl Fn(Span, Span, *mut f32) + Sync,
-) {
+fn tasks(m: usize, n: usize, k: usize, out: &mut [f32], task: impl Fn(Span, Span, *mut f32) + Sync) {
     debug_assert_eq!(out.len(), m * n);
     let target = Target(out.as_mut_ptr());
     let grid: Vec<(Span, Span)> = (0..m)
         .step_by(TASK_ROWS)
         .flat_map(|row| {
-            (0..n).step_by(TASK_COLUMNS).map(move |column| {
-                (
-                    row..m.min(row + TASK_ROWS),
-                    column..n.min(column + TASK_COLUMNS),
-                )
-            })
+            (0..n)
+                .step_by(TASK_COLUMNS)
+                .map(move |column| (row..m.min(row + TASK_ROWS), column..n.min(column + TASK_COLUMNS)))
         })
         .collect();
     if m * n * k <= SERIAL_WORK || grid.len() == 1 {
@@ -153,7 +134,6 @@ fn tasks(
             task(rows, columns, target.pointer());
         }
     } else {
-        grid.into_par_iter()
-            .for_each(|(rows, columns)| task(rows, columns, target.pointer()));
+        grid.into_par_iter().for_each(|(rows, columns)| task(rows, columns, target.pointer()));
     }
 }

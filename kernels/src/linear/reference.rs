@@ -7,9 +7,7 @@ use burn::tensor::{Shape, Tensor};
 pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     let [batch, tokens, inputs] = x.dims();
     let [outputs, _] = weight.dims();
-    let mut y = x
-        .reshape([batch * tokens, inputs])
-        .matmul(weight.transpose());
+    let mut y = x.reshape([batch * tokens, inputs]).matmul(weight.transpose());
     if let Some(bias) = bias {
         y = y + bias.unsqueeze();
     }
@@ -17,30 +15,21 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 }
 
 /// [`LinearOps::linear_forward`](super::LinearOps::linear_forward) on a backend's own tensors.
-pub(super) fn linear_primitive<B: Backend>(
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
-) -> FloatTensor<B> {
+pub(super) fn linear_primitive<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     let (shape, outputs) = (x.shape(), weight.shape()[0]);
     let y = B::float_matmul(rows::<B>(x), B::float_transpose(weight));
     B::float_reshape(y, Shape::from([shape[0], shape[1], outputs]))
 }
 
 /// [`LinearOps::linear_grad_input`](super::LinearOps::linear_grad_input).
-pub(super) fn linear_grad_input<B: Backend>(
-    dy: FloatTensor<B>,
-    weight: FloatTensor<B>,
-) -> FloatTensor<B> {
+pub(super) fn linear_grad_input<B: Backend>(dy: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     let (shape, inputs) = (dy.shape(), weight.shape()[1]);
     let dx = B::float_matmul(rows::<B>(dy), weight);
     B::float_reshape(dx, Shape::from([shape[0], shape[1], inputs]))
 }
 
 /// [`LinearOps::linear_grad_weight`](super::LinearOps::linear_grad_weight).
-pub(super) fn linear_grad_weight<B: Backend>(
-    dy: FloatTensor<B>,
-    x: FloatTensor<B>,
-) -> FloatTensor<B> {
+pub(super) fn linear_grad_weight<B: Backend>(dy: FloatTensor<B>, x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_matmul(B::float_transpose(rows::<B>(dy)), rows::<B>(x))
 }
 

@@ -3,10 +3,15 @@
 //! `logits = hidden weight^T / temperature`, `log_prob[r] = log_softmax(logits[r])[targets[r]]`,
 //! and the entropy of the same distribution. Formed in f32 (f64 stays f64).
 
+mod autodiff;
+mod cpu;
 pub mod reference;
 
+use crate::cpu::is_host_f32;
 use crate::error::assert_shape;
-use burn::tensor::{Int, Tensor};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::{Int, IntDType, Tensor};
 
 /// Result of [`linear_log_prob`].
 #[derive(Clone, Debug)]
@@ -38,5 +43,59 @@ pub fn linear_log_prob(
     let [vocabulary, _] = weight.dims();
     assert_shape(NAME, "weight", &weight.dims(), &[vocabulary, width]);
     assert_shape(NAME, "targets", &targets.dims(), &[rows]);
+    if is_host_f32(&hidden) && is_host_f32(&weight) {
+        let (log_prob, entropy) = Dispatch::linear_log_prob(
+            hidden.into_dispatch(),
+            weight.into_dispatch(),
+            targets.cast(IntDType::I64).into_dispatch(),
+            temperature,
+        );
+        return LogProbOutput { log_prob: Tensor::from_dispatch(log_prob), entropy: Tensor::from_dispatch(entropy) };
+    }
     reference::linear_log_prob(hidden, weight, targets, temperature)
+}
+
+/// The operation on a backend's own tensors.
+#[backend_extension(Autodiff, Flex)]
+pub trait LinearLogProbOps: Backend {
+    /// Log-probabilities and entropies, see [`linear_log_prob`](fn@linear_log_prob); `targets` in
+    /// i64.
+    fn linear_log_prob(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        temperature: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Results and softmax denominators of the rows, `[rows]` each.
+#[derive(Clone, Debug)]
+pub struct LogProbRows<B: Backend> {
+    log_prob: FloatTensor<B>,
+    entropy: FloatTensor<B>,
+    log_sum_exp: FloatTensor<B>,
+}
+
+/// What the backward pass needs.
+#[derive(Clone, Debug)]
+pub struct LogProbSaved<B: Backend> {
+    hidden: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: IntTensor<B>,
+    temperature: f64,
+    log_sum_exp: FloatTensor<B>,
+}
+
+/// The gradient of [`LinearLogProbOps`].
+pub trait LinearLogProbGradient: Backend {
+    /// The operation together with its softmax denominators.
+    fn linear_log_prob_forward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        temperature: f64,
+    ) -> LogProbRows<Self>;
+
+    /// Gradients of `hidden` and `weight` from the cotangent of the log-probabilities.
+    fn linear_log_prob_backward(saved: LogProbSaved<Self>, cotangent: FloatTensor<Self>) -> [FloatTensor<Self>; 2];
 }

@@ -17,8 +17,5 @@ pub fn linear_log_prob(
     let detached = log_probs.clone().detach();
     let entropy = (detached.clone().exp() * detached).sum_dim(1).neg();
     let log_prob = log_probs.gather(1, targets.unsqueeze_dim::<2>(1));
-    LogProbOutput {
-        log_prob: log_prob.squeeze_dim(1),
-        entropy: entropy.squeeze_dim(1),
-    }
+    LogProbOutput { log_prob: log_prob.squeeze_dim(1), entropy: entropy.squeeze_dim(1) }
 }

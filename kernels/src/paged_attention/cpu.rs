@@ -126,38 +126,21 @@ fn attend_f32(
         for first in (0..sequence.num_queries).step_by(per_task) {
             let tokens = per_task.min(sequence.num_queries - first);
             for kv_head in 0..layer.kv_heads {
-                tasks.push(Task {
-                    sequence,
-                    kv_head,
-                    first,
-                    tokens,
-                });
+                tasks.push(Task { sequence, kv_head, first, tokens });
             }
         }
     }
     let mut y = vec![0.0; rows * query_heads * width];
     let output = Output(y.as_mut_ptr());
     let attend = |scratch: &mut Scratch, task: Task| {
-        simd::run(Attend {
-            layer: &layer,
-            task,
-            scratch,
-            output,
-        });
+        simd::run(Attend { layer: &layer, task, scratch, output });
     };
-    let work: usize = tasks
-        .iter()
-        .map(|task| task.tokens * task.sequence.context_length)
-        .sum();
+    let work: usize = tasks.iter().map(|task| task.tokens * task.sequence.context_length).sum();
     if work * query_heads / layer.kv_heads.max(1) * width <= SERIAL_WORK {
         let mut scratch = Scratch::default();
-        tasks
-            .into_iter()
-            .for_each(|task| attend(&mut scratch, task));
+        tasks.into_iter().for_each(|task| attend(&mut scratch, task));
     } else {
-        tasks
-            .into_par_iter()
-            .for_each_init(Scratch::default, attend);
+        tasks.into_par_iter().for_each_init(Scratch::default, attend);
     }
     from_vec(y, [rows, query_heads, width])
 }
@@ -189,27 +172,15 @@ impl Kernel for Attend<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self {
-            layer,
-            task,
-            scratch,
-            output,
-        } = self;
-        let Task {
-            sequence,
-            kv_head,
-            first,
-            tokens,
-        } = task;
+        let Self { layer, task, scratch, output } = self;
+        let Task { sequence, kv_head, first, tokens } = task;
         let width = layer.width;
         let padded = width.next_multiple_of(LANES);
         let per_kv = layer.query_heads / layer.kv_heads;
         let rows = tokens * per_kv;
         let start = sequence.context_length - sequence.num_queries + first;
         let query_row = |row: usize| {
-            (sequence.query_start + first + row / per_kv) * layer.query_heads
-                + kv_head * per_kv
-                + row % per_kv
+            (sequence.query_start + first + row / per_kv) * layer.query_heads + kv_head * per_kv + row % per_kv
         };
 
         let filled = |buffer: &mut Vec<f32>, size: usize, value: f32| {
@@ -294,8 +265,7 @@ impl Kernel for Attend<'_> {
                 let mut at = 0;
                 while at < width {
                     let sum = L::load(scratch.sums.as_ptr().add(row * padded + at));
-                    sum.div(total)
-                        .store_first(to.add(at), LANES.min(width - at));
+                    sum.div(total).store_first(to.add(at), LANES.min(width - at));
                     at += LANES;
                 }
             }
@@ -316,11 +286,7 @@ unsafe fn transpose_keys<L: Lanes>(layer: &Layer, offsets: &[usize], keys: *mut 
             unsafe {
                 for (row, &offset) in rows.iter_mut().zip(offsets) {
                     let from = layer.k_pool.as_ptr().add(offset + at);
-                    *row = if count == LANES {
-                        L::load(from)
-                    } else {
-                        L::load_first(from, count)
-                    };
+                    *row = if count == LANES { L::load(from) } else { L::load_first(from, count) };
                 }
                 let columns = L::transpose(rows);
                 let to = keys.add(at * BLOCK + group * LANES);
@@ -365,8 +331,7 @@ pub(crate) unsafe fn score<L: Lanes, const ROWS: usize, const VECTORS: usize>(
         }
         for (row, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
-                sum.mul(L::splat(scale))
-                    .store(scores.add(row * BLOCK + v * LANES));
+                sum.mul(L::splat(scale)).store(scores.add(row * BLOCK + v * LANES));
             }
         }
     }
@@ -374,28 +339,17 @@ pub(crate) unsafe fn score<L: Lanes, const ROWS: usize, const VECTORS: usize>(
 
 /// Turns a block of scores into weights relative to the largest score so far, and rescales what was summed before.
 #[inline(always)]
-pub(crate) fn softmax_step<L: Lanes>(
-    scores: &mut [f32],
-    largest: &mut f32,
-    totals: &mut [f32],
-    sums: &mut [f32],
-) {
+pub(crate) fn softmax_step<L: Lanes>(scores: &mut [f32], largest: &mut f32, totals: &mut [f32], sums: &mut [f32]) {
     // SAFETY: `scores` has BLOCK values, `totals` at least LANES, `sums` a multiple of LANES.
     unsafe {
         let at = |v: usize| L::load(scores.as_ptr().add(v * LANES));
         let block_largest = at(0).max(at(1)).max(at(2).max(at(3))).largest();
-        let new = if block_largest > *largest {
-            block_largest
-        } else {
-            *largest
-        };
+        let new = if block_largest > *largest { block_largest } else { *largest };
         let rescale = L::splat(simd::exp(*largest - new));
         *largest = new;
         let mut total = L::load(totals.as_ptr()).mul(rescale);
         for v in 0..BLOCK / LANES {
-            let weight = L::load(scores.as_ptr().add(v * LANES))
-                .sub(L::splat(new))
-                .exp();
+            let weight = L::load(scores.as_ptr().add(v * LANES)).sub(L::splat(new)).exp();
             weight.store(scores.as_mut_ptr().add(v * LANES));
             total = total.add(weight);
         }
@@ -454,11 +408,7 @@ unsafe fn weighted_columns<L: Lanes, const ROWS: usize, const VECTORS: usize>(
             let mut value = [L::splat(0.0); VECTORS];
             for (v, value) in value.iter_mut().enumerate() {
                 let from = values.add(offset + v * LANES);
-                *value = if count == LANES {
-                    L::load(from)
-                } else {
-                    L::load_first(from, count)
-                };
+                *value = if count == LANES { L::load(from) } else { L::load_first(from, count) };
             }
             for (row, acc) in acc.iter_mut().enumerate() {
                 let weight = L::splat(*weights.add(row * BLOCK + i));

@@ -62,12 +62,7 @@ pub fn paged_attention(
     const NAME: &str = "paged_attention";
     let [rows, query_heads, width] = q.dims();
     let [pages, page_size, kv_heads, _] = k_pool.dims();
-    assert_shape(
-        NAME,
-        "k_pool",
-        &k_pool.dims(),
-        &[pages, page_size, kv_heads, width],
-    );
+    assert_shape(NAME, "k_pool", &k_pool.dims(), &[pages, page_size, kv_heads, width]);
     assert_shape(NAME, "v_pool", &v_pool.dims(), &k_pool.dims());
     assert_size(
         NAME,
@@ -79,21 +74,9 @@ pub fn paged_attention(
     let mut taken = vec![false; rows];
     for sequence in sequences.iter() {
         let end = sequence.query_start + sequence.num_queries;
-        assert_size(
-            NAME,
-            "query_start + num_queries",
-            end,
-            end <= rows,
-            "it exceeds the rows of q",
-        );
+        assert_size(NAME, "query_start + num_queries", end, end <= rows, "it exceeds the rows of q");
         for row in &mut taken[sequence.query_start..end] {
-            assert_size(
-                NAME,
-                "query_start",
-                sequence.query_start,
-                !*row,
-                "sequences share a row",
-            );
+            assert_size(NAME, "query_start", sequence.query_start, !*row, "sequences share a row");
             *row = true;
         }
         let context = sequence.context_length;
@@ -106,13 +89,7 @@ pub fn paged_attention(
         );
         for &page in &sequence.block_table[..context.div_ceil(page_size.max(1))] {
             let page = page as usize;
-            assert_size(
-                NAME,
-                "block_table",
-                page,
-                page < pages,
-                "it must be a page of the pool",
-            );
+            assert_size(NAME, "block_table", page, page < pages, "it must be a page of the pool");
         }
     }
     Tensor::from_dispatch(<Dispatch as PagedAttentionOps>::paged_attention(

@@ -22,10 +22,7 @@ pub fn paged_attention(
     for sequence in sequences.iter().filter(|sequence| sequence.num_queries > 0) {
         let (context, queries) = (sequence.context_length, sequence.num_queries);
         let slots: Vec<i64> = (0..context)
-            .map(|at| {
-                i64::from(sequence.block_table[at / page_size]) * page_size as i64
-                    + (at % page_size) as i64
-            })
+            .map(|at| i64::from(sequence.block_table[at / page_size]) * page_size as i64 + (at % page_size) as i64)
             .collect();
         let slots = Tensor::<1, Int>::from_data(TensorData::new(slots, [context]), &device);
         // [S, Hk, P] to [Hq, S, P]
@@ -38,20 +35,12 @@ pub fn paged_attention(
                 .reshape([query_heads, context, width])
         };
         let rows = sequence.query_start..sequence.query_start + queries;
-        let q = q
-            .clone()
-            .narrow(0, sequence.query_start, queries)
-            .swap_dims(0, 1);
+        let q = q.clone().narrow(0, sequence.query_start, queries).swap_dims(0, 1);
         let scores = q.matmul(gather(&k_pool).swap_dims(1, 2)) * scale;
         // Query t stands at position context - queries + t.
-        let future =
-            Tensor::<2, Bool>::tril_mask([queries, context], (context - queries) as i64, &device);
-        let scores = scores.mask_fill(
-            future
-                .unsqueeze::<3>()
-                .expand([query_heads, queries, context]),
-            f64::NEG_INFINITY,
-        );
+        let future = Tensor::<2, Bool>::tril_mask([queries, context], (context - queries) as i64, &device);
+        let scores =
+            scores.mask_fill(future.unsqueeze::<3>().expand([query_heads, queries, context]), f64::NEG_INFINITY);
         let attended = softmax(scores, 2).matmul(gather(&v_pool)).swap_dims(0, 1);
         y = y.slice_assign([rows], attended);
     }

@@ -12,11 +12,7 @@ use rayon::prelude::*;
 const ROWS_PER_TASK: usize = 64;
 
 impl RmsNormOps for Flex {
-    fn rms_norm(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        epsilon: f64,
-    ) -> FloatTensor<Self> {
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
         let [batch, tokens, width] = sizes(&x);
         let (x, weight) = (Floats::new(x), Floats::new(weight));
         let mut y = vec![0.0; x.len()];
@@ -123,9 +119,7 @@ impl Kernel for BackwardPass<'_> {
             let pull = -inverse * inverse * inverse * projection / width as f32;
             let (inverse, pull) = (L::splat(inverse), L::splat(pull));
             RowMut::new(x_gradient).fill(|at| pull.mul_add(x.get(at), inverse.mul(scaled(at))));
-            weight_gradient.update(|at, sum: L| {
-                cotangent.get::<L>(at).mul_add(x.get::<L>(at).mul(inverse), sum)
-            });
+            weight_gradient.update(|at, sum: L| cotangent.get::<L>(at).mul_add(x.get::<L>(at).mul(inverse), sum));
         }
     }
 }

@@ -35,11 +35,7 @@ pub fn rms_norm(x: Tensor<3>, weight: Tensor<1>, epsilon: f64) -> Tensor<3> {
 #[backend_extension(Autodiff, Flex)]
 pub trait RmsNormOps: Backend {
     /// See [`rms_norm`](fn@rms_norm).
-    fn rms_norm(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        epsilon: f64,
-    ) -> FloatTensor<Self>;
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
 }
 
 /// The gradient of [`RmsNormOps`].

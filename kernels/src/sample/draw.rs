@@ -45,17 +45,8 @@ pub fn sample(logits: &[f32], options: &SamplingOptions, key: RandomKey) -> Opti
 /// Draws from every row; row `i` is `logits[i * vocab .. (i + 1) * vocab]` under `rows[i]`.
 ///
 /// `None` where a row holds a NaN.
-pub fn sample_rows(
-    logits: &[f32],
-    vocab: usize,
-    rows: &[(SamplingOptions, RandomKey)],
-) -> Vec<Option<SampledToken>> {
-    assert_eq!(
-        logits.len(),
-        rows.len() * vocab,
-        "sample_rows: {} rows of {vocab}",
-        rows.len()
-    );
+pub fn sample_rows(logits: &[f32], vocab: usize, rows: &[(SamplingOptions, RandomKey)]) -> Vec<Option<SampledToken>> {
+    assert_eq!(logits.len(), rows.len() * vocab, "sample_rows: {} rows of {vocab}", rows.len());
     if vocab == 0 {
         return vec![None; rows.len()];
     }
@@ -65,45 +56,20 @@ pub fn sample_rows(
     };
     if logits.len() <= SERIAL_LOGITS {
         let mut weights = weights();
-        return logits
-            .chunks(vocab)
-            .zip(rows)
-            .map(|row| draw(&mut weights, row))
-            .collect();
+        return logits.chunks(vocab).zip(rows).map(|row| draw(&mut weights, row)).collect();
     }
-    logits
-        .par_chunks(vocab)
-        .zip(rows)
-        .map_init(weights, draw)
-        .collect()
+    logits.par_chunks(vocab).zip(rows).map_init(weights, draw).collect()
 }
 
-fn sample_with(
-    logits: &[f32],
-    options: &SamplingOptions,
-    key: RandomKey,
-    weights: &mut [f32],
-) -> Option<SampledToken> {
+fn sample_with(logits: &[f32], options: &SamplingOptions, key: RandomKey, weights: &mut [f32]) -> Option<SampledToken> {
     let greedy = options.temperature <= 0.0;
-    let inverse = if greedy {
-        1.0
-    } else {
-        1.0 / options.temperature
-    };
+    let inverse = if greedy { 1.0 } else { 1.0 / options.temperature };
     let largest = simd::run(Largest(logits))?;
-    let weigh = Weigh {
-        logits,
-        largest,
-        inverse,
-        weights: &mut *weights,
-    };
+    let weigh = Weigh { logits, largest, inverse, weights: &mut *weights };
     let total: f64 = simd::run(weigh).iter().sum();
     if greedy {
         let id = logits.iter().position(|&logit| logit == largest)?;
-        return Some(SampledToken {
-            id: id as u32,
-            log_prob: -simd::ln(total) as f32,
-        });
+        return Some(SampledToken { id: id as u32, log_prob: -simd::ln(total) as f32 });
     }
     let draw = f64::from(uniform(key));
     let keeps_all = options.top_k.is_none_or(|k| k >= logits.len()) && options.top_p >= 1.0;
@@ -114,10 +80,7 @@ fn sample_with(
         (search_in(&kept, weights, draw * total)?, total)
     };
     let log_prob = f64::from((logits[id] - largest) * inverse) - simd::ln(total);
-    Some(SampledToken {
-        id: id as u32,
-        log_prob: log_prob as f32,
-    })
+    Some(SampledToken { id: id as u32, log_prob: log_prob as f32 })
 }
 
 /// The first index whose cumulative weight exceeds `target`; rounding at the very end gives the last index with weight.
@@ -162,19 +125,13 @@ fn search_in(kept: &[u32], weights: &[f32], target: f64) -> Option<usize> {
             return Some(id as usize);
         }
     }
-    kept.iter()
-        .map(|&id| id as usize)
-        .rfind(|&id| weights[id] > 0.0)
+    kept.iter().map(|&id| id as usize).rfind(|&id| weights[id] > 0.0)
 }
 
 /// What top-k and then top-p keep, most probable first, and the sum of its weights.
 fn candidates(logits: &[f32], weights: &[f32], options: &SamplingOptions) -> (Vec<u32>, f64) {
     // A total order: equal logits by id.
-    let order = |a: &u32, b: &u32| {
-        logits[*b as usize]
-            .total_cmp(&logits[*a as usize])
-            .then_with(|| a.cmp(b))
-    };
+    let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then_with(|| a.cmp(b));
     let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
     if let Some(k) = options.top_k
         && k < ids.len()
@@ -184,11 +141,7 @@ fn candidates(logits: &[f32], weights: &[f32], options: &SamplingOptions) -> (Ve
         ids.truncate(k);
     }
     ids.sort_unstable_by(order);
-    let sum = |ids: &[u32]| {
-        ids.iter()
-            .map(|&id| f64::from(weights[id as usize]))
-            .sum::<f64>()
-    };
+    let sum = |ids: &[u32]| ids.iter().map(|&id| f64::from(weights[id as usize])).sum::<f64>();
     if options.top_p < 1.0 {
         let limit = f64::from(options.top_p) * sum(&ids);
         let mut cumulative = 0.0;
@@ -270,31 +223,16 @@ impl Kernel for Weigh<'_> {
 mod tests {
     use super::*;
 
-    const KEY: RandomKey = RandomKey {
-        seed: 7,
-        step: 1,
-        task: 2,
-        sample: 3,
-        position: 0,
-    };
-    const PLAIN: SamplingOptions = SamplingOptions {
-        temperature: 1.0,
-        top_k: None,
-        top_p: 1.0,
-    };
+    const KEY: RandomKey = RandomKey { seed: 7, step: 1, task: 2, sample: 3, position: 0 };
+    const PLAIN: SamplingOptions = SamplingOptions { temperature: 1.0, top_k: None, top_p: 1.0 };
 
     fn logits(count: usize) -> Vec<f32> {
-        (0..count)
-            .map(|i| ((i * 7919 % 613) as f32 / 613.0 - 0.5) * 8.0)
-            .collect()
+        (0..count).map(|i| ((i * 7919 % 613) as f32 / 613.0 - 0.5) * 8.0).collect()
     }
 
     /// Probabilities by the definition, in f64.
     fn distribution(logits: &[f32], options: &SamplingOptions) -> Vec<f64> {
-        let scaled: Vec<f64> = logits
-            .iter()
-            .map(|&l| f64::from(l) / f64::from(options.temperature))
-            .collect();
+        let scaled: Vec<f64> = logits.iter().map(|&l| f64::from(l) / f64::from(options.temperature)).collect();
         let mut ids: Vec<usize> = (0..logits.len()).collect();
         ids.sort_by(|&a, &b| scaled[b].total_cmp(&scaled[a]).then(a.cmp(&b)));
         ids.truncate(options.top_k.unwrap_or(ids.len()));
@@ -321,23 +259,10 @@ mod tests {
         let logits = logits(37);
         for options in [
             PLAIN,
-            SamplingOptions {
-                temperature: 0.7,
-                ..PLAIN
-            },
-            SamplingOptions {
-                top_k: Some(5),
-                ..PLAIN
-            },
-            SamplingOptions {
-                top_p: 0.8,
-                ..PLAIN
-            },
-            SamplingOptions {
-                temperature: 1.5,
-                top_k: Some(20),
-                top_p: 0.9,
-            },
+            SamplingOptions { temperature: 0.7, ..PLAIN },
+            SamplingOptions { top_k: Some(5), ..PLAIN },
+            SamplingOptions { top_p: 0.8, ..PLAIN },
+            SamplingOptions { temperature: 1.5, top_k: Some(20), top_p: 0.9 },
         ] {
             let expected = distribution(&logits, &options);
             let draws = 40_000;
@@ -346,17 +271,11 @@ mod tests {
                 let token = sample(&logits, &options, RandomKey { position, ..KEY }).unwrap();
                 counts[token.id as usize] += 1;
                 let want = expected[token.id as usize].ln();
-                assert!(
-                    (f64::from(token.log_prob) - want).abs() < 2e-6,
-                    "{options:?}"
-                );
+                assert!((f64::from(token.log_prob) - want).abs() < 2e-6, "{options:?}");
             }
             for (count, p) in counts.into_iter().zip(expected) {
                 let sigma = (p * (1.0 - p) * draws as f64).sqrt();
-                assert!(
-                    (f64::from(count) - p * draws as f64).abs() <= 5.0 * sigma,
-                    "{options:?}"
-                );
+                assert!((f64::from(count) - p * draws as f64).abs() <= 5.0 * sigma, "{options:?}");
             }
         }
     }
@@ -365,10 +284,7 @@ mod tests {
     fn greedy_takes_the_first_largest() {
         let mut logits = logits(1000);
         (logits[300], logits[700]) = (9.0, 9.0);
-        let greedy = SamplingOptions {
-            temperature: 0.0,
-            ..PLAIN
-        };
+        let greedy = SamplingOptions { temperature: 0.0, ..PLAIN };
         let token = sample(&logits, &greedy, KEY).unwrap();
         assert_eq!(token.id, 300);
         let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
@@ -379,23 +295,15 @@ mod tests {
     fn batches_and_threads_do_not_matter() {
         let vocab = 1537;
         let all = logits(vocab * 9);
-        let rows: Vec<_> = (0..9)
-            .map(|i| (PLAIN, RandomKey { sample: i, ..KEY }))
-            .collect();
+        let rows: Vec<_> = (0..9).map(|i| (PLAIN, RandomKey { sample: i, ..KEY })).collect();
         let together = sample_rows(&all, vocab, &rows);
         for threads in [1, 4] {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             assert_eq!(pool.install(|| sample_rows(&all, vocab, &rows)), together);
         }
         for (i, token) in together.into_iter().enumerate() {
             let (options, key) = rows[i];
-            assert_eq!(
-                sample(&all[i * vocab..(i + 1) * vocab], &options, key),
-                token
-            );
+            assert_eq!(sample(&all[i * vocab..(i + 1) * vocab], &options, key), token);
         }
     }
 
@@ -404,14 +312,7 @@ mod tests {
         let mut logits = vec![f32::NEG_INFINITY; 300];
         (logits[17], logits[250]) = (1.0, 1.0);
         for position in 0..200 {
-            for options in [
-                PLAIN,
-                SamplingOptions {
-                    top_p: 0.99,
-                    top_k: Some(50),
-                    ..PLAIN
-                },
-            ] {
+            for options in [PLAIN, SamplingOptions { top_p: 0.99, top_k: Some(50), ..PLAIN }] {
                 let token = sample(&logits, &options, RandomKey { position, ..KEY }).unwrap();
                 assert!([17, 250].contains(&token.id));
                 assert!((token.log_prob - 0.5f32.ln()).abs() < 1e-6);
@@ -432,11 +333,7 @@ mod tests {
             let fastest = (0..2000)
                 .map(|_| {
                     let start = std::time::Instant::now();
-                    std::hint::black_box(sample_rows(
-                        std::hint::black_box(&logits),
-                        vocab,
-                        &[(PLAIN, KEY)],
-                    ));
+                    std::hint::black_box(sample_rows(std::hint::black_box(&logits), vocab, &[(PLAIN, KEY)]));
                     start.elapsed()
                 })
                 .min();

@@ -10,18 +10,11 @@ const ROUNDS: usize = 10;
 /// Ten rounds of Philox on a 128-bit counter under a 64-bit key, words in little-endian order.
 pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..ROUNDS {
-        let products = [
-            u64::from(MULTIPLIERS[0]) * u64::from(counter[0]),
-            u64::from(MULTIPLIERS[1]) * u64::from(counter[2]),
-        ];
+        let products =
+            [u64::from(MULTIPLIERS[0]) * u64::from(counter[0]), u64::from(MULTIPLIERS[1]) * u64::from(counter[2])];
         let [high0, high1] = products.map(|product| (product >> 32) as u32);
         let [low0, low1] = products.map(|product| product as u32);
-        counter = [
-            high1 ^ counter[1] ^ key[0],
-            low1,
-            high0 ^ counter[3] ^ key[1],
-            low0,
-        ];
+        counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0];
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
     counter
@@ -49,16 +42,8 @@ mod tests {
     #[test]
     fn known_answers_of_random123() {
         let cases = [
-            (
-                [0; 4],
-                [0; 2],
-                [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8],
-            ),
-            (
-                [!0; 4],
-                [!0; 2],
-                [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd],
-            ),
+            ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
+            ([!0; 4], [!0; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
             (
                 [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
                 [0xa409_3822, 0x299f_31d0],
@@ -72,53 +57,21 @@ mod tests {
 
     #[test]
     fn every_part_of_the_key_matters() {
-        let key = RandomKey {
-            seed: 1,
-            step: 2,
-            task: 3,
-            sample: 4,
-            position: 5,
-        };
+        let key = RandomKey { seed: 1, step: 2, task: 3, sample: 4, position: 5 };
         let high = 1 << 32;
         let others = [
-            RandomKey {
-                seed: 1 + high,
-                ..key
-            },
-            RandomKey {
-                step: 2 + high,
-                ..key
-            },
-            RandomKey {
-                task: 3 + high,
-                ..key
-            },
-            RandomKey {
-                sample: 4 + high,
-                ..key
-            },
-            RandomKey {
-                position: 5 + high,
-                ..key
-            },
-            RandomKey {
-                task: 2,
-                step: 3,
-                ..key
-            },
-            RandomKey {
-                position: 4,
-                sample: 5,
-                ..key
-            },
+            RandomKey { seed: 1 + high, ..key },
+            RandomKey { step: 2 + high, ..key },
+            RandomKey { task: 3 + high, ..key },
+            RandomKey { sample: 4 + high, ..key },
+            RandomKey { position: 5 + high, ..key },
+            RandomKey { task: 2, step: 3, ..key },
+            RandomKey { position: 4, sample: 5, ..key },
         ];
         for other in others {
             assert_ne!(uniform(key), uniform(other), "{other:?}");
         }
-        let mean = (0..100_000)
-            .map(|position| f64::from(uniform(RandomKey { position, ..key })))
-            .sum::<f64>()
-            / 1e5;
+        let mean = (0..100_000).map(|position| f64::from(uniform(RandomKey { position, ..key }))).sum::<f64>() / 1e5;
         assert!((mean - 0.5).abs() < 0.005, "{mean}");
     }
 }

@@ -56,9 +56,7 @@ impl Lanes for Array {
     }
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
-        Self(std::array::from_fn(|i| {
-            f32::mul_add(self.0[i], factor.0[i], addend.0[i])
-        }))
+        Self(std::array::from_fn(|i| f32::mul_add(self.0[i], factor.0[i], addend.0[i])))
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
@@ -74,9 +72,7 @@ impl Lanes for Array {
     }
     #[inline(always)]
     fn zero_below(self, x: Self, bound: Self) -> Self {
-        Self(std::array::from_fn(|i| {
-            if x.0[i] < bound.0[i] { 0.0 } else { self.0[i] }
-        }))
+        Self(std::array::from_fn(|i| if x.0[i] < bound.0[i] { 0.0 } else { self.0[i] }))
     }
     #[inline(always)]
     fn power_of_two(n: Self) -> Self {
@@ -84,9 +80,7 @@ impl Lanes for Array {
     }
     #[inline(always)]
     fn sum_each(rows: [Self; 16]) -> Self {
-        Self(std::array::from_fn(|i| {
-            tree_sum(rows[4 * (i % 4) + i / 4].0)
-        }))
+        Self(std::array::from_fn(|i| tree_sum(rows[4 * (i % 4) + i / 4].0)))
     }
     #[inline(always)]
     fn transpose(rows: [Self; 16]) -> [Self; 16] {

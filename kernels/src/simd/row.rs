@@ -83,14 +83,13 @@ impl<'a> RowMut<'a> {
 }
 
 /// Visits a row of `len` elements from front to back: full spans, then what is left.
+///
+/// There is one call of `visit`, so that it is always inlined: a closure compiled on its own would lack the features of
+/// the level it runs at, and every lane operation in it would become a call.
 #[inline(always)]
 pub(crate) fn for_each_span(len: usize, mut visit: impl FnMut(Span)) {
-    let full = len / LANES;
-    for index in 0..full {
-        visit(Span { from: index * LANES, count: LANES });
-    }
-    let left = len % LANES;
-    if left > 0 {
-        visit(Span { from: full * LANES, count: left });
+    for index in 0..len.div_ceil(LANES) {
+        let from = index * LANES;
+        visit(Span { from, count: LANES.min(len - from) });
     }
 }

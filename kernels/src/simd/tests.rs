@@ -1,4 +1,22 @@
 use super::*;
+use std::cell::Cell;
+
+thread_local! {
+    /// Overrides the level of [`run`] on this thread; work too small to be split stays on it.
+    pub(crate) static FORCED_LEVEL: Cell<Option<Level>> = const { Cell::new(None) };
+}
+
+/// Results of `f` at every level that this machine has.
+pub(crate) fn at_every_level<R>(f: impl Fn() -> R) -> Vec<R> {
+    let levels = Level::available().iter();
+    let results = levels.map(|&level| {
+        FORCED_LEVEL.set(Some(level));
+        f()
+    });
+    let results = results.collect();
+    FORCED_LEVEL.set(None);
+    results
+}
 
 struct Everything<'a>(&'a [f32; 256]);
 
@@ -6,8 +24,7 @@ impl Kernel for Everything<'_> {
     type Output = Vec<u32>;
     #[inline(always)]
     fn run<L: Lanes>(self) -> Vec<u32> {
-        let rows: [L; 16] =
-            std::array::from_fn(|i| unsafe { L::load(self.0.as_ptr().add(16 * i)) });
+        let rows: [L; 16] = std::array::from_fn(|i| unsafe { L::load(self.0.as_ptr().add(16 * i)) });
         let mut out = Vec::new();
         out.extend(L::sum_each(rows).to_array());
         for row in L::transpose(rows) {
@@ -68,8 +85,7 @@ impl Kernel for Exp {
 fn exp_is_accurate_and_the_scalar_form_agrees() {
     let mut worst = 0.0f64;
     for step in 0..11_000 {
-        let x: [f32; 16] =
-            std::array::from_fn(|i| -87.0 + 0.0159 * (step as f32 + i as f32 / 16.0));
+        let x: [f32; 16] = std::array::from_fn(|i| -87.0 + 0.0159 * (step as f32 + i as f32 / 16.0));
         let got = run(Exp(x));
         for (x, got) in x.into_iter().zip(got) {
             let want = f64::from(x.min(EXP_MAX)).exp();
@@ -78,9 +94,7 @@ fn exp_is_accurate_and_the_scalar_form_agrees() {
         }
     }
     assert!(worst < 1.5e-7, "{worst}");
-    let special = run(Exp(std::array::from_fn(|i| {
-        [f32::NEG_INFINITY, -90.0, f32::NAN, f32::INFINITY][i % 4]
-    })));
+    let special = run(Exp(std::array::from_fn(|i| [f32::NEG_INFINITY, -90.0, f32::NAN, f32::INFINITY][i % 4])));
     assert_eq!(special[0], 0.0);
     assert_eq!(special[1], 0.0);
     assert!(special[2].is_nan());
@@ -95,9 +109,46 @@ fn softplus_and_ln_are_accurate() {
         let got = f64::from(softplus(x));
         assert!((got - want).abs() <= 3e-7 * want, "{x}: {got} {want}");
         let y = 1.0 + (step + 4000) as f64 * 0.37;
-        assert!(
-            (ln(y) - y.ln()).abs() <= 1e-14 * y.ln().abs().max(1.0),
-            "{y}"
-        );
+        assert!((ln(y) - y.ln()).abs() <= 1e-14 * y.ln().abs().max(1.0), "{y}");
+    }
+}
+
+/// The operations' own branches on [`Lanes::WIDE`] must not change bits either.
+#[test]
+fn operations_give_the_same_bits_at_every_level() {
+    use crate::{PagedSequence, linear, paged_attention};
+    use burn::tensor::{Device, Tensor, TensorData};
+    fn tensor<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|i| ((i * 7919 + count) % 1009) as f32 / 504.0 - 1.0).collect();
+        Tensor::from_data(TensorData::new(values, shape), device)
+    }
+    fn bits<const D: usize>(tensor: Tensor<D>) -> Vec<u32> {
+        let values = tensor.into_data().try_to_vec::<f32>().unwrap();
+        values.into_iter().map(f32::to_bits).collect()
+    }
+    let device = Device::flex();
+    let autodiff = device.clone().autodiff();
+    for rows in [1, 2, 3, 9] {
+        let results = at_every_level(|| {
+            let x = tensor([1, rows, 83], &autodiff).require_grad();
+            let weight = tensor([45, 83], &autodiff).require_grad();
+            let y = linear(x.clone(), weight.clone(), None);
+            let grads = (y.clone() * y.clone()).sum().backward();
+            let (dx, dw) = (x.grad(&grads).unwrap(), weight.grad(&grads).unwrap());
+            [bits(y.inner()), bits(dx), bits(dw)]
+        });
+        assert!(results.iter().all(|result| *result == results[0]), "linear, {rows} rows");
+    }
+    for num_queries in [1, 7] {
+        let sequence =
+            PagedSequence { block_table: (0..9).rev().collect(), query_start: 0, num_queries, context_length: 70 };
+        let sequences = std::sync::Arc::new(vec![sequence]);
+        let results = at_every_level(|| {
+            let q = tensor([num_queries, 3, 37], &device);
+            let pool = tensor([9, 8, 1, 37], &device);
+            bits(paged_attention(q, pool.clone(), pool * 0.5, sequences.clone(), 0.3))
+        });
+        assert!(results.iter().all(|result| *result == results[0]), "attention, {num_queries}");
     }
 }

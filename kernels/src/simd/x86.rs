@@ -138,12 +138,7 @@ impl Lanes for Avx512 {
             // Inside each 128-bit lane: 4x4 transposes of rows 4g..4g+4.
             let mut t = [_mm512_setzero_ps(); 16];
             for g in 0..4 {
-                let (a, b, c, d) = (
-                    rows[4 * g].0,
-                    rows[4 * g + 1].0,
-                    rows[4 * g + 2].0,
-                    rows[4 * g + 3].0,
-                );
+                let (a, b, c, d) = (rows[4 * g].0, rows[4 * g + 1].0, rows[4 * g + 2].0, rows[4 * g + 3].0);
                 let ab_low = _mm512_unpacklo_ps(a, b);
                 let ab_high = _mm512_unpackhi_ps(a, b);
                 let cd_low = _mm512_unpacklo_ps(c, d);
@@ -225,10 +220,7 @@ impl Lanes for Avx2 {
             if count <= 8 {
                 return Self(low, _mm256_setzero_ps());
             }
-            Self(
-                low,
-                _mm256_maskload_ps(from.add(8), first_of_eight(count - 8)),
-            )
+            Self(low, _mm256_maskload_ps(from.add(8), first_of_eight(count - 8)))
         }
     }
     #[inline(always)]
@@ -249,66 +241,31 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        unsafe {
-            Self(
-                _mm256_add_ps(self.0, other.0),
-                _mm256_add_ps(self.1, other.1),
-            )
-        }
+        unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
     }
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        unsafe {
-            Self(
-                _mm256_sub_ps(self.0, other.0),
-                _mm256_sub_ps(self.1, other.1),
-            )
-        }
+        unsafe { Self(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
     }
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
-        unsafe {
-            Self(
-                _mm256_mul_ps(self.0, other.0),
-                _mm256_mul_ps(self.1, other.1),
-            )
-        }
+        unsafe { Self(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
     }
     #[inline(always)]
     fn div(self, other: Self) -> Self {
-        unsafe {
-            Self(
-                _mm256_div_ps(self.0, other.0),
-                _mm256_div_ps(self.1, other.1),
-            )
-        }
+        unsafe { Self(_mm256_div_ps(self.0, other.0), _mm256_div_ps(self.1, other.1)) }
     }
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
-        unsafe {
-            Self(
-                _mm256_fmadd_ps(self.0, factor.0, addend.0),
-                _mm256_fmadd_ps(self.1, factor.1, addend.1),
-            )
-        }
+        unsafe { Self(_mm256_fmadd_ps(self.0, factor.0, addend.0), _mm256_fmadd_ps(self.1, factor.1, addend.1)) }
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        unsafe {
-            Self(
-                _mm256_max_ps(self.0, other.0),
-                _mm256_max_ps(self.1, other.1),
-            )
-        }
+        unsafe { Self(_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1)) }
     }
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        unsafe {
-            Self(
-                _mm256_min_ps(self.0, other.0),
-                _mm256_min_ps(self.1, other.1),
-            )
-        }
+        unsafe { Self(_mm256_min_ps(self.0, other.0), _mm256_min_ps(self.1, other.1)) }
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
@@ -319,10 +276,7 @@ impl Lanes for Avx2 {
         unsafe {
             let low = _mm256_cmp_ps::<_CMP_LT_OQ>(x.0, bound.0);
             let high = _mm256_cmp_ps::<_CMP_LT_OQ>(x.1, bound.1);
-            Self(
-                _mm256_andnot_ps(low, self.0),
-                _mm256_andnot_ps(high, self.1),
-            )
+            Self(_mm256_andnot_ps(low, self.0), _mm256_andnot_ps(high, self.1))
         }
     }
     #[inline(always)]
@@ -331,10 +285,7 @@ impl Lanes for Avx2 {
             let bias = _mm256_set1_epi32(127);
             let low = _mm256_add_epi32(_mm256_cvtps_epi32(n.0), bias);
             let high = _mm256_add_epi32(_mm256_cvtps_epi32(n.1), bias);
-            Self(
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)),
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high)),
-            )
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)), _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high)))
         }
     }
     #[inline(always)]
@@ -351,45 +302,23 @@ impl Lanes for Avx2 {
             }
             // Register j of each group of four rows: rows (4j+0 | 4j+1) at fours[2j], (4j+2 | 4j+3) at fours[2j+1].
             let finish = |a: __m256, b: __m256, c: __m256, d: __m256| {
-                let ab = _mm256_add_ps(
-                    _mm256_shuffle_ps::<0b01_00_01_00>(a, b),
-                    _mm256_shuffle_ps::<0b11_10_11_10>(a, b),
-                );
-                let cd = _mm256_add_ps(
-                    _mm256_shuffle_ps::<0b01_00_01_00>(c, d),
-                    _mm256_shuffle_ps::<0b11_10_11_10>(c, d),
-                );
-                _mm256_add_ps(
-                    _mm256_shuffle_ps::<0b10_00_10_00>(ab, cd),
-                    _mm256_shuffle_ps::<0b11_01_11_01>(ab, cd),
-                )
+                let ab =
+                    _mm256_add_ps(_mm256_shuffle_ps::<0b01_00_01_00>(a, b), _mm256_shuffle_ps::<0b11_10_11_10>(a, b));
+                let cd =
+                    _mm256_add_ps(_mm256_shuffle_ps::<0b01_00_01_00>(c, d), _mm256_shuffle_ps::<0b11_10_11_10>(c, d));
+                _mm256_add_ps(_mm256_shuffle_ps::<0b10_00_10_00>(ab, cd), _mm256_shuffle_ps::<0b11_01_11_01>(ab, cd))
             };
-            Self(
-                finish(fours[0], fours[2], fours[4], fours[6]),
-                finish(fours[1], fours[3], fours[5], fours[7]),
-            )
+            Self(finish(fours[0], fours[2], fours[4], fours[6]), finish(fours[1], fours[3], fours[5], fours[7]))
         }
     }
     #[inline(always)]
     fn transpose(rows: [Self; 16]) -> [Self; 16] {
         let quarter = |from: usize, high: bool| {
-            let r: [__m256; 8] = std::array::from_fn(|i| {
-                if high {
-                    rows[from + i].1
-                } else {
-                    rows[from + i].0
-                }
-            });
+            let r: [__m256; 8] = std::array::from_fn(|i| if high { rows[from + i].1 } else { rows[from + i].0 });
             transpose_eight(r)
         };
         let (a, b) = (quarter(0, false), quarter(8, false));
         let (c, d) = (quarter(0, true), quarter(8, true));
-        std::array::from_fn(|i| {
-            if i < 8 {
-                Self(a[i], b[i])
-            } else {
-                Self(c[i - 8], d[i - 8])
-            }
-        })
+        std::array::from_fn(|i| if i < 8 { Self(a[i], b[i]) } else { Self(c[i - 8], d[i - 8]) })
     }
 }

@@ -97,8 +97,31 @@ impl Scan {
         &self.state[(row * self.heads + head) * size..][..size]
     }
 
+    /// A head's vectors of the valid tokens, `[length, P]`: its parts of a `[B, T, H, P]` tensor lie
+    /// too far apart to be read once per sixteen rows.
+    pub fn gather_head(&self, values: &[f32], row: usize, head: usize) -> Vec<f32> {
+        let mut vectors = Vec::with_capacity(self.lengths[row] * self.width);
+        for token in 0..self.lengths[row] {
+            let from = self.head_place(row, token, head);
+            vectors.extend_from_slice(&values[from..from + self.width]);
+        }
+        vectors
+    }
+
+    /// Writes `[length, P]` back to a head's place in a `[B, T, H, P]` tensor.
+    ///
+    /// # Safety
+    /// No other task may write this row and head.
+    pub unsafe fn scatter_head(&self, vectors: &[f32], row: usize, head: usize, to: DisjointMut) {
+        for (token, vector) in vectors.chunks_exact(self.width).enumerate() {
+            // SAFETY: the caller's.
+            let to = unsafe { to.slice(self.head_place(row, token, head), self.width) };
+            to.copy_from_slice(vector);
+        }
+    }
+
     /// Where a head's vector of a token starts in `x` and `y`.
-    pub fn head_place(&self, row: usize, token: usize, head: usize) -> usize {
+    fn head_place(&self, row: usize, token: usize, head: usize) -> usize {
         ((row * self.tokens + token) * self.heads + head) * self.width
     }
 
@@ -115,12 +138,7 @@ impl Scan {
 
     /// The vectors of `b` or `c` that a head sees, padded with zeros: `[length, vectors]`.
     #[inline(always)]
-    pub fn projection<L: Lanes, const V: usize>(
-        &self,
-        values: &[f32],
-        row: usize,
-        head: usize,
-    ) -> Vec<[L; V]> {
+    pub fn projection<L: Lanes, const V: usize>(&self, values: &[f32], row: usize, head: usize) -> Vec<[L; V]> {
         let mut vectors = Vec::with_capacity(self.lengths[row]);
         for token in 0..self.lengths[row] {
             let from = self.group_place(row, token, head);
@@ -179,11 +197,7 @@ pub(super) fn store_padded<L: Lanes, const V: usize>(vectors: &[L; V], values: &
 
 /// Rows `first..first + 16` of a `[P, N]` state; rows behind the last are zero.
 #[inline(always)]
-pub(super) fn load_tile<L: Lanes, const V: usize>(
-    state: &[f32],
-    state_size: usize,
-    first: usize,
-) -> Tile<L, V> {
+pub(super) fn load_tile<L: Lanes, const V: usize>(state: &[f32], state_size: usize, first: usize) -> Tile<L, V> {
     let mut tile = [[L::splat(0.0); V]; LANES];
     for (vectors, values) in tile.iter_mut().zip(state[first * state_size..].chunks_exact(state_size)) {
         *vectors = load_padded(values);
@@ -243,33 +257,32 @@ impl Forward<'_> {
         let b: Vec<[L; V]> = scan.projection(&scan.b, row, head);
         let c: Vec<[L; V]> = scan.projection(&scan.c, row, head);
         let skip = L::splat(scan.d[head]);
+        // Inputs on entry, outputs on return.
+        let mut vectors = scan.gather_head(&scan.x, row, head);
         for first in (0..scan.width).step_by(LANES) {
             let count = LANES.min(scan.width - first);
             let mut tile: Tile<L, V> = load_tile(self.state, scan.state_size, first);
             for (token, step) in steps.iter().enumerate() {
-                let place = scan.head_place(row, token, head) + first;
-                // SAFETY: `count` values of this head and token are left; only this task has them.
+                let place = token * scan.width + first;
+                let values = &mut vectors[place..place + count];
+                // SAFETY: the slice has `count` values.
                 unsafe {
-                    let x = L::load_first(scan.x[place..place + count].as_ptr(), count);
+                    let x = L::load_first(values.as_ptr(), count);
                     let sums = advance(&mut tile, step, x, &b[token], &c[token]);
                     let y = skip.mul_add(x, L::sum_each(sums));
-                    y.store_first(self.y.slice(place, count).as_mut_ptr(), count);
+                    y.store_first(values.as_mut_ptr(), count);
                 }
             }
             store_tile(&tile, self.state, scan.state_size, first);
         }
+        // SAFETY: this task has the row and head to itself.
+        unsafe { scan.scatter_head(&vectors, row, head, self.y) };
     }
 }
 
 /// `S = decay S + (dt x) B`; returns the lanes of `S . C`, in the order [`Lanes::sum_each`] wants.
 #[inline(always)]
-fn advance<L: Lanes, const V: usize>(
-    tile: &mut Tile<L, V>,
-    step: &Step,
-    x: L,
-    b: &[L; V],
-    c: &[L; V],
-) -> [L; LANES] {
+fn advance<L: Lanes, const V: usize>(tile: &mut Tile<L, V>, step: &Step, x: L, b: &[L; V], c: &[L; V]) -> [L; LANES] {
     let weighted = x.mul(L::splat(step.size)).to_array();
     let decay = L::splat(step.decay);
     let mut sums = [L::splat(0.0); LANES];

@@ -16,11 +16,12 @@ use crate::cpu::{DisjointMut, Floats, add_in_order, from_vec, parallel};
 use crate::simd::{self, Kernel, LANES, Lanes, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 
-/// Tokens between kept states.
-const BLOCK: usize = 16;
+/// Tokens between kept states, times vectors per state row: the replayed states of a block (16 KiB)
+/// stay in the first cache, the kept ones in the second.
+const BLOCK_VECTORS: usize = 16;
 
-/// Elements that the gradients of `b` and `c` per head may take at a time (64 MiB together).
-const PARTIAL_ELEMENTS: usize = 8 << 20;
+/// Elements that each of the gradients of `b` and `c` per head may take at a time (4 MiB).
+const PARTIAL_ELEMENTS: usize = 1 << 20;
 
 impl SsdScanGradient for Flex {
     fn ssd_scan_backward(
@@ -155,15 +156,15 @@ impl Kernel for Reverse<'_> {
     }
 }
 
-/// What a token gathers over the blocks of sixteen state rows.
-#[derive(Clone, Copy, Default)]
-struct TokenSums {
+/// What a token gathers over the blocks of sixteen state rows, in lanes.
+#[derive(Clone, Copy)]
+struct TokenSums<L> {
     /// `x . g`
-    input_cotangent: f32,
+    input_cotangent: L,
     /// `x . G B`
-    input_gradient: f32,
+    input_gradient: L,
     /// `<G, S_{t-1}>`
-    decay_gradient: f32,
+    decay_gradient: L,
 }
 
 impl Reverse<'_> {
@@ -171,19 +172,25 @@ impl Reverse<'_> {
     fn run_sized<L: Lanes, const V: usize>(self) -> [f32; 3] {
         let Self { scan, row, head, .. } = self;
         let size = scan.state_size;
+        let interval = BLOCK_VECTORS / V;
+        let zero = L::splat(0.0);
         let steps = scan.steps(row, head);
         let b: Vec<[L; V]> = scan.projection(&scan.b, row, head);
         let c: Vec<[L; V]> = scan.projection(&scan.c, row, head);
+        let x = scan.gather_head(&scan.x, row, head);
+        // Cotangents on entry, gradients of x on return.
+        let mut vectors = scan.gather_head(self.cotangent, row, head);
         let skip = L::splat(scan.d[head]);
-        let mut sums = vec![TokenSums::default(); steps.len()];
-        let mut b_gradient = vec![[L::splat(0.0); V]; steps.len()];
-        let mut c_gradient = vec![[L::splat(0.0); V]; steps.len()];
-        let mut kept: Vec<Tile<L, V>> = Vec::with_capacity(steps.len().div_ceil(BLOCK));
-        let mut replay: Vec<Tile<L, V>> = Vec::with_capacity(BLOCK);
+        let nothing = TokenSums { input_cotangent: zero, input_gradient: zero, decay_gradient: zero };
+        let mut sums = vec![nothing; steps.len()];
+        let mut b_gradient = vec![[zero; V]; steps.len()];
+        let mut c_gradient = vec![[zero; V]; steps.len()];
+        let mut kept: Vec<Tile<L, V>> = Vec::with_capacity(steps.len().div_ceil(interval));
+        let mut replay: Vec<Tile<L, V>> = vec![[[zero; V]; LANES]; interval];
 
         for first in (0..scan.width).step_by(LANES) {
             let count = LANES.min(scan.width - first);
-            let place = |token| scan.head_place(row, token, head) + first;
+            let place = |token: usize| token * scan.width + first;
             let load = |values: &[f32], token: usize| -> L {
                 let values = &values[place(token)..][..count];
                 // SAFETY: the slice has `count` values.
@@ -193,48 +200,53 @@ impl Reverse<'_> {
             kept.clear();
             let mut tile: Tile<L, V> = load_tile(scan.incoming(row, head), size, first);
             for (token, step) in steps.iter().enumerate() {
-                if token % BLOCK == 0 {
+                if token % interval == 0 {
                     kept.push(tile);
                 }
-                advance(&mut tile, step, load(&scan.x, token), &b[token]);
+                let state: *mut Tile<L, V> = &mut tile;
+                // SAFETY: the tile is this task's own.
+                unsafe { advance(state, state, step, load(&x, token), &b[token]) };
             }
 
             let mut gradient: Tile<L, V> = load_tile(self.state, size, first);
             for (block, start) in kept.iter().enumerate().rev() {
-                let from = block * BLOCK;
-                let to = (from + BLOCK).min(steps.len());
-                replay.clear();
-                let mut tile = *start;
-                for token in from..to {
-                    replay.push(tile);
-                    if token + 1 < to {
-                        advance(&mut tile, &steps[token], load(&scan.x, token), &b[token]);
-                    }
+                let from = block * interval;
+                let to = (from + interval).min(steps.len());
+                replay[0] = *start;
+                for token in from..to - 1 {
+                    let (before, after) = replay.split_at_mut(token - from + 1);
+                    let before = &before[token - from];
+                    let x = load(&x, token);
+                    // SAFETY: two tiles of this task.
+                    unsafe { advance(before, &mut after[0], &steps[token], x, &b[token]) };
                 }
                 for token in (from..to).rev() {
                     let step = &steps[token];
-                    let (x, cotangent) = (load(&scan.x, token), load(self.cotangent, token));
-                    let out = reverse(
+                    let (x, cotangent) = (load(&x, token), load(&vectors, token));
+                    let sums = &mut sums[token];
+                    let projected = reverse(
                         &mut gradient,
                         &replay[token - from],
                         step,
                         [x, cotangent],
                         [&b[token], &c[token]],
                         [&mut b_gradient[token], &mut c_gradient[token]],
+                        &mut sums.decay_gradient,
                     );
-                    let x_gradient = out.projected.mul_add(L::splat(step.size), skip.mul(cotangent));
-                    // SAFETY: this head's `count` values of this token belong to this task.
+                    let x_gradient = projected.mul_add(L::splat(step.size), skip.mul(cotangent));
+                    // SAFETY: the slice has `count` values.
                     unsafe {
-                        let to = self.x.slice(place(token), count);
+                        let to = &mut vectors[place(token)..][..count];
                         x_gradient.store_first(to.as_mut_ptr(), count);
                     }
-                    sums[token].input_cotangent += x.mul(cotangent).sum();
-                    sums[token].input_gradient += x.mul(out.projected).sum();
-                    sums[token].decay_gradient += out.decay_gradient;
+                    sums.input_cotangent = x.mul_add(cotangent, sums.input_cotangent);
+                    sums.input_gradient = x.mul_add(projected, sums.input_gradient);
                 }
             }
             store_tile(&gradient, self.state, size, first);
         }
+        // SAFETY: this task has the row and head to itself.
+        unsafe { scan.scatter_head(&vectors, row, head, self.x) };
 
         let mut a_log = 0.0f64;
         let mut d = 0.0f64;
@@ -242,8 +254,9 @@ impl Reverse<'_> {
         let rate = scan.rate[head];
         let (low, high) = scan.dt_limit;
         for (token, (step, sums)) in steps.iter().zip(&sums).enumerate() {
-            let decay_gradient = sums.decay_gradient * step.decay * rate;
-            let size_gradient = sums.input_gradient + decay_gradient;
+            let input_cotangent = sums.input_cotangent.sum();
+            let decay_gradient = sums.decay_gradient.sum() * step.decay * rate;
+            let size_gradient = sums.input_gradient.sum() + decay_gradient;
             // Outside the limits the step size is constant.
             let unclipped = simd::softplus(step.raw);
             let inside = unclipped >= low && unclipped <= high;
@@ -253,11 +266,11 @@ impl Reverse<'_> {
             // SAFETY: this head's value of this token belongs to this task.
             unsafe { self.dt.slice(place, 1)[0] = gradient };
             dt_bias += f64::from(gradient);
-            d += f64::from(sums.input_cotangent);
+            d += f64::from(input_cotangent);
             // A = -exp(a_log) is its own derivative.
             a_log += f64::from(decay_gradient * step.size);
 
-            let through = L::splat(step.size * sums.input_cotangent);
+            let through = L::splat(step.size * input_cotangent);
             for v in 0..V {
                 c_gradient[token][v] = through.mul_add(b[token][v], c_gradient[token][v]);
             }
@@ -276,26 +289,34 @@ fn sigmoid(x: f32) -> f32 {
     numerator / (1.0 + small)
 }
 
-/// `S = decay S + (dt x) B`, with the forward pass's arithmetic.
+/// `S_t = decay S_{t-1} + (dt x) B`, with the forward pass's arithmetic.
+///
+/// # Safety
+/// `before` must be readable and `after` writable; they may be the same tile.
 #[inline(always)]
-fn advance<L: Lanes, const V: usize>(tile: &mut Tile<L, V>, step: &Step, x: L, b: &[L; V]) {
+unsafe fn advance<L: Lanes, const V: usize>(
+    before: *const Tile<L, V>,
+    after: *mut Tile<L, V>,
+    step: &Step,
+    x: L,
+    b: &[L; V],
+) {
     let weighted = x.mul(L::splat(step.size)).to_array();
     let decay = L::splat(step.decay);
     for lane in 0..LANES {
         let weighted = L::splat(weighted[lane]);
-        for v in 0..V {
-            tile[lane][v] = tile[lane][v].mul_add(decay, weighted.mul(b[v]));
+        for (v, b) in b.iter().enumerate() {
+            // SAFETY: the caller's; each element is read before it is written.
+            unsafe {
+                (*after)[lane][v] = (*before)[lane][v].mul_add(decay, weighted.mul(*b));
+            }
         }
     }
 }
 
-struct Reversed<L> {
-    /// `G B` of the sixteen rows.
-    projected: L,
-    decay_gradient: f32,
-}
-
 /// One token backwards: `gradient` holds `decay_{t+1} G_{t+1}` on entry and `decay_t G_t` on return.
+///
+/// Returns `G B` of the sixteen rows.
 #[inline(always)]
 fn reverse<L: Lanes, const V: usize>(
     gradient: &mut Tile<L, V>,
@@ -304,7 +325,8 @@ fn reverse<L: Lanes, const V: usize>(
     [x, cotangent]: [L; 2],
     [b, c]: [&[L; V]; 2],
     [b_gradient, c_gradient]: [&mut [L; V]; 2],
-) -> Reversed<L> {
+    decay_gradient: &mut L,
+) -> L {
     let zero = L::splat(0.0);
     let decay = L::splat(step.decay);
     let (x, cotangent) = (x.to_array(), cotangent.to_array());
@@ -327,11 +349,10 @@ fn reverse<L: Lanes, const V: usize>(
         projections[sum_place(lane)] = projection;
     }
     let size = L::splat(step.size);
-    let mut decay_sum = zero;
     for v in 0..V {
         c_gradient[v] = from_state[v].mul_add(decay, c_gradient[v]);
         b_gradient[v] = from_gradient[v].mul_add(size, b_gradient[v]);
-        decay_sum = decay_sum.add(decay_sums[v]);
+        *decay_gradient = decay_gradient.add(decay_sums[v]);
     }
-    Reversed { projected: L::sum_each(projections), decay_gradient: decay_sum.sum() }
+    L::sum_each(projections)
 }

@@ -58,11 +58,7 @@ pub struct SsdInputs {
 ///
 /// # Panics
 /// When shapes disagree or a length exceeds `T`.
-pub fn ssd_scan(
-    inputs: SsdInputs,
-    dt_limit: (f64, f64),
-    lengths: Option<&[usize]>,
-) -> (Tensor<4>, Tensor<4>) {
+pub fn ssd_scan(inputs: SsdInputs, dt_limit: (f64, f64), lengths: Option<&[usize]>) -> (Tensor<4>, Tensor<4>) {
     const NAME: &str = "ssd_scan";
     let [batch, tokens, heads, width] = inputs.x.dims();
     let [_, _, groups, state_size] = inputs.b.dims();
@@ -70,19 +66,10 @@ pub fn ssd_scan(
     assert_shape(NAME, "dt", &inputs.dt.dims(), &[batch, tokens, heads]);
     assert_shape(NAME, "b", &inputs.b.dims(), &[batch, tokens, groups, state_size]);
     assert_shape(NAME, "c", &inputs.c.dims(), &[batch, tokens, groups, state_size]);
-    for (argument, tensor) in [
-        ("a_log", &inputs.a_log),
-        ("d", &inputs.d),
-        ("dt_bias", &inputs.dt_bias),
-    ] {
+    for (argument, tensor) in [("a_log", &inputs.a_log), ("d", &inputs.d), ("dt_bias", &inputs.dt_bias)] {
         assert_shape(NAME, argument, &tensor.dims(), &[heads]);
     }
-    assert_shape(
-        NAME,
-        "state",
-        &inputs.state.dims(),
-        &[state_batch, heads, width, state_size],
-    );
+    assert_shape(NAME, "state", &inputs.state.dims(), &[state_batch, heads, width, state_size]);
     assert_broadcast_batch(NAME, "state", state_batch, batch);
     assert_size(
         NAME,

@@ -12,11 +12,7 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 const CHUNK_SIZE: usize = 32;
 
 /// See [`ssd_scan`](super::ssd_scan()).
-pub fn ssd_scan(
-    inputs: SsdInputs,
-    dt_limit: (f64, f64),
-    lengths: Option<&[usize]>,
-) -> (Tensor<4>, Tensor<4>) {
+pub fn ssd_scan(inputs: SsdInputs, dt_limit: (f64, f64), lengths: Option<&[usize]>) -> (Tensor<4>, Tensor<4>) {
     let SsdInputs { x, dt, a_log, b, c, d, dt_bias, state } = inputs;
     let [batch, tokens, heads, width] = x.dims();
     let [_, _, groups, state_size] = b.dims();
@@ -38,10 +34,7 @@ pub fn ssd_scan(
         // After softplus and clipping: a raw step of zero is not a step size of zero. The input is
         // masked as well so that even an infinite one cannot reach the state.
         dt = dt.mask_fill(padding.clone().expand([batch, tokens, heads]), 0.0);
-        masked_x = masked_x.mask_fill(
-            padding.unsqueeze_dim::<4>(3).expand([batch, tokens, heads, width]),
-            0.0,
-        );
+        masked_x = masked_x.mask_fill(padding.unsqueeze_dim::<4>(3).expand([batch, tokens, heads, width]), 0.0);
     }
     let log_decay = dt.clone() * cast_to(a_log, wide).exp().neg().unsqueeze();
     let weighted_x = masked_x.clone() * dt.unsqueeze_dim::<4>(3);
@@ -52,9 +45,7 @@ pub fn ssd_scan(
     let tail = chunks * chunk - tokens;
     let chunked = |t: Tensor<4>| -> Tensor<5> {
         let [_, _, outer, inner] = t.dims();
-        pad_tokens(t, tail)
-            .reshape([batch, chunks, chunk, outer, inner])
-            .swap_dims(2, 3) // [B, chunks, outer, chunk, inner]
+        pad_tokens(t, tail).reshape([batch, chunks, chunk, outer, inner]).swap_dims(2, 3) // [B, chunks, outer, chunk, inner]
     };
     let x_chunks = chunked(weighted_x); // [B, M, H, Q, P]
     let running = chunked(log_decay.unsqueeze_dim::<4>(3)).cumsum(3); // [B, M, H, Q, 1]
@@ -86,10 +77,7 @@ pub fn ssd_scan(
     let entering: Tensor<5> = Tensor::stack(entering, 1);
     let across = (c_chunks * running.exp()).matmul(entering.swap_dims(3, 4));
 
-    let y = (inside + across)
-        .swap_dims(2, 3)
-        .reshape([batch, chunks * chunk, heads, width])
-        .narrow(1, 0, tokens);
+    let y = (inside + across).swap_dims(2, 3).reshape([batch, chunks * chunk, heads, width]).narrow(1, 0, tokens);
     let y = y + x * cast_to(d, wide).reshape([1, 1, heads, 1]);
     (cast_to(y, y_dtype), cast_to(state, state_dtype))
 }
@@ -102,22 +90,17 @@ fn softplus(x: Tensor<3>) -> Tensor<3> {
 }
 
 /// `[B, T, 1]`, true at padding; `None` when no row is padded.
-fn padding_mask(
-    lengths: Option<&[usize]>,
-    tokens: usize,
-    device: &Device,
-) -> Option<Tensor<3, Bool>> {
+fn padding_mask(lengths: Option<&[usize]>, tokens: usize, device: &Device) -> Option<Tensor<3, Bool>> {
     let lengths = lengths?;
     if lengths.iter().all(|&length| length == tokens) {
         return None;
     }
     let batch = lengths.len();
     let lengths: Vec<i64> = lengths.iter().map(|&length| length as i64).collect();
-    let lengths = Tensor::<3, Int>::from_data(TensorData::new(lengths, [batch, 1, 1]), device)
-        .expand([batch, tokens, 1]);
-    let position = Tensor::<1, Int>::arange(0..tokens as i64, device)
-        .reshape([1, tokens, 1])
-        .expand([batch, tokens, 1]);
+    let lengths =
+        Tensor::<3, Int>::from_data(TensorData::new(lengths, [batch, 1, 1]), device).expand([batch, tokens, 1]);
+    let position =
+        Tensor::<1, Int>::arange(0..tokens as i64, device).reshape([1, tokens, 1]).expand([batch, tokens, 1]);
     Some(position.greater_equal(lengths))
 }
 
@@ -137,7 +120,11 @@ fn per_head(t: Tensor<5>, per_group: usize) -> Tensor<5> {
         return t;
     }
     let [batch, chunks, groups, chunk, state_size] = t.dims();
-    t.unsqueeze_dim::<6>(3)
-        .expand([batch, chunks, groups, per_group, chunk, state_size])
-        .reshape([batch, chunks, groups * per_group, chunk, state_size])
+    t.unsqueeze_dim::<6>(3).expand([batch, chunks, groups, per_group, chunk, state_size]).reshape([
+        batch,
+        chunks,
+        groups * per_group,
+        chunk,
+        state_size,
+    ])
 }

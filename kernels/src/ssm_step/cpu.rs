@@ -84,27 +84,16 @@ fn step_f32(
     dst: &[u32],
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
     let pool_shape = tensors.ssm_pool.layout().shape().clone();
-    let (slots, heads, width, state_size) =
-        (pool_shape[0], pool_shape[1], pool_shape[2], pool_shape[3]);
+    let (slots, heads, width, state_size) = (pool_shape[0], pool_shape[1], pool_shape[2], pool_shape[3]);
     let channels = tensors.conv_weight.layout().shape()[0];
     let taps = tensors.conv_weight.layout().shape()[2];
     let rows = src.len();
     let inner = heads * width;
 
-    let (z, xbc, dt) = (
-        Rows::new(tensors.z),
-        Rows::new(tensors.xbc),
-        Rows::new(tensors.dt),
-    );
-    let [conv_weight, conv_bias, a_log, d, dt_bias, norm_weight] = [
-        tensors.conv_weight,
-        tensors.conv_bias,
-        tensors.a_log,
-        tensors.d,
-        tensors.dt_bias,
-        tensors.norm_weight,
-    ]
-    .map(whole);
+    let (z, xbc, dt) = (Rows::new(tensors.z), Rows::new(tensors.xbc), Rows::new(tensors.dt));
+    let [conv_weight, conv_bias, a_log, d, dt_bias, norm_weight] =
+        [tensors.conv_weight, tensors.conv_bias, tensors.a_log, tensors.d, tensors.dt_bias, tensors.norm_weight]
+            .map(whole);
     let mut filters = vec![0.0; taps * channels];
     for (channel, filter) in elements(&conv_weight).chunks_exact(taps).enumerate() {
         for (tap, &weight) in filter.iter().enumerate() {
@@ -132,13 +121,7 @@ fn step_f32(
     let mut y = vec![0.0; rows * inner];
     {
         // Copies only when another handle exists.
-        let windows = SlotPool::new(
-            conv_pool.storage_mut(),
-            channels * (taps - 1),
-            slots,
-            src,
-            dst,
-        );
+        let windows = SlotPool::new(conv_pool.storage_mut(), channels * (taps - 1), slots, src, dst);
         let states = SlotPool::new(ssm_pool.storage_mut(), inner * state_size, slots, src, dst);
         let scratch = || vec![0.0; (1 + taps) * channels + inner];
         let step = |scratch: &mut Vec<f32>, (row, y): (usize, &mut [f32])| {
@@ -161,9 +144,7 @@ fn step_f32(
                 step(&mut scratch, row);
             }
         } else {
-            y.par_chunks_mut(inner.max(1))
-                .enumerate()
-                .for_each_init(scratch, step);
+            y.par_chunks_mut(inner.max(1)).enumerate().for_each_init(scratch, step);
         }
     }
     (from_vec(y, [rows, inner]), conv_pool, ssm_pool)
@@ -186,11 +167,7 @@ unsafe impl Sync for SlotPool<'_> {}
 
 impl<'a> SlotPool<'a> {
     fn new(pool: &'a mut [f32], size: usize, slots: usize, src: &'a [u32], dst: &'a [u32]) -> Self {
-        assert_eq!(
-            pool.len(),
-            slots * size,
-            "ssm_step: pool of {slots} slots of {size}"
-        );
+        assert_eq!(pool.len(), slots * size, "ssm_step: pool of {slots} slots of {size}");
         let mut writer = vec![usize::MAX; slots];
         for (row, &slot) in dst.iter().enumerate() {
             writer[slot as usize] = row;
@@ -205,14 +182,7 @@ impl<'a> SlotPool<'a> {
                 saved.extend_from_slice(&pool[from..from + size]);
             }
         }
-        Self {
-            base: pool.as_mut_ptr(),
-            size,
-            src,
-            dst,
-            saved,
-            saved_at,
-        }
+        Self { base: pool.as_mut_ptr(), size, src, dst, saved, saved_at }
     }
 
     /// The state that the row reads.
@@ -258,26 +228,10 @@ impl Kernel for Row<'_> {
         unsafe {
             // The usual width as a constant lets the compiler vectorise the strided window.
             if mixer.taps == 4 {
-                convolve::<L>(
-                    mixer,
-                    4,
-                    self.xbc,
-                    self.window_in,
-                    self.window_out,
-                    history,
-                    active,
-                );
+                convolve::<L>(mixer, 4, self.xbc, self.window_in, self.window_out, history, active);
             } else {
                 let taps = mixer.taps;
-                convolve::<L>(
-                    mixer,
-                    taps,
-                    self.xbc,
-                    self.window_in,
-                    self.window_out,
-                    history,
-                    active,
-                );
+                convolve::<L>(mixer, taps, self.xbc, self.window_in, self.window_out, history, active);
             }
             scan::<L>(mixer, active, self.dt, self.state_in, self.state_out, inner);
             gate_and_norm::<L>(mixer, inner, self.z, self.y);
@@ -326,8 +280,7 @@ unsafe fn convolve<L: Lanes>(
         }
         for channel in 0..channels {
             for tap in 0..kept {
-                *window_out.add(channel * kept + tap) =
-                    *history.add((tap + 1) * channels + channel);
+                *window_out.add(channel * kept + tap) = *history.add((tap + 1) * channels + channel);
             }
         }
     }
@@ -354,9 +307,7 @@ unsafe fn scan<L: Lanes>(
         let x = &active[head * width..(head + 1) * width];
         let b = &active[inner + group * state_size..][..state_size];
         let c = &active[inner + (mixer.groups + group) * state_size..][..state_size];
-        let step = simd::softplus(dt[head] + mixer.dt_bias[head])
-            .max(mixer.dt_limit.0)
-            .min(mixer.dt_limit.1);
+        let step = simd::softplus(dt[head] + mixer.dt_bias[head]).max(mixer.dt_limit.0).min(mixer.dt_limit.1);
         let decay = L::splat(simd::exp(step * mixer.rate[head]));
         let out = &mut out[head * width..(head + 1) * width];
         let mut first = 0;
@@ -367,16 +318,7 @@ unsafe fn scan<L: Lanes>(
                 let offset = (head * width + first + lane) * state_size;
                 let weighted = L::splat(step * x[first + lane]);
                 // SAFETY: `offset + state_size` is within the slot.
-                let sum = unsafe {
-                    advance::<L>(
-                        state_in.add(offset),
-                        state_out.add(offset),
-                        decay,
-                        weighted,
-                        b,
-                        c,
-                    )
-                };
+                let sum = unsafe { advance::<L>(state_in.add(offset), state_out.add(offset), decay, weighted, b, c) };
                 sums[4 * (lane % 4) + lane / 4] = sum;
             }
             // SAFETY: `block` values remain in x and out.

@@ -117,24 +117,10 @@ pub fn ssm_step(
     assert_shape(NAME, "z", &inputs.z.dims(), &[rows, inner]);
     assert_shape(NAME, "xbc", &inputs.xbc.dims(), &[rows, channels]);
     assert_shape(NAME, "dt", &inputs.dt.dims(), &[rows, heads]);
-    assert_shape(
-        NAME,
-        "conv_weight",
-        &inputs.conv_weight.dims(),
-        &[channels, 1, taps],
-    );
-    assert_shape(
-        NAME,
-        "conv_pool",
-        &inputs.conv_pool.dims(),
-        &[slots, channels, taps - 1],
-    );
+    assert_shape(NAME, "conv_weight", &inputs.conv_weight.dims(), &[channels, 1, taps]);
+    assert_shape(NAME, "conv_pool", &inputs.conv_pool.dims(), &[slots, channels, taps - 1]);
     assert_shape(NAME, "norm_weight", &inputs.norm_weight.dims(), &[inner]);
-    for (argument, tensor) in [
-        ("a_log", &inputs.a_log),
-        ("d", &inputs.d),
-        ("dt_bias", &inputs.dt_bias),
-    ] {
+    for (argument, tensor) in [("a_log", &inputs.a_log), ("d", &inputs.d), ("dt_bias", &inputs.dt_bias)] {
         assert_shape(NAME, argument, &tensor.dims(), &[heads]);
     }
     if let Some(bias) = &inputs.conv_bias {
@@ -144,9 +130,7 @@ pub fn ssm_step(
 
     let device = inputs.z.device();
     let dtype = inputs.z.dtype();
-    let conv_bias = inputs
-        .conv_bias
-        .unwrap_or_else(|| Tensor::zeros([channels], (&device, dtype)));
+    let conv_bias = inputs.conv_bias.unwrap_or_else(|| Tensor::zeros([channels], (&device, dtype)));
     let tensors = SsmStepTensors {
         z: inputs.z.into_dispatch(),
         xbc: inputs.xbc.into_dispatch(),
@@ -161,11 +145,7 @@ pub fn ssm_step(
         ssm_pool: inputs.ssm_pool.into_dispatch(),
     };
     let (y, conv_pool, ssm_pool) = <Dispatch as SsmStepOps>::ssm_step(tensors, options, src, dst);
-    (
-        Tensor::from_dispatch(y),
-        Tensor::from_dispatch(conv_pool),
-        Tensor::from_dispatch(ssm_pool),
-    )
+    (Tensor::from_dispatch(y), Tensor::from_dispatch(conv_pool), Tensor::from_dispatch(ssm_pool))
 }
 
 /// One source and one destination per row, inside the pool, no destination twice.
@@ -176,21 +156,9 @@ fn check_slots(src: &[u32], dst: &[u32], rows: usize, slots: usize) {
     let mut written = vec![false; slots];
     for (&from, &to) in src.iter().zip(dst) {
         let (from, to) = (from as usize, to as usize);
-        assert_size(
-            NAME,
-            "src",
-            from,
-            from < slots,
-            "it must be a slot of the pool",
-        );
+        assert_size(NAME, "src", from, from < slots, "it must be a slot of the pool");
         assert_size(NAME, "dst", to, to < slots, "it must be a slot of the pool");
-        assert_size(
-            NAME,
-            "dst",
-            to,
-            !written[to],
-            "two rows must not write one slot",
-        );
+        assert_size(NAME, "dst", to, !written[to], "two rows must not write one slot");
         written[to] = true;
     }
 }

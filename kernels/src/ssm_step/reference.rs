@@ -53,10 +53,7 @@ pub fn ssm_step(
     let (mut conv_pool, mut ssm_pool) = (inputs.conv_pool, inputs.ssm_pool);
     for (row, &slot) in dst.iter().enumerate() {
         let slot = slot as usize;
-        let (window, state) = (
-            window.clone().narrow(0, row, 1),
-            state.clone().narrow(0, row, 1),
-        );
+        let (window, state) = (window.clone().narrow(0, row, 1), state.clone().narrow(0, row, 1));
         conv_pool = conv_pool.slice_assign(s![slot..slot + 1], window);
         ssm_pool = ssm_pool.slice_assign(s![slot..slot + 1], state);
     }

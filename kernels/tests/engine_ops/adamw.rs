@@ -1,29 +1,16 @@
-use std::path::PathBuf;
-
 use burn::tensor::{DType, Tensor};
 use nemo_kernels::adamw::reference;
 use nemo_kernels::{AdamWOptions, adamw, global_norm, sum_of_squares};
-use serde_json::Value;
 
 use crate::harness::{Inputs, address, assert_close, bits, device, fastest_ns, with_threads};
 
-const OPTIONS: AdamWOptions = AdamWOptions {
-    lr: 1e-2,
-    beta1: 0.9,
-    beta2: 0.999,
-    eps: 1e-8,
-    weight_decay: 0.1,
-};
+const OPTIONS: AdamWOptions = AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
 
 #[test]
 fn host_equals_reference_over_several_steps() {
     let mut random = Inputs(1);
     let shape = [3, 37, 129];
-    let mut host = (
-        random.tensor(shape),
-        Tensor::<3>::zeros(shape, &device()),
-        Tensor::zeros(shape, &device()),
-    );
+    let mut host = (random.tensor(shape), Tensor::<3>::zeros(shape, &device()), Tensor::zeros(shape, &device()));
     let mut plain = host.clone();
     for step in 1..=5 {
         let grad = random.tensor(shape);
@@ -63,20 +50,12 @@ fn in_place_when_unique_and_independent_of_threads() {
     let mut random = Inputs(3);
     let [p, g, m, v] = [(); 4].map(|()| random.tensor([100_003]));
     let v = v.abs();
-    let want = with_threads(1, || {
-        adamw(p.clone(), g.clone(), m.clone(), v.clone(), 2, OPTIONS)
-    });
+    let want = with_threads(1, || adamw(p.clone(), g.clone(), m.clone(), v.clone(), 2, OPTIONS));
     let norm = with_threads(1, || sum_of_squares(&g));
-    assert_eq!(
-        with_threads(4, || sum_of_squares(&g)).to_bits(),
-        norm.to_bits()
-    );
+    assert_eq!(with_threads(4, || sum_of_squares(&g)).to_bits(), norm.to_bits());
     let addresses = [address(&p), address(&m), address(&v)];
     let got = with_threads(4, || adamw(p, g, m, v, 2, OPTIONS));
-    assert_eq!(
-        [address(&got.0), address(&got.1), address(&got.2)],
-        addresses
-    );
+    assert_eq!([address(&got.0), address(&got.1), address(&got.2)], addresses);
     assert_eq!(bits(&got.0), bits(&want.0));
 }
 
@@ -90,86 +69,6 @@ fn norms() {
     assert_eq!(sum_of_squares(&a.cast(DType::F64)), 25.0);
 }
 
-/// Parameters after every step of an independent optimizer, clipping included.
-#[test]
-fn golden_adamw_clip() {
-    let folder = std::env::var("NEMO_BURN_FIXTURES")
-        .map(PathBuf::from)
-        .unwrap_or_else(|_| {
-            PathBuf::from(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../../shared/fixtures"
-            ))
-        });
-    let path = folder.join("grpo/adamw_clip.json");
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        println!("skipped: no {}", path.display());
-        return;
-    };
-    let fixture: Value = serde_json::from_str(&text).unwrap();
-    let cases = fixture["cases"].as_array().unwrap();
-    assert!(!cases.is_empty(), "{} holds no cases", path.display());
-    let mut steps_run = 0;
-    for case in cases {
-        let number = |key: &str| case[key].as_f64().unwrap();
-        let arrays = |value: &Value| -> Vec<Tensor<1>> {
-            let arrays = value.as_array().unwrap().iter();
-            arrays
-                .map(|array| Tensor::from_floats(flatten(array).as_slice(), &device()))
-                .collect()
-        };
-        let mut params = arrays(&case["init"]);
-        let mut moments: Vec<_> = params
-            .iter()
-            .map(|param| (param.zeros_like(), param.zeros_like()))
-            .collect();
-        for (step, expected) in case["steps"].as_array().unwrap().iter().enumerate() {
-            let grads = arrays(&expected["grads"]);
-            let norm = global_norm(grads.iter().map(sum_of_squares));
-            let want = expected["grad_norm_before_clip"].as_f64().unwrap();
-            assert!((norm - want).abs() <= 1e-6 * want, "{norm} {want}");
-            let scale = (number("clip_grad") / (norm + 1e-6)).min(1.0);
-            for (i, grad) in grads.into_iter().enumerate() {
-                let one_dimensional = case["init"][i][0].is_number();
-                let options = AdamWOptions {
-                    lr: number("lr"),
-                    beta1: number("beta1"),
-                    beta2: number("beta2"),
-                    eps: number("eps"),
-                    weight_decay: if one_dimensional {
-                        0.0
-                    } else {
-                        number("weight_decay")
-                    },
-                };
-                let (m, v) = moments[i].clone();
-                let (param, m, v) = adamw(
-                    params[i].clone(),
-                    grad * scale,
-                    m,
-                    v,
-                    step as u64 + 1,
-                    options,
-                );
-                params[i] = param;
-                moments[i] = (m, v);
-            }
-            for (param, want) in params.iter().zip(arrays(&expected["params_after"])) {
-                assert_close(param, &want, 2e-6);
-            }
-            steps_run += 1;
-        }
-    }
-    println!("{} cases, {steps_run} steps", cases.len());
-}
-
-fn flatten(value: &Value) -> Vec<f32> {
-    match value {
-        Value::Array(values) => values.iter().flat_map(flatten).collect(),
-        number => vec![number.as_f64().unwrap() as f32],
-    }
-}
-
 #[test]
 #[ignore = "measures"]
 fn time_per_element() {
@@ -178,9 +77,7 @@ fn time_per_element() {
     let v = v.abs();
     let mut state = Some((p, m, v));
     let ns = fastest_ns(|| {
-        state = state
-            .take()
-            .map(|(p, m, v)| adamw(p, g.clone(), m, v, 2, OPTIONS));
+        state = state.take().map(|(p, m, v)| adamw(p, g.clone(), m, v, 2, OPTIONS));
     });
     let norm = fastest_ns(|| {
         sum_of_squares(&g);

@@ -20,22 +20,11 @@ fn inputs(random: &mut Inputs) -> (Tensor<4>, Tensor<4>, Tensor<3>, Tensor<3>, V
 fn host_equals_reference() {
     let (k_pool, v_pool, k, v, slots) = inputs(&mut Inputs(1));
     let want = reference::cache_write(k_pool.clone(), v_pool.clone(), k.clone(), v.clone(), &slots);
-    let got = cache_write(
-        k_pool.clone(),
-        v_pool.clone(),
-        k.clone(),
-        v.clone(),
-        slots.clone(),
-    );
+    let got = cache_write(k_pool.clone(), v_pool.clone(), k.clone(), v.clone(), slots.clone());
     assert_eq!(bits(&got.0), bits(&want.0));
     assert_eq!(bits(&got.1), bits(&want.1));
-    let wide = cache_write(
-        k_pool.cast(DType::F64),
-        v_pool.cast(DType::F64),
-        k.cast(DType::F64),
-        v.cast(DType::F64),
-        slots,
-    );
+    let wide =
+        cache_write(k_pool.cast(DType::F64), v_pool.cast(DType::F64), k.cast(DType::F64), v.cast(DType::F64), slots);
     assert_eq!(wide.0.dtype(), DType::F64);
     assert_eq!(values(&wide.1), values(&want.1));
 }

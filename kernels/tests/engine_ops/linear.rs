@@ -9,27 +9,15 @@ type Results = (Tensor<3>, Tensor<3>, Tensor<2>, Tensor<1>);
 
 type Linear = fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>;
 
-fn differentiate(
-    run: Linear,
-    x: Tensor<3>,
-    weight: Tensor<2>,
-    bias: Tensor<1>,
-    dy: Tensor<3>,
-) -> Results {
+fn differentiate(run: Linear, x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, dy: Tensor<3>) -> Results {
     let (autodiff, dtype) = (device().autodiff(), x.dtype());
-    let [x, dy] =
-        [x, dy].map(|tensor| Tensor::<3>::from_data(tensor.into_data(), (&autodiff, dtype)));
+    let [x, dy] = [x, dy].map(|tensor| Tensor::<3>::from_data(tensor.into_data(), (&autodiff, dtype)));
     let weight = Tensor::<2>::from_data(weight.into_data(), (&autodiff, dtype)).require_grad();
     let bias = Tensor::<1>::from_data(bias.into_data(), (&autodiff, dtype)).require_grad();
     let x = x.require_grad();
     let y = run(x.clone(), weight.clone(), Some(bias.clone()));
     let grads = (y.clone() * dy).sum().backward();
-    (
-        y.inner(),
-        x.grad(&grads).unwrap(),
-        weight.grad(&grads).unwrap(),
-        bias.grad(&grads).unwrap(),
-    )
+    (y.inner(), x.grad(&grads).unwrap(), weight.grad(&grads).unwrap(), bias.grad(&grads).unwrap())
 }
 
 #[test]
@@ -78,22 +66,13 @@ fn strided_inputs_need_no_copy_and_untracked_sides_no_gradient() {
     let wide = random.tensor([2, 9, 60]);
     let weight = random.tensor([21, 40]);
     let x = wide.clone().narrow(2, 10, 40);
-    assert_close(
-        &linear(x.clone(), weight.clone(), None),
-        &reference::linear(x, weight.clone(), None),
-        2e-5,
-    );
+    assert_close(&linear(x.clone(), weight.clone(), None), &reference::linear(x, weight.clone(), None), 2e-5);
     let swapped = random.tensor([9, 2, 40]).swap_dims(0, 1);
     let narrow = weight.clone().narrow(0, 3, 11);
-    assert_close(
-        &linear(swapped.clone(), narrow.clone(), None),
-        &reference::linear(swapped, narrow, None),
-        2e-5,
-    );
+    assert_close(&linear(swapped.clone(), narrow.clone(), None), &reference::linear(swapped, narrow, None), 2e-5);
     // Plain weight, tracked input.
     let autodiff: Device = device().autodiff();
-    let x = Tensor::<3>::from_data(TensorData::new(random.values(80), [1, 2, 40]), &autodiff)
-        .require_grad();
+    let x = Tensor::<3>::from_data(TensorData::new(random.values(80), [1, 2, 40]), &autodiff).require_grad();
     let grads = linear(x.clone(), weight.clone(), None).sum().backward();
     let want = weight.sum_dim(0).reshape([1, 1, 40]).repeat_dim(1, 2);
     assert_close(&x.grad(&grads).unwrap(), &want, 2e-5);
@@ -128,15 +107,7 @@ fn time_against_matmul() {
     use nemo_kernels::linear::LinearOps;
     let mut random = Inputs(5);
     println!("GFLOP/s of one processor, own / Flex matmul: forward, grad input, grad weight");
-    for (inputs, outputs) in [
-        (128, 128),
-        (256, 256),
-        (512, 256),
-        (256, 512),
-        (128, 1536),
-        (512, 512),
-        (1536, 512),
-    ] {
+    for (inputs, outputs) in [(128, 128), (256, 256), (512, 256), (256, 512), (128, 1536), (512, 512), (1536, 512)] {
         for rows in [1, 2, 8, 64, 128, 2048] {
             let x = random.tensor([1, rows, inputs]);
             let dy = random.tensor([1, rows, outputs]);

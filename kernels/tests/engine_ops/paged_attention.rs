@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 use nemo_kernels::paged_attention::reference;
-use nemo_kernels::{PagedSequence, paged_attention};
+use nemo_kernels::{PagedSequence, causal_attention, paged_attention};
 
 use crate::harness::{Inputs, assert_close, bits, fastest_ns, with_threads};
 
@@ -15,19 +15,9 @@ struct Case {
 }
 
 /// Sequences of (new tokens, context length) over pages in scattered order.
-fn case(
-    seed: u64,
-    page_size: usize,
-    heads: [usize; 2],
-    width: usize,
-    lengths: &[(usize, usize)],
-) -> Case {
+fn case(seed: u64, page_size: usize, heads: [usize; 2], width: usize, lengths: &[(usize, usize)]) -> Case {
     let mut random = Inputs(seed);
-    let pages: usize = lengths
-        .iter()
-        .map(|(_, context)| context.div_ceil(page_size))
-        .sum::<usize>()
-        + 3;
+    let pages: usize = lengths.iter().map(|(_, context)| context.div_ceil(page_size)).sum::<usize>() + 3;
     let mut free: Vec<u32> = (0..pages as u32).collect();
     let mut rows = 0;
     let sequences = lengths
@@ -38,12 +28,7 @@ fn case(
                 .collect();
             let query_start = rows;
             rows += num_queries;
-            PagedSequence {
-                block_table,
-                query_start,
-                num_queries,
-                context_length,
-            }
+            PagedSequence { block_table, query_start, num_queries, context_length }
         })
         .collect();
     let [query_heads, kv_heads] = heads;
@@ -58,13 +43,7 @@ fn case(
 
 impl Case {
     fn run(&self) -> Tensor<3> {
-        paged_attention(
-            self.q.clone(),
-            self.k_pool.clone(),
-            self.v_pool.clone(),
-            self.sequences.clone(),
-            self.scale,
-        )
+        paged_attention(self.q.clone(), self.k_pool.clone(), self.v_pool.clone(), self.sequences.clone(), self.scale)
     }
     fn reference(&self) -> Tensor<3> {
         reference::paged_attention(
@@ -79,25 +58,10 @@ impl Case {
 
 #[test]
 fn host_equals_dense_attention() {
-    let lengths = [
-        (1, 1),
-        (1, 64),
-        (1, 65),
-        (5, 5),
-        (3, 130),
-        (40, 200),
-        (0, 10),
-        (1, 300),
-        (17, 64),
-    ];
-    for (page_size, heads, width) in [
-        (16, [4, 2], 32),
-        (5, [3, 1], 33),
-        (64, [2, 2], 64),
-        (1, [8, 1], 16),
-        (16, [4, 1], 7),
-        (16, [6, 2], 48),
-    ] {
+    let lengths = [(1, 1), (1, 64), (1, 65), (5, 5), (3, 130), (40, 200), (0, 10), (1, 300), (17, 64)];
+    for (page_size, heads, width) in
+        [(16, [4, 2], 32), (5, [3, 1], 33), (64, [2, 2], 64), (1, [8, 1], 16), (16, [4, 1], 7), (16, [6, 2], 48)]
+    {
         let case = case(width as u64, page_size, heads, width, &lengths);
         assert_close(&case.run(), &case.reference(), 1e-5);
     }
@@ -120,11 +84,7 @@ fn rows_of_no_sequence_are_zero() {
     let mut case = case(4, 4, [2, 1], 8, &[(2, 7), (3, 9)]);
     let sequences = vec![case.sequences[1].clone()];
     case.sequences = Arc::new(sequences);
-    assert!(
-        bits(&case.run().narrow(0, 0, 2))
-            .iter()
-            .all(|&bits| bits == 0)
-    );
+    assert!(bits(&case.run().narrow(0, 0, 2)).iter().all(|&bits| bits == 0));
 }
 
 #[test]
@@ -132,10 +92,7 @@ fn bits_depend_neither_on_threads_nor_on_batch_chunks_or_pages() {
     let whole = case(9, 16, [4, 2], 32, &[(150, 150), (1, 90)]);
     let together = whole.run();
     for threads in [1, 3] {
-        assert_eq!(
-            bits(&with_threads(threads, || whole.run())),
-            bits(&together)
-        );
+        assert_eq!(bits(&with_threads(threads, || whole.run())), bits(&together));
     }
     // The same sequence fed in chunks, down to one token at a time.
     let table = whole.sequences[0].block_table.clone();
@@ -153,11 +110,7 @@ fn bits_depend_neither_on_threads_nor_on_batch_chunks_or_pages() {
             }]),
             scale: whole.scale,
         };
-        assert_eq!(
-            bits(&part.run()),
-            bits(&together.clone().narrow(0, done, chunk)),
-            "{done}"
-        );
+        assert_eq!(bits(&part.run()), bits(&together.clone().narrow(0, done, chunk)), "{done}");
         done += chunk;
     }
     assert_eq!(done, 150);
@@ -167,15 +120,32 @@ fn bits_depend_neither_on_threads_nor_on_batch_chunks_or_pages() {
     small.k_pool = small.k_pool.reshape([pages * 4, 4, 2, 32]);
     small.v_pool = small.v_pool.reshape([pages * 4, 4, 2, 32]);
     let sequences = small.sequences.iter().map(|sequence| PagedSequence {
-        block_table: sequence
-            .block_table
-            .iter()
-            .flat_map(|page| (0..4).map(move |i| page * 4 + i))
-            .collect(),
+        block_table: sequence.block_table.iter().flat_map(|page| (0..4).map(move |i| page * 4 + i)).collect(),
         ..sequence.clone()
     });
     small.sequences = Arc::new(sequences.collect());
     assert_eq!(bits(&small.run()), bits(&together));
+}
+
+/// What training computes is what decoding computed.
+#[test]
+fn agrees_with_the_sequence_operation() {
+    for (tokens, heads, width) in [(150, [4, 2], 32), (70, [3, 1], 33), (5, [2, 2], 64)] {
+        let case = case(11, 16, heads, width, &[(tokens, tokens)]);
+        let gather = |pool: &Tensor<4>| {
+            let pages = case.sequences[0].block_table.iter();
+            let pages = pages.map(|&page| pool.clone().narrow(0, page as usize, 1)).collect();
+            let all: Tensor<4> = Tensor::cat(pages, 0);
+            let [pages, size, heads, width] = all.dims();
+            all.reshape([1, pages * size, heads, width]).narrow(1, 0, tokens)
+        };
+        let (k, v) = (gather(&case.k_pool), gather(&case.v_pool));
+        let q = case.q.clone().unsqueeze_dim(0);
+        let dense = causal_attention(q, k, v, None, None, case.scale).squeeze_dim::<3>(0);
+        let paged = case.run();
+        assert_close(&paged, &dense, 1e-5);
+        println!("attention of {tokens} tokens: same bits {}", bits(&paged) == bits(&dense));
+    }
 }
 
 #[test]
@@ -184,30 +154,18 @@ fn a_context_beyond_the_block_table_is_refused() {
     let case = case(5, 4, [2, 1], 8, &[(1, 8)]);
     let mut sequence = case.sequences[0].clone();
     sequence.context_length = 9;
-    paged_attention(
-        case.q,
-        case.k_pool,
-        case.v_pool,
-        Arc::new(vec![sequence]),
-        1.0,
-    );
+    paged_attention(case.q, case.k_pool, case.v_pool, Arc::new(vec![sequence]), 1.0);
 }
 
 #[test]
 #[ignore = "measures"]
 fn time_per_row() {
-    for (rows, heads, width, context) in [
-        (64, [4, 1], 32, 800),
-        (64, [4, 2], 64, 800),
-        (1, [4, 1], 32, 800),
-    ] {
+    for (rows, heads, width, context) in [(64, [4, 1], 32, 800), (64, [4, 2], 64, 800), (1, [4, 1], 32, 800)] {
         let mut case = case(1, 16, heads, width, &vec![(1, context); rows]);
         let apart = fastest_ns(|| drop(case.run())) / rows as f64;
         let table = case.sequences[0].block_table.clone();
-        let shared = case.sequences.iter().map(|sequence| PagedSequence {
-            block_table: table.clone(),
-            ..sequence.clone()
-        });
+        let shared =
+            case.sequences.iter().map(|sequence| PagedSequence { block_table: table.clone(), ..sequence.clone() });
         case.sequences = Arc::new(shared.collect());
         let shared = fastest_ns(|| drop(case.run())) / rows as f64;
         println!(

@@ -1,8 +1,6 @@
 use burn::tensor::{DType, Tensor};
 use nemo_kernels::ssm_step::reference;
-use nemo_kernels::{
-    SsdInputs, SsmStepInputs, SsmStepOptions, causal_conv, gated_rms_norm, ssd_scan, ssm_step,
-};
+use nemo_kernels::{SsdInputs, SsmStepInputs, SsmStepOptions, causal_conv, gated_rms_norm, ssd_scan, ssm_step};
 
 use crate::harness::{Inputs, address, assert_close, bits, device, fastest_ns, with_threads};
 
@@ -35,51 +33,15 @@ fn inputs(seed: u64, s: &Sizes, bias: bool) -> (SsmStepInputs, SsmStepOptions) {
         conv_pool: random.tensor([s.slots, channels, s.taps - 1]),
         ssm_pool: random.tensor([s.slots, s.heads, s.width, s.state]),
     };
-    let options = SsmStepOptions {
-        num_groups: s.groups,
-        dt_limit: (0.1, 1.5),
-        epsilon: 1e-5,
-    };
+    let options = SsmStepOptions { num_groups: s.groups, dt_limit: (0.1, 1.5), epsilon: 1e-5 };
     (inputs, options)
 }
 
 const SIZES: [Sizes; 4] = [
-    Sizes {
-        rows: 3,
-        slots: 7,
-        heads: 4,
-        width: 5,
-        groups: 2,
-        state: 3,
-        taps: 4,
-    },
-    Sizes {
-        rows: 1,
-        slots: 2,
-        heads: 2,
-        width: 16,
-        groups: 1,
-        state: 16,
-        taps: 2,
-    },
-    Sizes {
-        rows: 9,
-        slots: 12,
-        heads: 6,
-        width: 33,
-        groups: 3,
-        state: 37,
-        taps: 4,
-    },
-    Sizes {
-        rows: 17,
-        slots: 40,
-        heads: 8,
-        width: 32,
-        groups: 1,
-        state: 64,
-        taps: 12,
-    },
+    Sizes { rows: 3, slots: 7, heads: 4, width: 5, groups: 2, state: 3, taps: 4 },
+    Sizes { rows: 1, slots: 2, heads: 2, width: 16, groups: 1, state: 16, taps: 2 },
+    Sizes { rows: 9, slots: 12, heads: 6, width: 33, groups: 3, state: 37, taps: 4 },
+    Sizes { rows: 17, slots: 40, heads: 8, width: 32, groups: 1, state: 64, taps: 12 },
 ];
 
 #[test]
@@ -90,9 +52,7 @@ fn host_equals_reference() {
             let slots = sizes.slots as u32;
             // Forks, in-place rows, and sources that another row overwrites.
             let src: Vec<u32> = (0..sizes.rows as u32).map(|row| row * 2 / 3).collect();
-            let dst: Vec<u32> = (0..sizes.rows as u32)
-                .map(|row| (row + 1) % slots)
-                .collect();
+            let dst: Vec<u32> = (0..sizes.rows as u32).map(|row| (row + 1) % slots).collect();
             let want = reference::ssm_step(inputs.clone(), options, &src, &dst);
             let got = ssm_step(inputs, options, src, dst);
             assert_close(&got.0, &want.0, 2e-5);
@@ -107,14 +67,7 @@ fn host_equals_reference() {
 fn one_token_of_the_sequence_operations() {
     for (case, sizes) in SIZES.iter().enumerate() {
         let (inputs, options) = inputs(case as u64 + 20, sizes, true);
-        let Sizes {
-            rows,
-            heads,
-            width,
-            groups,
-            state,
-            ..
-        } = *sizes;
+        let Sizes { rows, heads, width, groups, state, .. } = *sizes;
         let (inner, grouped) = (heads * width, groups * state);
         let (active, window) = causal_conv(
             inputs.xbc.clone().unsqueeze_dim(1),
@@ -166,12 +119,7 @@ fn f64_takes_the_reference() {
     for tensor in [&mut inputs.z, &mut inputs.xbc, &mut inputs.dt] {
         *tensor = tensor.clone().cast(DType::F64);
     }
-    for tensor in [
-        &mut inputs.a_log,
-        &mut inputs.d,
-        &mut inputs.dt_bias,
-        &mut inputs.norm_weight,
-    ] {
+    for tensor in [&mut inputs.a_log, &mut inputs.d, &mut inputs.dt_bias, &mut inputs.norm_weight] {
         *tensor = tensor.clone().cast(DType::F64);
     }
     inputs.conv_bias = inputs.conv_bias.map(|bias| bias.cast(DType::F64));
@@ -222,21 +170,8 @@ fn bits_depend_neither_on_threads_nor_on_the_batch() {
 #[test]
 #[ignore = "measures"]
 fn time_per_row() {
-    for (rows, heads, width, state) in [
-        (64, 8, 32, 16),
-        (256, 8, 32, 16),
-        (64, 8, 64, 64),
-        (1, 8, 32, 16),
-    ] {
-        let sizes = Sizes {
-            rows,
-            slots: rows,
-            heads,
-            width,
-            groups: 1,
-            state,
-            taps: 4,
-        };
+    for (rows, heads, width, state) in [(64, 8, 32, 16), (256, 8, 32, 16), (64, 8, 64, 64), (1, 8, 32, 16)] {
+        let sizes = Sizes { rows, slots: rows, heads, width, groups: 1, state, taps: 4 };
         let (mut inputs, options) = inputs(8, &sizes, true);
         let slots: Vec<u32> = (0..rows as u32).collect();
         let mut pools = Some((inputs.conv_pool.clone(), inputs.ssm_pool.clone()));
@@ -245,13 +180,8 @@ fn time_per_row() {
         let ns = fastest_ns(|| {
             // The pools move in and out, so that each has one handle.
             pools = pools.take().map(|(conv_pool, ssm_pool)| {
-                let step = SsmStepInputs {
-                    conv_pool,
-                    ssm_pool,
-                    ..inputs.clone()
-                };
-                let (_, conv_pool, ssm_pool) =
-                    ssm_step(step, options, slots.clone(), slots.clone());
+                let step = SsmStepInputs { conv_pool, ssm_pool, ..inputs.clone() };
+                let (_, conv_pool, ssm_pool) = ssm_step(step, options, slots.clone(), slots.clone());
                 (conv_pool, ssm_pool)
             });
         }) / rows as f64;

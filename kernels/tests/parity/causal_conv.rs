@@ -4,13 +4,7 @@ use crate::harness::*;
 use burn::tensor::{DType, Tensor};
 use nemo_kernels::causal_conv;
 
-type Convolution = fn(
-    Tensor<3>,
-    Tensor<3>,
-    Option<Tensor<1>>,
-    Tensor<3>,
-    Option<&[usize]>,
-) -> (Tensor<3>, Tensor<3>);
+type Convolution = fn(Tensor<3>, Tensor<3>, Option<Tensor<1>>, Tensor<3>, Option<&[usize]>) -> (Tensor<3>, Tensor<3>);
 
 struct Shape {
     sizes: [usize; 5],
@@ -41,8 +35,7 @@ impl Shape {
         );
         let rows = (0..batch).filter_map(|row| {
             let length = self.lengths.as_ref().map_or(tokens, |l| l[row]);
-            (length > 0)
-                .then(|| y.clone().narrow(0, row, 1).narrow(1, 0, length).reshape([length * channels]))
+            (length > 0).then(|| y.clone().narrow(0, row, 1).narrow(1, 0, length).reshape([length * channels]))
         });
         vec![Tensor::cat(rows.collect(), 0), window.flatten(0, 2)]
     }
@@ -50,16 +43,15 @@ impl Shape {
 
 #[test]
 fn fast_form_is_the_reference() {
-    let cases: [([usize; 5], Option<&[usize]>, bool); 7] = [
+    for (sizes, lengths, bias) in [
         ([1, 1, 3, 4, 1], None, true),
         ([2, 2, 5, 4, 2], None, true),
-        ([2, 5, 16, 2, 1], Some(&[5, 1]), false),
+        ([2, 5, 16, 2, 1], Some(&[5, 1][..]), false),
         ([3, 70, 20, 4, 1], Some(&[70, 64, 0]), true),
         ([2, 130, 33, 3, 2], Some(&[2, 130]), true),
         ([1, 66, 48, 4, 1], None, false),
         ([2, 129, 40, 7, 2], None, true),
-    ];
-    for (sizes, lengths, bias) in cases {
+    ] {
         let shape = Shape { sizes, lengths: lengths.map(<[usize]>::to_vec), bias };
         let inputs = shape.inputs();
         let reference = nemo_kernels::causal_conv::reference::causal_conv;

@@ -55,17 +55,9 @@ pub fn outputs(inputs: &[Vec<f64>], dtype: DType, operation: &Operation) -> Vec<
 
 /// Runs with autodiff; the loss is a fixed random weighting of every output. `which` outputs carry
 /// a cotangent (all when empty).
-pub fn evaluate(
-    inputs: &[Vec<f64>],
-    dtype: DType,
-    which: &[usize],
-    operation: &Operation,
-) -> Evaluation {
+pub fn evaluate(inputs: &[Vec<f64>], dtype: DType, which: &[usize], operation: &Operation) -> Evaluation {
     let device = device().autodiff();
-    let inputs: Vec<_> = inputs
-        .iter()
-        .map(|v| tensor(v, dtype, &device).require_grad())
-        .collect();
+    let inputs: Vec<_> = inputs.iter().map(|v| tensor(v, dtype, &device).require_grad()).collect();
     let outputs = operation(&inputs);
     let values: Vec<_> = outputs.iter().cloned().map(to_vec).collect();
     let loss = weighted_sum(outputs, which, dtype, &device);
@@ -84,12 +76,7 @@ fn cotangent(index: usize, len: usize) -> Vec<f64> {
     Noise::new(900 + index as u64).vector(len)
 }
 
-fn weighted_sum(
-    outputs: Vec<Tensor<1>>,
-    which: &[usize],
-    dtype: DType,
-    device: &Device,
-) -> Tensor<1> {
+fn weighted_sum(outputs: Vec<Tensor<1>>, which: &[usize], dtype: DType, device: &Device) -> Tensor<1> {
     let mut loss: Option<Tensor<1>> = None;
     for (index, output) in outputs.into_iter().enumerate() {
         if !which.is_empty() && !which.contains(&index) {

@@ -18,7 +18,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn new(sizes: [usize; 7], lengths: Option<&[usize]>) -> Self {
+    pub fn new(sizes: [usize; 7], lengths: Option<&[usize]>) -> Self {
         let [batch, tokens, heads, width, groups, state, state_batch] = sizes;
         Self {
             batch,
@@ -69,9 +69,7 @@ impl Shape {
             .filter_map(|row| {
                 let length = self.lengths.as_ref().map_or(self.tokens, |l| l[row]);
                 let size = length * self.heads * self.width;
-                (length > 0).then(|| {
-                    y.clone().narrow(0, row, 1).narrow(1, 0, length).reshape([size])
-                })
+                (length > 0).then(|| y.clone().narrow(0, row, 1).narrow(1, 0, length).reshape([size]))
             })
             .collect();
         vec![Tensor::cat(rows, 0), state.flatten(0, 3)]

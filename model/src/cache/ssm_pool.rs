@@ -48,14 +48,24 @@ impl SsmPool {
             debug_assert_ne!(slot, Self::EMPTY);
             let slot = slot as usize;
             let place = slot..slot + 1;
-            windows.inplace(|pool| pool.slice_assign([place.clone(), 0..window.dims()[1], 0..window.dims()[2]], window.clone().narrow(0, row, 1)));
+            windows.inplace(|pool| {
+                pool.slice_assign(
+                    [place.clone(), 0..window.dims()[1], 0..window.dims()[2]],
+                    window.clone().narrow(0, row, 1),
+                )
+            });
             let [_, heads, dim, size] = state.dims();
-            states.inplace(|pool| pool.slice_assign([place, 0..heads, 0..dim, 0..size], state.clone().narrow(0, row, 1)));
+            states
+                .inplace(|pool| pool.slice_assign([place, 0..heads, 0..dim, 0..size], state.clone().narrow(0, row, 1)));
         }
     }
 
     /// Hands one layer's pools to `step`, which gives them back with a result. No other handle exists meanwhile.
-    pub fn update<R>(&mut self, layer: usize, step: impl FnOnce(Tensor<3>, Tensor<4>) -> (R, Tensor<3>, Tensor<4>)) -> R {
+    pub fn update<R>(
+        &mut self,
+        layer: usize,
+        step: impl FnOnce(Tensor<3>, Tensor<4>) -> (R, Tensor<3>, Tensor<4>),
+    ) -> R {
         let (windows, states) = &mut self.layers[layer];
         let (result, new_windows, new_states) = step(windows.extract(), states.extract());
         *windows = new_windows;

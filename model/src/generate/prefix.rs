@@ -37,7 +37,5 @@ impl PrefixCache {
 /// Length of the longest common prefix of all of `prompts`; 0 for none.
 pub(super) fn common_prefix<'a>(mut prompts: impl Iterator<Item = &'a [TokenId]>) -> usize {
     let Some(first) = prompts.next() else { return 0 };
-    prompts.fold(first.len(), |length, prompt| {
-        first[..length].iter().zip(prompt).take_while(|(a, b)| a == b).count()
-    })
+    prompts.fold(first.len(), |length, prompt| first[..length].iter().zip(prompt).take_while(|(a, b)| a == b).count())
 }

@@ -64,18 +64,10 @@ impl Attention {
     ) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
         let [batch, ..] = x.dims();
         let Projected { queries, keys, values } = self.project(context.enter(x));
-        let attended = nemo_kernels::causal_attention(
-            queries,
-            keys.clone(),
-            values.clone(),
-            prefix.clone(),
-            None,
-            self.scale(),
-        );
+        let attended =
+            nemo_kernels::causal_attention(queries, keys.clone(), values.clone(), prefix.clone(), None, self.scale());
         let keys_values = match prefix {
-            Some((old_keys, old_values)) => {
-                (append(old_keys, keys, batch), append(old_values, values, batch))
-            }
+            Some((old_keys, old_values)) => (append(old_keys, keys, batch), append(old_values, values, batch)),
             None => (keys, values),
         };
         (context.leave(self.output(attended)), keys_values)

@@ -150,8 +150,7 @@ impl Mamba2 {
 
     /// Gate, grouped norm and output projection.
     pub(crate) fn output(&self, y: Tensor<3>, gate: Tensor<3>) -> Tensor<3> {
-        let normed =
-            nemo_kernels::gated_rms_norm(y, gate, self.norm_weight.clone(), self.num_groups, self.epsilon);
+        let normed = nemo_kernels::gated_rms_norm(y, gate, self.norm_weight.clone(), self.num_groups, self.epsilon);
         self.project_output(normed)
     }
 

@@ -31,7 +31,7 @@ pub enum Mixer {
     /// Grouped-query attention.
     Attention(Box<Attention>),
     /// Squared-ReLU MLP.
-    Mlp(Mlp),
+    Mlp(Box<Mlp>),
     /// Mixture of experts.
     Moe(Box<Moe>),
 }
@@ -59,7 +59,7 @@ impl Block {
         let mixer = match config.layers[index] {
             LayerKind::Mamba2 => Mixer::Mamba2(Box::new(Mamba2::build(&path, config, shard, weights)?)),
             LayerKind::Attention => Mixer::Attention(Box::new(Attention::build(&path, config, shard, weights)?)),
-            LayerKind::Mlp => Mixer::Mlp(Mlp::build(&path, config, shard.mlp_width, weights)?),
+            LayerKind::Mlp => Mixer::Mlp(Box::new(Mlp::build(&path, config, shard.mlp_width, weights)?)),
             LayerKind::Moe => Mixer::Moe(Box::new(Moe::build(&path, config, shard, weights)?)),
         };
         Ok(Self { norm, mixer })

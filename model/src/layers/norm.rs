@@ -16,12 +16,7 @@ pub struct RmsNorm {
 
 impl RmsNorm {
     /// Builds the norm with its gain under `path`.
-    pub fn build(
-        path: &str,
-        width: usize,
-        epsilon: f64,
-        weights: &mut WeightBuilder<'_>,
-    ) -> Result<Self, ModelError> {
+    pub fn build(path: &str, width: usize, epsilon: f64, weights: &mut WeightBuilder<'_>) -> Result<Self, ModelError> {
         Ok(Self { weight: weights.tensor(&join(path, "weight"), [width], Initialization::Ones)?, epsilon })
     }
 

@@ -17,19 +17,12 @@ pub(super) fn check(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Res
 }
 
 fn inconsistent<T>(key: &str, reason: impl Into<String>) -> Result<T> {
-    Err(ConfigError::Inconsistent {
-        key: key.to_owned(),
-        reason: reason.into(),
-    })
+    Err(ConfigError::Inconsistent { key: key.to_owned(), reason: reason.into() })
 }
 
 /// Fails with `reason` unless `condition` holds.
 fn require(condition: bool, key: &str, reason: &str) -> Result<()> {
-    if condition {
-        Ok(())
-    } else {
-        inconsistent(key, reason)
-    }
+    if condition { Ok(()) } else { inconsistent(key, reason) }
 }
 
 impl LossConfig {
@@ -45,11 +38,7 @@ impl LossConfig {
         )?;
         if self.use_cispo {
             let key = "loss_fn.use_cispo";
-            require(
-                !self.disable_ppo_ratio,
-                key,
-                "it weights by the ratio that loss_fn.disable_ppo_ratio removes",
-            )?;
+            require(!self.disable_ppo_ratio, key, "it weights by the ratio that loss_fn.disable_ppo_ratio removes")?;
             require(
                 !self.force_on_policy_ratio,
                 key,
@@ -60,11 +49,7 @@ impl LossConfig {
                 key,
                 "dual clipping (loss_fn.ratio_clip_c) would undo it; set that to null",
             )?;
-            require(
-                self.token_level_loss,
-                key,
-                "it needs loss_fn.token_level_loss: true",
-            )?;
+            require(self.token_level_loss, key, "it needs loss_fn.token_level_loss: true")?;
         }
         require(
             self.ratio_clip_c.is_none_or(|c| c > 1.0),
@@ -74,14 +59,8 @@ impl LossConfig {
         for (key, value) in [
             ("loss_fn.ratio_clip_min", self.ratio_clip_min),
             ("loss_fn.ratio_clip_max", self.ratio_clip_max),
-            (
-                "loss_fn.reference_policy_kl_penalty",
-                self.reference_policy_kl_penalty,
-            ),
-            (
-                "loss_fn.positive_example_nll_weight",
-                self.positive_example_nll_weight,
-            ),
+            ("loss_fn.reference_policy_kl_penalty", self.reference_policy_kl_penalty),
+            ("loss_fn.positive_example_nll_weight", self.positive_example_nll_weight),
         ] {
             require(value >= 0.0, key, "it has to be at least 0")?;
         }
@@ -89,10 +68,7 @@ impl LossConfig {
     }
 
     fn check_truncation(&self) -> Result<()> {
-        let (min, max) = (
-            self.truncated_importance_sampling_ratio_min,
-            self.truncated_importance_sampling_ratio,
-        );
+        let (min, max) = (self.truncated_importance_sampling_ratio_min, self.truncated_importance_sampling_ratio);
         let Some(kind) = self.truncated_importance_sampling_type else {
             return require(
                 min.is_none() && max.is_none(),
@@ -133,36 +109,15 @@ fn ranges(config: &RunConfig) -> Result<()> {
     let (grpo, policy, sft) = (&config.grpo, &config.policy, &config.sft);
     for (key, value) in [
         ("grpo.num_prompts_per_step", grpo.num_prompts_per_step),
-        (
-            "grpo.num_generations_per_prompt",
-            grpo.num_generations_per_prompt,
-        ),
-        (
-            "grpo.val_num_generations_per_prompt",
-            grpo.val_num_generations_per_prompt,
-        ),
+        ("grpo.num_generations_per_prompt", grpo.num_generations_per_prompt),
+        ("grpo.val_num_generations_per_prompt", grpo.val_num_generations_per_prompt),
         ("grpo.max_num_epochs", grpo.max_num_epochs),
-        (
-            "policy.train_global_batch_size",
-            policy.train_global_batch_size,
-        ),
-        (
-            "policy.train_micro_batch_size",
-            policy.train_micro_batch_size,
-        ),
+        ("policy.train_global_batch_size", policy.train_global_batch_size),
+        ("policy.train_micro_batch_size", policy.train_micro_batch_size),
         ("policy.logprob_batch_size", policy.logprob_batch_size),
-        (
-            "policy.max_total_sequence_length",
-            policy.max_total_sequence_length,
-        ),
-        (
-            "policy.generation.max_new_tokens",
-            policy.generation.max_new_tokens,
-        ),
-        (
-            "checkpointing.save_period",
-            config.checkpointing.save_period,
-        ),
+        ("policy.max_total_sequence_length", policy.max_total_sequence_length),
+        ("policy.generation.max_new_tokens", policy.generation.max_new_tokens),
+        ("checkpointing.save_period", config.checkpointing.save_period),
         ("cluster.gpus_per_node", config.cluster.gpus_per_node),
         ("sft.tokens_per_batch", sft.tokens_per_batch),
         (
@@ -177,74 +132,37 @@ fn ranges(config: &RunConfig) -> Result<()> {
     for (key, value) in [
         ("policy.megatron_cfg.optimizer.lr", optimizer.lr),
         ("policy.megatron_cfg.optimizer.min_lr", optimizer.min_lr),
-        (
-            "policy.megatron_cfg.optimizer.weight_decay",
-            optimizer.weight_decay,
-        ),
-        (
-            "policy.megatron_cfg.optimizer.clip_grad",
-            optimizer.clip_grad,
-        ),
-        (
-            "policy.megatron_cfg.scheduler.lr_warmup_init",
-            scheduler.lr_warmup_init,
-        ),
-        (
-            "policy.generation.val_temperature",
-            generation.val_temperature,
-        ),
+        ("policy.megatron_cfg.optimizer.weight_decay", optimizer.weight_decay),
+        ("policy.megatron_cfg.optimizer.clip_grad", optimizer.clip_grad),
+        ("policy.megatron_cfg.scheduler.lr_warmup_init", scheduler.lr_warmup_init),
+        ("policy.generation.val_temperature", generation.val_temperature),
         ("sft.lr", sft.lr),
         ("sft.min_lr", sft.min_lr),
         ("sft.max_grad_norm", sft.max_grad_norm),
         ("sft.weight_decay", sft.weight_decay),
         ("sft.context_loss_weight", sft.context_loss_weight),
     ] {
-        require(
-            value.is_finite() && value >= 0.0,
-            key,
-            "it has to be at least 0",
-        )?;
+        require(value.is_finite() && value >= 0.0, key, "it has to be at least 0")?;
     }
     for (key, value) in [
         ("policy.megatron_cfg.optimizer.adam_eps", optimizer.adam_eps),
         ("policy.generation.temperature", generation.temperature),
     ] {
-        require(
-            value.is_finite() && value > 0.0,
-            key,
-            "it has to be above 0",
-        )?;
+        require(value.is_finite() && value > 0.0, key, "it has to be above 0")?;
     }
     for (key, value) in [
-        (
-            "policy.megatron_cfg.optimizer.adam_beta1",
-            optimizer.adam_beta1,
-        ),
-        (
-            "policy.megatron_cfg.optimizer.adam_beta2",
-            optimizer.adam_beta2,
-        ),
+        ("policy.megatron_cfg.optimizer.adam_beta1", optimizer.adam_beta1),
+        ("policy.megatron_cfg.optimizer.adam_beta2", optimizer.adam_beta2),
         ("sft.label_smoothing", sft.label_smoothing),
     ] {
-        require(
-            (0.0..1.0).contains(&value),
-            key,
-            "it has to be at least 0 and below 1",
-        )?;
+        require((0.0..1.0).contains(&value), key, "it has to be at least 0 and below 1")?;
     }
     for (key, value) in [
         ("policy.generation.top_p", generation.top_p),
         ("policy.generation.val_top_p", generation.val_top_p),
-        (
-            "policy.generation.vllm_cfg.gpu_memory_utilization",
-            generation.vllm_cfg.gpu_memory_utilization,
-        ),
+        ("policy.generation.vllm_cfg.gpu_memory_utilization", generation.vllm_cfg.gpu_memory_utilization),
     ] {
-        require(
-            value > 0.0 && value <= 1.0,
-            key,
-            "it has to be above 0 and at most 1",
-        )?;
+        require(value > 0.0 && value <= 1.0, key, "it has to be above 0 and at most 1")?;
     }
     Ok(())
 }
@@ -263,14 +181,12 @@ fn algorithm(config: &RunConfig) -> Result<()> {
         "the ratio is 1 only with one optimizer step per batch: policy.train_global_batch_size has to be the whole batch",
     )?;
     require(
-        config.loss_fn.reference_policy_kl_penalty == 0.0
-            || !grpo.skip_reference_policy_logprobs_calculation,
+        config.loss_fn.reference_policy_kl_penalty == 0.0 || !grpo.skip_reference_policy_logprobs_calculation,
         "grpo.skip_reference_policy_logprobs_calculation",
         "loss_fn.reference_policy_kl_penalty needs the reference policy's log-probs",
     )?;
     require(
-        grpo.advantage_clip_low
-            .is_none_or(|low| grpo.advantage_clip_high.is_none_or(|high| low <= high)),
+        grpo.advantage_clip_low.is_none_or(|low| grpo.advantage_clip_high.is_none_or(|high| low <= high)),
         "grpo.advantage_clip_low",
         "it is above grpo.advantage_clip_high",
     )?;
@@ -281,8 +197,7 @@ fn algorithm(config: &RunConfig) -> Result<()> {
     )?;
     let scheduler = &policy.megatron_cfg.scheduler;
     require(
-        scheduler.lr_decay_style == LrDecayStyle::Constant
-            || scheduler.lr_warmup_iters < scheduler.lr_decay_iters,
+        scheduler.lr_decay_style == LrDecayStyle::Constant || scheduler.lr_warmup_iters < scheduler.lr_decay_iters,
         "policy.megatron_cfg.scheduler.lr_decay_iters",
         "the decay has to end after lr_warmup_iters",
     )?;
@@ -308,18 +223,11 @@ fn algorithm(config: &RunConfig) -> Result<()> {
 fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
     let (generation, data) = (&config.policy.generation, &config.data.default);
     for (key, found, known) in [
-        (
-            "policy.megatron_cfg.optimizer.optimizer",
-            &config.policy.megatron_cfg.optimizer.optimizer,
-            &["adam"][..],
-        ),
+        ("policy.megatron_cfg.optimizer.optimizer", &config.policy.megatron_cfg.optimizer.optimizer, &["adam"][..]),
         ("policy.generation.backend", &generation.backend, &["vllm"]),
         (
             "policy.generation.vllm_cfg.http_server_serving_chat_kwargs.tool_parser",
-            &generation
-                .vllm_cfg
-                .http_server_serving_chat_kwargs
-                .tool_parser,
+            &generation.vllm_cfg.http_server_serving_chat_kwargs.tool_parser,
             &["nemotron_json"],
         ),
         (
@@ -327,21 +235,9 @@ fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
             &config.policy.sequence_packing.algorithm,
             &["modified_first_fit_decreasing"],
         ),
-        (
-            "data.default.dataset_name",
-            &data.dataset_name,
-            &["NemoGymDataset"],
-        ),
-        (
-            "data.default.env_name",
-            &data.env_name,
-            &["nemo_gym", "penguin"],
-        ),
-        (
-            "data.default.processor",
-            &data.processor,
-            &["nemo_gym_data_processor"],
-        ),
+        ("data.default.dataset_name", &data.dataset_name, &["NemoGymDataset"]),
+        ("data.default.env_name", &data.env_name, &["nemo_gym", "penguin"]),
+        ("data.default.processor", &data.processor, &["nemo_gym_data_processor"]),
     ] {
         if !known.contains(&found.as_str()) {
             return Err(ConfigError::WrongValue {
@@ -354,16 +250,8 @@ fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
         }
     }
     for path in &config.env.nemo_gym.config_paths {
-        let known = [
-            "workplace_assistant",
-            "vllm_model_for_training",
-            "vllm_model",
-        ];
-        let name = path
-            .rsplit('/')
-            .next()
-            .unwrap_or(path)
-            .trim_end_matches(".yaml");
+        let known = ["workplace_assistant", "vllm_model_for_training", "vllm_model"];
+        let name = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".yaml");
         if !known.contains(&name) {
             return Err(ConfigError::Refused {
                 origin: origin("env.nemo_gym.config_paths"),
@@ -378,18 +266,10 @@ fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
 
 fn datasets(config: &RunConfig) -> Result<()> {
     let both = |set: &DatasetConfig| set.data_path.is_some() && set.generate.count > 0;
-    for (key, set) in [
-        ("data.train", &config.data.train),
-        ("data.validation", &config.data.validation),
-    ] {
+    for (key, set) in [("data.train", &config.data.train), ("data.validation", &config.data.validation)] {
+        require(!both(set), key, "it has a data_path and a generate.count; set one of them (the other to null or 0)")?;
         require(
-            !both(set),
-            key,
-            "it has a data_path and a generate.count; set one of them (the other to null or 0)",
-        )?;
-        require(
-            set.generate.count == 0
-                || (!set.generate.split.is_empty() && set.generate.num_offices > 0),
+            set.generate.count == 0 || (!set.generate.split.is_empty() && set.generate.num_offices > 0),
             key,
             "generate needs at least one split and one office",
         )?;

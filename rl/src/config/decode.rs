@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{
-    self, DeserializeSeed, Deserializer, Error as _, Expected, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, Visitor,
+    self, DeserializeSeed, Deserializer, Error as _, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
+    Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -16,13 +16,7 @@ use super::node::{Entry, Node, Value};
 pub(super) fn decode<'a, T: Deserialize<'a>>(root: &'a Node) -> Result<T, ConfigError> {
     T::deserialize(NodeDeserializer(root)).map_err(|error| ConfigError::WrongValue {
         origin: error.origin.unwrap_or_else(|| root.origin.clone()),
-        key: error
-            .path
-            .iter()
-            .rev()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("."),
+        key: error.path.iter().rev().cloned().collect::<Vec<_>>().join("."),
         found: error.found,
         expected: error.expected,
         suggestion: error.suggestion,
@@ -34,7 +28,7 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(root: &'a Node) -> Result<T, Config
 struct DecodeError {
     found: String,
     expected: String,
-    suggestion: Option<String>,
+    suggestion: Option<Box<str>>,
     origin: Option<Origin>,
     /// Keys from the value up to the root.
     path: Vec<String>,
@@ -42,13 +36,7 @@ struct DecodeError {
 
 impl DecodeError {
     fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
-        DecodeError {
-            found: found.into(),
-            expected: expected.into(),
-            suggestion: None,
-            origin: None,
-            path: Vec::new(),
-        }
+        DecodeError { found: found.into(), expected: expected.into(), suggestion: None, origin: None, path: Vec::new() }
     }
 
     fn below(mut self, key: &str, origin: &Origin) -> Self {
@@ -77,18 +65,12 @@ impl de::Error for DecodeError {
         DecodeError::new(unexpected.to_string(), expected.to_string())
     }
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let mut error = DecodeError::new(
-            format!("`{variant}`"),
-            format!("one of `{}`", expected.join("`, `")),
-        );
+        let mut error = DecodeError::new(format!("`{variant}`"), format!("one of `{}`", expected.join("`, `")));
         error.suggestion = did_you_mean(variant, expected.iter().copied());
         error
     }
     fn missing_field(field: &'static str) -> Self {
-        DecodeError::new(
-            format!("without `{field}`"),
-            format!("a value for `{field}`"),
-        )
+        DecodeError::new(format!("without `{field}`"), format!("a value for `{field}`"))
     }
 }
 
@@ -114,9 +96,7 @@ impl NodeDeserializer<'_> {
         const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
         match self.0.value {
             Value::Int(value) => Ok(value),
-            Value::Float(value) if value.fract() == 0.0 && value.abs() <= LARGEST_EXACT => {
-                Ok(value as i64)
-            }
+            Value::Float(value) if value.fract() == 0.0 && value.abs() <= LARGEST_EXACT => Ok(value as i64),
             _ => Err(self.wrong(expected)),
         }
     }
@@ -154,10 +134,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Text(value) => visitor.visit_borrowed_str(value),
             Value::List(items) => visitor.visit_seq(Items { items, index: 0 }),
-            Value::Map(entries) => visitor.visit_map(Entries {
-                entries: entries.iter(),
-                current: None,
-            }),
+            Value::Map(entries) => visitor.visit_map(Entries { entries: entries.iter(), current: None }),
         }
     }
 
@@ -183,9 +160,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match &self.0.value {
             Value::Text(value) => visitor.visit_borrowed_str(value),
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
-                Err(self.wrong("text; put it in quotes"))
-            }
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) => Err(self.wrong("text; put it in quotes")),
             _ => Err(self.wrong("text")),
         }
     }
@@ -210,10 +185,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match &self.0.value {
-            Value::Map(entries) => visitor.visit_map(Entries {
-                entries: entries.iter(),
-                current: None,
-            }),
+            Value::Map(entries) => visitor.visit_map(Entries { entries: entries.iter(), current: None }),
             _ => Err(self.wrong("a block of keys")),
         }
     }
@@ -260,10 +232,7 @@ struct Items<'a> {
 impl<'de> SeqAccess<'de> for Items<'de> {
     type Error = DecodeError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, DecodeError> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
         let Some(item) = self.items.get(self.index) else {
             return Ok(None);
         };
@@ -283,27 +252,18 @@ struct Entries<'a> {
 impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = DecodeError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, DecodeError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
         self.current = self.entries.next();
         match self.current {
-            Some(entry) => seed
-                .deserialize(entry.key.as_str().into_deserializer())
-                .map(Some),
+            Some(entry) => seed.deserialize(entry.key.as_str().into_deserializer()).map(Some),
             None => Ok(None),
         }
     }
 
-    fn next_value_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<T::Value, DecodeError> {
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, DecodeError> {
         let Some(entry) = self.current.take() else {
             return Err(DecodeError::custom("a key before its value"));
         };
-        seed.deserialize(NodeDeserializer(&entry.node))
-            .map_err(|error| error.below(&entry.key, &entry.node.origin))
+        seed.deserialize(NodeDeserializer(&entry.node)).map_err(|error| error.below(&entry.key, &entry.node.origin))
     }
 }

@@ -8,11 +8,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// 1-based line and column of a file.
-    File {
-        path: Arc<str>,
-        line: u64,
-        column: u64,
-    },
+    File { path: Arc<str>, line: u32, column: u32 },
     /// A `key=value` argument.
     Override(Arc<str>),
     /// The built-in defaults.
@@ -33,51 +29,28 @@ impl fmt::Display for Origin {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read configuration {}: {source}", path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
 
     #[error("{origin}: not valid YAML: {message}")]
     Syntax { origin: Origin, message: String },
 
     #[error("{origin}: unknown key `{key}`{}", hint(.suggestion))]
-    UnknownKey {
-        origin: Origin,
-        key: String,
-        suggestion: Option<String>,
-    },
+    UnknownKey { origin: Origin, key: String, suggestion: Option<Box<str>> },
 
     #[error("{origin}: `{key}` is {found}, expected {expected}{}", hint(.suggestion))]
-    WrongValue {
-        origin: Origin,
-        key: String,
-        found: String,
-        expected: String,
-        suggestion: Option<String>,
-    },
+    WrongValue { origin: Origin, key: String, found: String, expected: String, suggestion: Option<Box<str>> },
 
     #[error("{origin}: `{key}` has to be set: write it in the configuration or pass `{key}=...`")]
     Missing { origin: Origin, key: String },
 
     #[error("{origin}: `{key}` cannot be resolved from `{text}`: {reason}")]
-    Interpolation {
-        origin: Origin,
-        key: String,
-        text: String,
-        reason: String,
-    },
+    Interpolation { origin: Origin, key: String, text: String, reason: String },
 
     #[error("override `{text}`: {reason}")]
     Override { text: String, reason: String },
 
     #[error("{origin}: `{key}: {found}` is not supported: {reason}")]
-    Refused {
-        origin: Origin,
-        key: String,
-        found: String,
-        reason: String,
-    },
+    Refused { origin: Origin, key: String, found: String, reason: String },
 
     #[error("`{key}` contradicts another setting: {reason}")]
     Inconsistent { key: String, reason: String },
@@ -89,29 +62,18 @@ pub enum ConfigError {
     Dump { message: String },
 }
 
-fn hint(suggestion: &Option<String>) -> String {
-    suggestion
-        .as_ref()
-        .map(|text| format!(" (did you mean `{text}`?)"))
-        .unwrap_or_default()
+fn hint(suggestion: &Option<Box<str>>) -> String {
+    suggestion.as_ref().map(|text| format!(" (did you mean `{text}`?)")).unwrap_or_default()
 }
 
 /// The candidate a mistyped word most likely stands for, if any is close enough to be worth saying.
-pub(super) fn did_you_mean<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
+pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<Box<str>> {
     // Keeps one or two slips in a short word and rejects unrelated keys.
     const LEAST_SIMILARITY: f64 = 0.8;
     candidates
         .into_iter()
-        .map(|candidate| {
-            (
-                strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()),
-                candidate,
-            )
-        })
+        .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
         .filter(|(similarity, _)| *similarity >= LEAST_SIMILARITY)
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate.to_owned())
+        .map(|(_, candidate)| candidate.into())
 }

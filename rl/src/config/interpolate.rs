@@ -44,12 +44,7 @@ impl Site<'_> {
 }
 
 impl Resolver<'_> {
-    fn resolve(
-        &self,
-        node: &Node,
-        path: &mut Vec<String>,
-        depth: usize,
-    ) -> Result<Node, ConfigError> {
+    fn resolve(&self, node: &Node, path: &mut Vec<String>, depth: usize) -> Result<Node, ConfigError> {
         let mut child = |key: String, node: &Node| -> Result<Node, ConfigError> {
             path.push(key);
             let resolved = self.resolve(node, path, depth);
@@ -76,26 +71,14 @@ impl Resolver<'_> {
                 Value::List(resolved)
             }
             Value::Text(text) if text == MANDATORY => {
-                return Err(ConfigError::Missing {
-                    origin: node.origin.clone(),
-                    key: path.join("."),
-                });
+                return Err(ConfigError::Missing { origin: node.origin.clone(), key: path.join(".") });
             }
-            Value::Text(text) if text.contains("${") => self.text(
-                text,
-                &Site {
-                    path,
-                    origin: &node.origin,
-                    text,
-                },
-                depth,
-            )?,
+            Value::Text(text) if text.contains("${") => {
+                self.text(text, &Site { path, origin: &node.origin, text }, depth)?
+            }
             scalar => scalar.clone(),
         };
-        Ok(Node {
-            value,
-            origin: node.origin.clone(),
-        })
+        Ok(Node { value, origin: node.origin.clone() })
     }
 
     /// A text with at least one `${`.
@@ -117,9 +100,9 @@ impl Resolver<'_> {
             spliced.push_str(before);
             match value {
                 Value::Map(_) | Value::List(_) => {
-                    return Err(site.fail(format!(
-                        "`${{{inner}}}` is a block or a list, which cannot stand inside text"
-                    )));
+                    return Err(
+                        site.fail(format!("`${{{inner}}}` is a block or a list, which cannot stand inside text"))
+                    );
                 }
                 scalar => spliced.push_str(&scalar.to_string()),
             }
@@ -170,21 +153,13 @@ impl Resolver<'_> {
         Ok(self.resolve(node, &mut target, depth + 1)?.value)
     }
 
-    fn arithmetic(
-        &self,
-        name: &str,
-        arguments: &str,
-        site: &Site<'_>,
-        depth: usize,
-    ) -> Result<Value, ConfigError> {
+    fn arithmetic(&self, name: &str, arguments: &str, site: &Site<'_>, depth: usize) -> Result<Value, ConfigError> {
         let mut numbers = Vec::new();
         for argument in split_top_level(arguments, ',') {
             let argument = argument.trim();
             let value = match argument.contains("${") {
                 true => self.text(argument, site, depth)?,
-                false => parse(argument, &Source::Default)
-                    .map(|node| node.value)
-                    .unwrap_or(Value::Null),
+                false => parse(argument, &Source::Default).map(|node| node.value).unwrap_or(Value::Null),
             };
             match value {
                 Value::Int(_) | Value::Float(_) => numbers.push(value),
@@ -201,38 +176,22 @@ impl Resolver<'_> {
             "add" => binary(a, b, i64::checked_add, |a, b| a + b),
             "max" => binary(a, b, |a, b| Some(a.max(b)), f64::max),
             // A quotient without remainder stays whole, so that it can be a count.
-            "div" => binary(
-                a,
-                b,
-                |a, b| {
-                    a.checked_rem(b)
-                        .filter(|rest| *rest == 0)
-                        .and(a.checked_div(b))
-                },
-                |a, b| a / b,
-            ),
+            "div" => {
+                binary(a, b, |a, b| a.checked_rem(b).filter(|rest| *rest == 0).and(a.checked_div(b)), |a, b| a / b)
+            }
             _ => {
-                return Err(site.fail(format!(
-                    "unknown function `{name}`, expected mul, add, div or max"
-                )));
+                return Err(site.fail(format!("unknown function `{name}`, expected mul, add, div or max")));
             }
         };
         match result {
-            Value::Float(value) if !value.is_finite() => {
-                Err(site.fail(format!("`{name}` gives {value}")))
-            }
+            Value::Float(value) if !value.is_finite() => Err(site.fail(format!("`{name}` gives {value}"))),
             value => Ok(value),
         }
     }
 }
 
 /// Whole numbers stay whole where the exact operation is defined, otherwise the operation is done in f64.
-fn binary(
-    a: &Value,
-    b: &Value,
-    exact: fn(i64, i64) -> Option<i64>,
-    float: fn(f64, f64) -> f64,
-) -> Value {
+fn binary(a: &Value, b: &Value, exact: fn(i64, i64) -> Option<i64>, float: fn(f64, f64) -> f64) -> Value {
     if let (Value::Int(a), Value::Int(b)) = (a, b)
         && let Some(value) = exact(*a, *b)
     {

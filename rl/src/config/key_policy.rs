@@ -8,13 +8,10 @@ use super::ConfigWarning;
 use super::error::ConfigError;
 use super::node::Node;
 
-const ONE_PROCESS: &str =
-    "environment, engine and trainer share one process, so there is nothing to set";
+const ONE_PROCESS: &str = "environment, engine and trainer share one process, so there is nothing to set";
 const OTHER_BACKEND: &str = "belongs to the DTensor backend, which does not exist here";
-const MEGATRON_INTERNAL: &str =
-    "tunes the inside of Megatron; the training code here has no such switch";
-const MIXTURE_OF_EXPERTS: &str =
-    "tunes mixture-of-experts training, which the trained models do not have";
+const MEGATRON_INTERNAL: &str = "tunes the inside of Megatron; the training code here has no such switch";
+const MIXTURE_OF_EXPERTS: &str = "tunes mixture-of-experts training, which the trained models do not have";
 const ASYNC: &str = "without effect while grpo.async_grpo.enabled is false";
 const DRAFT: &str = "without effect while policy.draft.enabled is false";
 const VLLM_INTERNAL: &str = "tunes the inside of vLLM; the built-in engine has no such switch";
@@ -22,29 +19,14 @@ const MLFLOW: &str = "without effect while logger.mlflow_enabled is false";
 
 /// (key, why it has no effect). A key stands for everything below it.
 const IGNORED: &[(&str, &str)] = &[
-    (
-        "grpo.max_rollout_turns",
-        "the environment's own max_steps bounds a rollout",
-    ),
-    (
-        "grpo.val_batch_size",
-        "the whole validation set is one batch",
-    ),
-    (
-        "grpo.calculate_advantages_on_gpu",
-        "advantages are a few numbers per group, computed on the host",
-    ),
+    ("grpo.max_rollout_turns", "the environment's own max_steps bounds a rollout"),
+    ("grpo.val_batch_size", "the whole validation set is one batch"),
+    ("grpo.calculate_advantages_on_gpu", "advantages are a few numbers per group, computed on the host"),
     ("grpo.async_grpo.max_trajectory_age_steps", ASYNC),
     ("grpo.async_grpo.max_generation_failures", ASYNC),
     ("grpo.async_grpo.in_flight_weight_updates", ASYNC),
-    (
-        "grpo.async_grpo.recompute_kv_cache_after_weight_updates",
-        ASYNC,
-    ),
-    (
-        "policy.generation_batch_size",
-        "it bounds a Hugging Face generation backend, which does not exist here",
-    ),
+    ("grpo.async_grpo.recompute_kv_cache_after_weight_updates", ASYNC),
+    ("policy.generation_batch_size", "it bounds a Hugging Face generation backend, which does not exist here"),
     ("policy.dtensor_cfg._v2", OTHER_BACKEND),
     ("policy.dtensor_cfg.cpu_offload", OTHER_BACKEND),
     ("policy.dtensor_cfg.sequence_parallel", OTHER_BACKEND),
@@ -52,289 +34,88 @@ const IGNORED: &[(&str, &str)] = &[
     ("policy.dtensor_cfg.tensor_parallel_size", OTHER_BACKEND),
     ("policy.dtensor_cfg.context_parallel_size", OTHER_BACKEND),
     ("policy.dtensor_cfg.custom_parallel_plan", OTHER_BACKEND),
-    (
-        "policy.dtensor_cfg.clear_cache_every_n_steps",
-        OTHER_BACKEND,
-    ),
-    (
-        "policy.megatron_cfg.bias_activation_fusion",
-        MEGATRON_INTERNAL,
-    ),
-    (
-        "policy.megatron_cfg.empty_unused_memory_level",
-        MEGATRON_INTERNAL,
-    ),
-    (
-        "policy.megatron_cfg.train_iters",
-        "grpo.max_num_steps and grpo.max_num_epochs end the run",
-    ),
-    (
-        "policy.megatron_cfg.pipeline_dtype",
-        "there is no pipeline parallelism",
-    ),
+    ("policy.dtensor_cfg.clear_cache_every_n_steps", OTHER_BACKEND),
+    ("policy.megatron_cfg.bias_activation_fusion", MEGATRON_INTERNAL),
+    ("policy.megatron_cfg.empty_unused_memory_level", MEGATRON_INTERNAL),
+    ("policy.megatron_cfg.train_iters", "grpo.max_num_steps and grpo.max_num_epochs end the run"),
+    ("policy.megatron_cfg.pipeline_dtype", "there is no pipeline parallelism"),
     ("policy.megatron_cfg.freeze_moe_router", MIXTURE_OF_EXPERTS),
     ("policy.megatron_cfg.moe_router_dtype", MIXTURE_OF_EXPERTS),
-    (
-        "policy.megatron_cfg.moe_router_load_balancing_type",
-        MIXTURE_OF_EXPERTS,
-    ),
-    (
-        "policy.megatron_cfg.moe_router_bias_update_rate",
-        MIXTURE_OF_EXPERTS,
-    ),
+    ("policy.megatron_cfg.moe_router_load_balancing_type", MIXTURE_OF_EXPERTS),
+    ("policy.megatron_cfg.moe_router_bias_update_rate", MIXTURE_OF_EXPERTS),
     ("policy.megatron_cfg.moe_permute_fusion", MIXTURE_OF_EXPERTS),
     ("policy.megatron_cfg.moe_enable_deepep", MIXTURE_OF_EXPERTS),
-    (
-        "policy.megatron_cfg.moe_token_dispatcher_type",
-        MIXTURE_OF_EXPERTS,
-    ),
-    (
-        "policy.megatron_cfg.moe_shared_expert_overlap",
-        MIXTURE_OF_EXPERTS,
-    ),
-    (
-        "policy.megatron_cfg.apply_rope_fusion",
-        "the attention of these models has no rotary embedding",
-    ),
-    (
-        "policy.megatron_cfg.gradient_accumulation_fusion",
-        MEGATRON_INTERNAL,
-    ),
-    (
-        "policy.megatron_cfg.use_fused_weighted_squared_relu",
-        MEGATRON_INTERNAL,
-    ),
-    (
-        "policy.megatron_cfg.optimizer.sgd_momentum",
-        "the optimizer is Adam",
-    ),
-    (
-        "policy.megatron_cfg.optimizer.use_distributed_optimizer",
-        MEGATRON_INTERNAL,
-    ),
-    (
-        "policy.megatron_cfg.optimizer.use_precision_aware_optimizer",
-        "optimizer state is always f32",
-    ),
-    (
-        "policy.megatron_cfg.optimizer.overlap_cpu_optimizer_d2h_h2d",
-        MEGATRON_INTERNAL,
-    ),
-    (
-        "policy.megatron_cfg.distributed_data_parallel_config.overlap_grad_reduce",
-        MEGATRON_INTERNAL,
-    ),
-    (
-        "policy.megatron_cfg.distributed_data_parallel_config.overlap_param_gather",
-        MEGATRON_INTERNAL,
-    ),
-    (
-        "policy.megatron_cfg.distributed_data_parallel_config.data_parallel_sharding_strategy",
-        MEGATRON_INTERNAL,
-    ),
+    ("policy.megatron_cfg.moe_token_dispatcher_type", MIXTURE_OF_EXPERTS),
+    ("policy.megatron_cfg.moe_shared_expert_overlap", MIXTURE_OF_EXPERTS),
+    ("policy.megatron_cfg.apply_rope_fusion", "the attention of these models has no rotary embedding"),
+    ("policy.megatron_cfg.gradient_accumulation_fusion", MEGATRON_INTERNAL),
+    ("policy.megatron_cfg.use_fused_weighted_squared_relu", MEGATRON_INTERNAL),
+    ("policy.megatron_cfg.optimizer.sgd_momentum", "the optimizer is Adam"),
+    ("policy.megatron_cfg.optimizer.use_distributed_optimizer", MEGATRON_INTERNAL),
+    ("policy.megatron_cfg.optimizer.use_precision_aware_optimizer", "optimizer state is always f32"),
+    ("policy.megatron_cfg.optimizer.overlap_cpu_optimizer_d2h_h2d", MEGATRON_INTERNAL),
+    ("policy.megatron_cfg.distributed_data_parallel_config.overlap_grad_reduce", MEGATRON_INTERNAL),
+    ("policy.megatron_cfg.distributed_data_parallel_config.overlap_param_gather", MEGATRON_INTERNAL),
+    ("policy.megatron_cfg.distributed_data_parallel_config.data_parallel_sharding_strategy", MEGATRON_INTERNAL),
     ("policy.megatron_cfg.env_vars", ONE_PROCESS),
     ("policy.draft.model_name", DRAFT),
     ("policy.draft.loss_weight", DRAFT),
     ("policy.draft.num_layers", DRAFT),
     ("policy.draft.aux_layer_indices", DRAFT),
-    (
-        "policy.scheduler",
-        "policy.megatron_cfg.scheduler sets the learning rate",
-    ),
+    ("policy.scheduler", "policy.megatron_cfg.scheduler sets the learning rate"),
     ("policy.generation.vllm_cfg.async_engine", VLLM_INTERNAL),
     ("policy.generation.vllm_cfg.use_deep_gemm", VLLM_INTERNAL),
-    (
-        "policy.generation.vllm_cfg.num_last_layers_in_bf16",
-        VLLM_INTERNAL,
-    ),
-    (
-        "policy.generation.vllm_cfg.num_first_layers_in_bf16",
-        VLLM_INTERNAL,
-    ),
-    (
-        "policy.generation.vllm_cfg.skip_tokenizer_init",
-        VLLM_INTERNAL,
-    ),
-    (
-        "policy.generation.vllm_cfg.tool_parser_plugin",
-        "the tool-call parser is built in",
-    ),
-    (
-        "policy.generation.vllm_kwargs.compilation_config.backend",
-        VLLM_INTERNAL,
-    ),
-    (
-        "data.max_input_seq_length",
-        "policy.max_total_sequence_length bounds prompt and response together",
-    ),
+    ("policy.generation.vllm_cfg.num_last_layers_in_bf16", VLLM_INTERNAL),
+    ("policy.generation.vllm_cfg.num_first_layers_in_bf16", VLLM_INTERNAL),
+    ("policy.generation.vllm_cfg.skip_tokenizer_init", VLLM_INTERNAL),
+    ("policy.generation.vllm_cfg.tool_parser_plugin", "the tool-call parser is built in"),
+    ("policy.generation.vllm_kwargs.compilation_config.backend", VLLM_INTERNAL),
+    ("data.max_input_seq_length", "policy.max_total_sequence_length bounds prompt and response together"),
     ("data.num_workers", ONE_PROCESS),
     ("env.nemo_gym.port_range_low", ONE_PROCESS),
     ("env.nemo_gym.port_range_high", ONE_PROCESS),
-    (
-        "env.nemo_gym.code_gen.resources_servers.code_gen.num_processes",
-        "there is no code-generation environment",
-    ),
+    ("env.nemo_gym.code_gen.resources_servers.code_gen.num_processes", "there is no code-generation environment"),
     ("logger.mlflow.experiment_name", MLFLOW),
     ("logger.mlflow.run_name", MLFLOW),
 ];
 
 /// (key, accepted values as they are displayed, why no other value is accepted).
 const RESTRICTED: &[(&str, &[&str], &str)] = &[
-    (
-        "grpo.max_val_samples",
-        &["null"],
-        "the whole validation set is evaluated; shorten the set instead",
-    ),
-    (
-        "grpo.reward_penalties",
-        &["null"],
-        "reward penalties are not implemented",
-    ),
-    (
-        "grpo.async_grpo.enabled",
-        &["false"],
-        "asynchronous training is not implemented",
-    ),
-    (
-        "checkpointing.pretrained_checkpoint",
-        &["null"],
-        "name the initial weights in policy.model_name",
-    ),
-    (
-        "policy.dtensor_cfg.enabled",
-        &["false"],
-        "there is one training backend; use policy.megatron_cfg",
-    ),
-    (
-        "policy.megatron_cfg.expert_tensor_parallel_size",
-        &["1"],
-        "expert parallelism is not implemented",
-    ),
-    (
-        "policy.megatron_cfg.expert_model_parallel_size",
-        &["1"],
-        "expert parallelism is not implemented",
-    ),
-    (
-        "policy.megatron_cfg.pipeline_model_parallel_size",
-        &["1"],
-        "pipeline parallelism is not implemented",
-    ),
-    (
-        "policy.megatron_cfg.num_layers_in_first_pipeline_stage",
-        &["null"],
-        "pipeline parallelism is not implemented",
-    ),
-    (
-        "policy.megatron_cfg.num_layers_in_last_pipeline_stage",
-        &["null"],
-        "pipeline parallelism is not implemented",
-    ),
-    (
-        "policy.megatron_cfg.context_parallel_size",
-        &["1"],
-        "context parallelism is not implemented",
-    ),
-    (
-        "policy.megatron_cfg.sequence_parallel",
-        &["false"],
-        "sequence parallelism does not work with Mamba layers",
-    ),
-    (
-        "policy.megatron_cfg.optimizer.fp16",
-        &["false"],
-        "training in fp16 is not implemented; use bfloat16 or float32",
-    ),
+    ("grpo.max_val_samples", &["null"], "the whole validation set is evaluated; shorten the set instead"),
+    ("grpo.reward_penalties", &["null"], "reward penalties are not implemented"),
+    ("grpo.async_grpo.enabled", &["false"], "asynchronous training is not implemented"),
+    ("checkpointing.pretrained_checkpoint", &["null"], "name the initial weights in policy.model_name"),
+    ("policy.dtensor_cfg.enabled", &["false"], "there is one training backend; use policy.megatron_cfg"),
+    ("policy.megatron_cfg.expert_tensor_parallel_size", &["1"], "expert parallelism is not implemented"),
+    ("policy.megatron_cfg.expert_model_parallel_size", &["1"], "expert parallelism is not implemented"),
+    ("policy.megatron_cfg.pipeline_model_parallel_size", &["1"], "pipeline parallelism is not implemented"),
+    ("policy.megatron_cfg.num_layers_in_first_pipeline_stage", &["null"], "pipeline parallelism is not implemented"),
+    ("policy.megatron_cfg.num_layers_in_last_pipeline_stage", &["null"], "pipeline parallelism is not implemented"),
+    ("policy.megatron_cfg.context_parallel_size", &["1"], "context parallelism is not implemented"),
+    ("policy.megatron_cfg.sequence_parallel", &["false"], "sequence parallelism does not work with Mamba layers"),
+    ("policy.megatron_cfg.optimizer.fp16", &["false"], "training in fp16 is not implemented; use bfloat16 or float32"),
     (
         "policy.megatron_cfg.distributed_data_parallel_config.use_custom_fsdp",
         &["false"],
         "sharded data parallelism is not implemented",
     ),
-    (
-        "policy.draft.enabled",
-        &["false"],
-        "training of draft models is not implemented",
-    ),
-    (
-        "policy.optimizer",
-        &["null"],
-        "set policy.megatron_cfg.optimizer; two optimizers would contradict each other",
-    ),
-    (
-        "policy.router_replay",
-        &["null"],
-        "router replay is not implemented",
-    ),
-    (
-        "policy.generation.stop_token_ids",
-        &["null"],
-        "turns end where the chat template ends them",
-    ),
-    (
-        "policy.generation.stop_strings",
-        &["null"],
-        "turns end where the chat template ends them",
-    ),
-    (
-        "policy.generation.vllm_cfg.pipeline_parallel_size",
-        &["1"],
-        "pipeline parallelism is not implemented",
-    ),
-    (
-        "policy.generation.vllm_cfg.expert_parallel_size",
-        &["1"],
-        "expert parallelism is not implemented",
-    ),
-    (
-        "policy.generation.vllm_cfg.kv_cache_dtype",
-        &["auto", "bfloat16"],
-        "quantised caches are not implemented",
-    ),
-    (
-        "policy.generation.colocated.resources.gpus_per_node",
-        &["null"],
-        "generation shares the training devices",
-    ),
-    (
-        "policy.generation.colocated.resources.num_nodes",
-        &["null"],
-        "generation shares the training devices",
-    ),
-    (
-        "data.use_multiple_dataloader",
-        &["false"],
-        "there is one training set",
-    ),
-    (
-        "data.default.prompt_file",
-        &["null"],
-        "records carry their whole prompt",
-    ),
-    (
-        "data.default.system_prompt_file",
-        &["null"],
-        "records carry their whole prompt",
-    ),
-    (
-        "logger.swanlab_enabled",
-        &["false"],
-        "SwanLab is not supported; metrics.jsonl has every metric",
-    ),
-    (
-        "cluster.num_nodes",
-        &["1"],
-        "runs over several nodes are not implemented",
-    ),
-    (
-        "data_plane",
-        &["null"],
-        "there is no data plane between processes",
-    ),
-    (
-        "on_policy_distillation",
-        &["null"],
-        "distillation is not implemented",
-    ),
+    ("policy.draft.enabled", &["false"], "training of draft models is not implemented"),
+    ("policy.optimizer", &["null"], "set policy.megatron_cfg.optimizer; two optimizers would contradict each other"),
+    ("policy.router_replay", &["null"], "router replay is not implemented"),
+    ("policy.generation.stop_token_ids", &["null"], "turns end where the chat template ends them"),
+    ("policy.generation.stop_strings", &["null"], "turns end where the chat template ends them"),
+    ("policy.generation.vllm_cfg.pipeline_parallel_size", &["1"], "pipeline parallelism is not implemented"),
+    ("policy.generation.vllm_cfg.expert_parallel_size", &["1"], "expert parallelism is not implemented"),
+    ("policy.generation.vllm_cfg.kv_cache_dtype", &["auto", "bfloat16"], "quantised caches are not implemented"),
+    ("policy.generation.colocated.resources.gpus_per_node", &["null"], "generation shares the training devices"),
+    ("policy.generation.colocated.resources.num_nodes", &["null"], "generation shares the training devices"),
+    ("data.use_multiple_dataloader", &["false"], "there is one training set"),
+    ("data.default.prompt_file", &["null"], "records carry their whole prompt"),
+    ("data.default.system_prompt_file", &["null"], "records carry their whole prompt"),
+    ("logger.swanlab_enabled", &["false"], "SwanLab is not supported; metrics.jsonl has every metric"),
+    ("cluster.num_nodes", &["1"], "runs over several nodes are not implemented"),
+    ("data_plane", &["null"], "there is no data plane between processes"),
+    ("on_policy_distillation", &["null"], "distillation is not implemented"),
 ];
 
 /// The same run without what it says about ignored keys. Comparing with it, after interpolation, tells which of them
@@ -342,9 +123,7 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
 pub(super) fn with_ignored_keys_at_default(tree: &Node, defaults: &Node) -> Node {
     let mut tree = tree.clone();
     for (key, _) in IGNORED {
-        let target = key
-            .split('.')
-            .try_fold(&mut tree, |node, part| node.child_mut(part));
+        let target = key.split('.').try_fold(&mut tree, |node, part| node.child_mut(part));
         if let (Some(node), Some(default)) = (target, defaults.at(key.split('.'))) {
             *node = default.clone();
         }
@@ -354,10 +133,7 @@ pub(super) fn with_ignored_keys_at_default(tree: &Node, defaults: &Node) -> Node
 
 /// Enforces both lists on a resolved tree and takes their keys out of it; what is left is `RunConfig`.
 /// `unchanged` is the resolved result of [`with_ignored_keys_at_default`].
-pub(super) fn enforce(
-    tree: &mut Node,
-    unchanged: &Node,
-) -> Result<Vec<ConfigWarning>, ConfigError> {
+pub(super) fn enforce(tree: &mut Node, unchanged: &Node) -> Result<Vec<ConfigWarning>, ConfigError> {
     let mut warnings = Vec::new();
     for (key, reason) in IGNORED {
         let default = unchanged.at(key.split('.')).map(|node| &node.value);
@@ -390,12 +166,7 @@ pub(super) fn enforce(
 /// Removes the value at a dotted key; blocks that become empty by it stay, which decoding does not mind.
 fn take(tree: &mut Node, key: &str) -> Option<Node> {
     let (parent, last) = match key.rsplit_once('.') {
-        Some((parents, last)) => (
-            parents
-                .split('.')
-                .try_fold(tree, |node, part| node.child_mut(part))?,
-            last,
-        ),
+        Some((parents, last)) => (parents.split('.').try_fold(tree, |node, part| node.child_mut(part))?, last),
         None => (tree, key),
     };
     parent.remove(last).map(|entry| entry.node)

@@ -26,20 +26,13 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedConfig, ConfigErr
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_text(
-    text: &str,
-    name: &Path,
-    overrides: &[String],
-) -> Result<LoadedConfig, ConfigError> {
+pub fn load_text(text: &str, name: &Path, overrides: &[String]) -> Result<LoadedConfig, ConfigError> {
     let tree = inherit(parse(text, &Source::File(name))?, name, &mut Vec::new())?;
     finish(tree, overrides)
 }
 
 fn read_with_parents(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     inherit(parse(&text, &Source::File(path))?, path, chain)
 }
 
@@ -80,15 +73,9 @@ fn inherit(mut tree: Node, path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node
         let file = path.parent().unwrap_or(Path::new("")).join(name);
         let identity = file.canonicalize().unwrap_or_else(|_| file.clone());
         if chain.contains(&identity) {
-            let mut names: Vec<String> = chain
-                .iter()
-                .map(|file| file.display().to_string())
-                .collect();
+            let mut names: Vec<String> = chain.iter().map(|file| file.display().to_string()).collect();
             names.push(identity.display().to_string());
-            return Err(ConfigError::InheritanceCircle {
-                origin: parent.origin.clone(),
-                chain: names,
-            });
+            return Err(ConfigError::InheritanceCircle { origin: parent.origin.clone(), chain: names });
         }
         merged.merge(read_with_parents(&file, chain)?);
     }
@@ -99,11 +86,7 @@ fn inherit(mut tree: Node, path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node
 
 /// NeMo RL 0.4 called the environment library `penguin`.
 fn rename_legacy_keys(tree: &mut Node) {
-    if let Some(Node {
-        value: Value::Map(entries),
-        ..
-    }) = tree.child_mut("env")
-    {
+    if let Some(Node { value: Value::Map(entries), .. }) = tree.child_mut("env") {
         for entry in entries {
             match entry.key.as_str() {
                 "penguin" => entry.key = "nemo_gym".to_owned(),
@@ -126,11 +109,7 @@ fn expand_dataset_paths(tree: &mut Node) {
                 let mut block = Node::map(node.origin.clone());
                 let path = std::mem::replace(node, Node::map(node.origin.clone()));
                 if let Value::Map(entries) = &mut block.value {
-                    entries.push(Entry {
-                        key: "data_path".to_owned(),
-                        origin: path.origin.clone(),
-                        node: path,
-                    });
+                    entries.push(Entry { key: "data_path".to_owned(), origin: path.origin.clone(), node: path });
                 }
                 *node = block;
             }
@@ -162,23 +141,13 @@ fn finish(mut user: Node, overrides: &[String]) -> Result<LoadedConfig, ConfigEr
 }
 
 fn origin_of(tree: &Node, key: &str) -> Origin {
-    tree.at(key.split('.'))
-        .map_or(Origin::Default, |node| node.origin.clone())
+    tree.at(key.split('.')).map_or(Origin::Default, |node| node.origin.clone())
 }
 
 /// Finds keys of `user` that the defaults do not know, and values that stand where a block has to be. Blocks that are
 /// empty or null in the defaults are open.
-fn check_known(
-    user: &Node,
-    known: &Node,
-    path: &mut Vec<String>,
-    root: &Node,
-) -> Result<(), ConfigError> {
-    let names: Vec<&str> = known
-        .entries()
-        .iter()
-        .map(|entry| entry.key.as_str())
-        .collect();
+fn check_known(user: &Node, known: &Node, path: &mut Vec<String>, root: &Node) -> Result<(), ConfigError> {
+    let names: Vec<&str> = known.entries().iter().map(|entry| entry.key.as_str()).collect();
     if names.is_empty() {
         return Ok(());
     }
@@ -219,39 +188,20 @@ fn check_known(
 
 /// The same name in another block, nearest first; else a key of the same block that looks like it; else any full key
 /// that does.
-fn suggest(
-    key: &str,
-    full: &str,
-    siblings: &[&str],
-    path: &[String],
-    root: &Node,
-) -> Option<String> {
+fn suggest(key: &str, full: &str, siblings: &[&str], path: &[String], root: &Node) -> Option<Box<str>> {
     let mut all = Vec::new();
     collect_keys(root, &mut String::new(), &mut all);
-    let shared_parts = |known: &str| {
-        known
-            .split('.')
-            .zip(path)
-            .take_while(|(a, b)| a == b)
-            .count()
-    };
-    let elsewhere = all
-        .iter()
-        .filter(|known| known.rsplit('.').next() == Some(key));
+    let shared_parts = |known: &str| known.split('.').zip(path).take_while(|(a, b)| a == b).count();
+    let elsewhere = all.iter().filter(|known| known.rsplit('.').next() == Some(key));
     // The first of equals: blocks are listed with the most used first.
     if let Some(found) = elsewhere.rev().max_by_key(|known| shared_parts(known)) {
-        return Some(found.clone());
+        return Some(found.as_str().into());
     }
     if let Some(sibling) = did_you_mean(key, siblings.iter().copied()) {
         let parents = &path[..path.len().saturating_sub(1)];
-        return Some(
-            parents
-                .iter()
-                .map(String::as_str)
-                .chain([sibling.as_str()])
-                .collect::<Vec<_>>()
-                .join("."),
-        );
+        let parents = parents.iter().map(String::as_str);
+        let full: Vec<&str> = parents.chain([sibling.as_ref()]).collect();
+        return Some(full.join(".").into());
     }
     did_you_mean(full, all.iter().map(String::as_str))
 }

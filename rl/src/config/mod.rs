@@ -55,31 +55,19 @@ impl RunConfig {
     /// # Errors
     /// [`ConfigError::Dump`] when a value has no YAML form.
     pub fn to_yaml(&self) -> Result<String, ConfigError> {
-        serde_saphyr::to_string(self).map_err(|error| ConfigError::Dump {
-            message: error.to_string(),
-        })
+        serde_saphyr::to_string(self).map_err(|error| ConfigError::Dump { message: error.to_string() })
     }
 
     /// Keys whose values differ, in the order of the schema; `self` is the earlier configuration.
     pub fn differences(&self, after: &RunConfig) -> Vec<KeyDifference> {
         let mut differences = Vec::new();
-        compare(
-            &self.as_json(),
-            &after.as_json(),
-            String::new(),
-            &mut differences,
-        );
+        compare(&self.as_json(), &after.as_json(), String::new(), &mut differences);
         differences
     }
 
     /// Assistant turns of one rollout.
     pub fn max_rollout_steps(&self) -> usize {
-        self.env
-            .nemo_gym
-            .workplace_assistant_simple_agent
-            .responses_api_agents
-            .simple_agent
-            .max_steps
+        self.env.nemo_gym.workplace_assistant_simple_agent.responses_api_agents.simple_agent.max_steps
     }
 
     fn as_json(&self) -> serde_json::Value {
@@ -90,9 +78,7 @@ impl RunConfig {
     /// The value at a dotted key, for messages.
     fn value_text(&self, key: &str) -> String {
         let json = self.as_json();
-        let value = key
-            .split('.')
-            .try_fold(&json, |value, part| value.get(part));
+        let value = key.split('.').try_fold(&json, |value, part| value.get(part));
         match value {
             Some(serde_json::Value::String(text)) => text.clone(),
             Some(value) => value.to_string(),
@@ -101,37 +87,17 @@ impl RunConfig {
     }
 }
 
-fn compare(
-    before: &serde_json::Value,
-    after: &serde_json::Value,
-    key: String,
-    differences: &mut Vec<KeyDifference>,
-) {
+fn compare(before: &serde_json::Value, after: &serde_json::Value, key: String, differences: &mut Vec<KeyDifference>) {
     use serde_json::Value::{Null, Object};
     let (Object(left), Object(right)) = (before, after) else {
         if before != after {
-            differences.push(KeyDifference {
-                key,
-                before: before.to_string(),
-                after: after.to_string(),
-            });
+            differences.push(KeyDifference { key, before: before.to_string(), after: after.to_string() });
         }
         return;
     };
-    let names = left
-        .keys()
-        .chain(right.keys().filter(|name| !left.contains_key(*name)));
+    let names = left.keys().chain(right.keys().filter(|name| !left.contains_key(*name)));
     for name in names {
-        let path = if key.is_empty() {
-            name.clone()
-        } else {
-            format!("{key}.{name}")
-        };
-        compare(
-            left.get(name).unwrap_or(&Null),
-            right.get(name).unwrap_or(&Null),
-            path,
-            differences,
-        );
+        let path = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+        compare(left.get(name).unwrap_or(&Null), right.get(name).unwrap_or(&Null), path, differences);
     }
 }

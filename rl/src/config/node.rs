@@ -52,10 +52,7 @@ impl PartialEq for Entry {
 
 impl Node {
     pub fn map(origin: Origin) -> Node {
-        Node {
-            value: Value::Map(Vec::new()),
-            origin,
-        }
+        Node { value: Value::Map(Vec::new()), origin }
     }
 
     pub fn entries(&self) -> &[Entry] {
@@ -67,10 +64,7 @@ impl Node {
 
     pub fn child(&self, key: &str) -> Option<&Node> {
         match &self.value {
-            Value::Map(entries) => entries
-                .iter()
-                .find(|entry| entry.key == key)
-                .map(|entry| &entry.node),
+            Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
             Value::List(items) => items.get(key.parse::<usize>().ok()?),
             _ => None,
         }
@@ -78,10 +72,7 @@ impl Node {
 
     pub fn child_mut(&mut self, key: &str) -> Option<&mut Node> {
         match &mut self.value {
-            Value::Map(entries) => entries
-                .iter_mut()
-                .find(|entry| entry.key == key)
-                .map(|entry| &mut entry.node),
+            Value::Map(entries) => entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node),
             Value::List(items) => items.get_mut(key.parse::<usize>().ok()?),
             _ => None,
         }
@@ -106,9 +97,7 @@ impl Node {
     /// Lays `upper` over this node: maps merge key by key, anything else is replaced.
     /// A map with `_override_: true` replaces instead of merging.
     pub fn merge(&mut self, mut upper: Node) {
-        let replaces = upper
-            .remove("_override_")
-            .is_some_and(|entry| entry.node.value == Value::Bool(true));
+        let replaces = upper.remove("_override_").is_some_and(|entry| entry.node.value == Value::Bool(true));
         match (&mut self.value, upper.value) {
             (Value::Map(lower), Value::Map(entries)) if !replaces => {
                 self.origin = upper.origin;
@@ -122,12 +111,7 @@ impl Node {
                     }
                 }
             }
-            (_, value) => {
-                *self = Node {
-                    value,
-                    origin: upper.origin,
-                }
-            }
+            (_, value) => *self = Node { value, origin: upper.origin },
         }
     }
 }
@@ -151,13 +135,7 @@ impl fmt::Display for Value {
             Value::Map(entries) => {
                 f.write_str("{")?;
                 for (index, entry) in entries.iter().enumerate() {
-                    write!(
-                        f,
-                        "{}{}: {}",
-                        if index > 0 { ", " } else { "" },
-                        entry.key,
-                        entry.node.value
-                    )?;
+                    write!(f, "{}{}: {}", if index > 0 { ", " } else { "" }, entry.key, entry.node.value)?;
                 }
                 f.write_str("}")
             }
@@ -175,10 +153,11 @@ pub(super) enum Source<'a> {
 impl Source<'_> {
     fn origin(&self, location: Option<Location>) -> Origin {
         match self {
+            // The parser counts both in u32.
             Source::File(path) => Origin::File {
                 path: Arc::from(path.display().to_string()),
-                line: location.map_or(1, |at| at.line()),
-                column: location.map_or(1, |at| at.column()),
+                line: location.map_or(1, |at| at.line() as u32),
+                column: location.map_or(1, |at| at.column() as u32),
             },
             Source::Override(text) => Origin::Override(Arc::from(*text)),
             Source::Default => Origin::Default,
@@ -190,13 +169,8 @@ impl Source<'_> {
 pub(super) fn parse(text: &str, source: &Source<'_>) -> Result<Node, ConfigError> {
     // Without strict booleans, words like `no` and `off` in free text would turn into booleans.
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-    let raw: Spanned<Raw> =
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            ConfigError::Syntax {
-                origin: source.origin(error.location()),
-                message: error.to_string(),
-            }
-        })?;
+    let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| ConfigError::Syntax { origin: source.origin(error.location()), message: error.to_string() })?;
     Ok(raw.into_node(source))
 }
 
@@ -215,12 +189,7 @@ impl IntoNode for Spanned<Raw> {
     fn into_node(self, source: &Source<'_>) -> Node {
         let value = match self.value {
             Raw::Scalar(value) => value,
-            Raw::List(items) => Value::List(
-                items
-                    .into_iter()
-                    .map(|item| item.into_node(source))
-                    .collect(),
-            ),
+            Raw::List(items) => Value::List(items.into_iter().map(|item| item.into_node(source)).collect()),
             Raw::Map(pairs) => Value::Map(
                 pairs
                     .into_iter()
@@ -232,10 +201,7 @@ impl IntoNode for Spanned<Raw> {
                     .collect(),
             ),
         };
-        Node {
-            value,
-            origin: source.origin(Some(self.referenced)),
-        }
+        Node { value, origin: source.origin(Some(self.referenced)) }
     }
 }
 
@@ -266,12 +232,7 @@ impl<'de> Deserialize<'de> for Raw {
             fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Raw, E> {
                 i64::try_from(value)
                     .map(|value| Raw::Scalar(Value::Int(value)))
-                    .map_err(|_| {
-                        E::custom(format!(
-                            "{value} is beyond the largest integer, {}",
-                            i64::MAX
-                        ))
-                    })
+                    .map_err(|_| E::custom(format!("{value} is beyond the largest integer, {}", i64::MAX)))
             }
             fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
                 Ok(Raw::Scalar(Value::Float(value)))
@@ -289,14 +250,8 @@ impl<'de> Deserialize<'de> for Raw {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
                 let mut pairs: Vec<(Spanned<String>, Spanned<Raw>)> = Vec::new();
                 while let Some((key, value)) = map.next_entry::<Spanned<String>, _>()? {
-                    if pairs
-                        .iter()
-                        .any(|(existing, _)| existing.value == key.value)
-                    {
-                        return Err(A::Error::custom(format!(
-                            "key `{}` is written twice",
-                            key.value
-                        )));
+                    if pairs.iter().any(|(existing, _)| existing.value == key.value) {
+                        return Err(A::Error::custom(format!("key `{}` is written twice", key.value)));
                     }
                     pairs.push((key, value));
                 }

@@ -25,10 +25,7 @@ enum Action {
 
 /// Applies one override to the user's part of the configuration.
 pub(super) fn apply(tree: &mut Node, text: &str) -> Result<(), ConfigError> {
-    let fail = |reason: String| ConfigError::Override {
-        text: text.to_owned(),
-        reason,
-    };
+    let fail = |reason: String| ConfigError::Override { text: text.to_owned(), reason };
     let (action, body) = match text {
         _ if text.starts_with("++") => (Action::Force, &text[2..]),
         _ if text.starts_with('+') => (Action::Add, &text[1..]),
@@ -41,52 +38,34 @@ pub(super) fn apply(tree: &mut Node, text: &str) -> Result<(), ConfigError> {
     };
     let path: Vec<&str> = key.split('.').collect();
     if path.iter().any(|part| part.is_empty()) {
-        return Err(fail(
-            "expected `key=value` with a key such as `grpo.max_num_steps`".to_owned(),
-        ));
+        return Err(fail("expected `key=value` with a key such as `grpo.max_num_steps`".to_owned()));
     }
     let value = match value {
-        Some("") => Some(Node {
-            value: Value::Text(String::new()),
-            origin: Origin::Override(Arc::from(text)),
-        }),
-        Some(value) => {
-            Some(parse(value, &Source::Override(text)).map_err(|error| fail(error.to_string()))?)
-        }
+        Some("") => Some(Node { value: Value::Text(String::new()), origin: Origin::Override(Arc::from(text)) }),
+        Some(value) => Some(parse(value, &Source::Override(text)).map_err(|error| fail(error.to_string()))?),
         None => None,
     };
     let existing = tree.at(path.iter().copied()).map(|node| node.value.clone());
     match (action, value) {
         (Action::Remove, expected) => {
-            let found =
-                existing.ok_or_else(|| fail(format!("the configuration does not set `{key}`")))?;
+            let found = existing.ok_or_else(|| fail(format!("the configuration does not set `{key}`")))?;
             if let Some(expected) = expected
                 && expected.value != found
             {
-                return Err(fail(format!(
-                    "`{key}` is `{found}`, not `{}`",
-                    expected.value
-                )));
+                return Err(fail(format!("`{key}` is `{found}`, not `{}`", expected.value)));
             }
             let (last, parents) = path.split_last().ok_or_else(|| fail("no key".to_owned()))?;
-            let parent = parents
-                .iter()
-                .try_fold(tree, |node, part| node.child_mut(part));
+            let parent = parents.iter().try_fold(tree, |node, part| node.child_mut(part));
             parent.and_then(|parent| parent.remove(last));
             Ok(())
         }
         (_, None) => Err(fail(format!("expected `{key}=value`"))),
         (Action::Add, Some(_)) if existing.as_ref().is_some_and(|value| *value != Value::Null) => {
             let found = existing.unwrap_or(Value::Null);
-            Err(fail(format!(
-                "`{key}` is already set to `{found}`; write `{key}=...` or `++{key}=...` to change it"
-            )))
+            Err(fail(format!("`{key}` is already set to `{found}`; write `{key}=...` or `++{key}=...` to change it")))
         }
-        (_, Some(node)) => set(tree, &path, node).map_err(|part| {
-            fail(format!(
-                "`{part}` is a list or a single value, so it has no key below it"
-            ))
-        }),
+        (_, Some(node)) => set(tree, &path, node)
+            .map_err(|part| fail(format!("`{part}` is a list or a single value, so it has no key below it"))),
     }
 }
 
@@ -117,10 +96,7 @@ fn descend<'a>(node: &'a mut Node, key: &str, origin: &Origin) -> Option<&'a mut
                     entries.push(Entry {
                         key: key.to_owned(),
                         origin: origin.clone(),
-                        node: Node {
-                            value: Value::Null,
-                            origin: origin.clone(),
-                        },
+                        node: Node { value: Value::Null, origin: origin.clone() },
                     });
                     entries.len() - 1
                 }

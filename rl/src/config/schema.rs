@@ -9,19 +9,18 @@ mod grpo;
 mod policy;
 
 pub use data::{
-    ColocationConfig, ConfigPath, DataConfig, DatasetConfig, DatasetDefaults, EnvConfig,
-    GenerateConfig, NemoGymConfig, PolicyModelConfig, ResponsesApiAgents, ResponsesApiModels,
-    SimpleAgentConfig, TaskSplit, VllmModelConfig, VllmModelExtraBody, WorkplaceAgentConfig,
+    ColocationConfig, ConfigPath, DataConfig, DatasetConfig, DatasetDefaults, EnvConfig, GenerateConfig, NemoGymConfig,
+    PolicyModelConfig, ResponsesApiAgents, ResponsesApiModels, SimpleAgentConfig, TaskSplit, VllmModelConfig,
+    VllmModelExtraBody, WorkplaceAgentConfig,
 };
 pub use grpo::{
-    AdvantageEstimatorConfig, AdvantageEstimatorName, GrpoConfig, KlType, LossConfig,
-    RewardScalingConfig, RewardShapingConfig, TruncationType,
+    AdvantageEstimatorConfig, AdvantageEstimatorName, GrpoConfig, KlType, LossConfig, RewardScalingConfig,
+    RewardShapingConfig, TruncationType,
 };
 pub use policy::{
-    ChatServerConfig, DistributedDataParallelConfig, DynamicBatchingConfig, GenerationConfig,
-    InitConfig, InitTokenizerConfig, LrDecayStyle, MegatronCheckpointConfig, MegatronConfig,
-    OptimizerConfig, PolicyConfig, Precision, SchedulerConfig, SequencePackingConfig,
-    TokenizerConfig, VllmConfig, VllmKwargs, WeightDecayStyle,
+    ChatServerConfig, DistributedDataParallelConfig, DynamicBatchingConfig, GenerationConfig, InitConfig,
+    InitTokenizerConfig, LrDecayStyle, MegatronCheckpointConfig, MegatronConfig, OptimizerConfig, PolicyConfig,
+    Precision, SchedulerConfig, SequencePackingConfig, TokenizerConfig, VllmConfig, VllmKwargs, WeightDecayStyle,
 };
 
 use std::path::PathBuf;

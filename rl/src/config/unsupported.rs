@@ -4,37 +4,22 @@
 
 use super::ConfigWarning;
 use super::error::{ConfigError, Origin};
-use super::schema::{AdvantageEstimatorName, RunConfig};
+use super::schema::{AdvantageEstimatorName, Precision, RunConfig};
 
 /// Refuses settings without an implementation.
-pub(super) fn refuse(
-    config: &RunConfig,
-    origin: &impl Fn(&str) -> Origin,
-) -> Result<(), ConfigError> {
+pub(super) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<(), ConfigError> {
     let (grpo, policy, loss) = (&config.grpo, &config.policy, &config.loss_fn);
     let batch = grpo.num_prompts_per_step * grpo.num_generations_per_prompt;
     let optimizer = &policy.megatron_cfg.optimizer;
     let refused: &[(bool, &str, &str)] = &[
-        (
-            grpo.use_dynamic_sampling,
-            "grpo.use_dynamic_sampling",
-            "dynamic sampling is not implemented",
-        ),
+        (grpo.use_dynamic_sampling, "grpo.use_dynamic_sampling", "dynamic sampling is not implemented"),
         (
             grpo.batch_multiplier != 1.0,
             "grpo.batch_multiplier",
             "it belongs to dynamic sampling, which is not implemented",
         ),
-        (
-            grpo.reward_shaping.enabled,
-            "grpo.reward_shaping.enabled",
-            "reward shaping is not implemented",
-        ),
-        (
-            grpo.reward_scaling.enabled,
-            "grpo.reward_scaling.enabled",
-            "reward scaling is not implemented",
-        ),
+        (grpo.reward_shaping.enabled, "grpo.reward_shaping.enabled", "reward shaping is not implemented"),
+        (grpo.reward_scaling.enabled, "grpo.reward_scaling.enabled", "reward scaling is not implemented"),
         (
             grpo.adv_estimator.name != AdvantageEstimatorName::Grpo,
             "grpo.adv_estimator.name",
@@ -66,11 +51,7 @@ pub(super) fn refuse(
             "several optimizer steps per batch are not implemented; set it to \
              ${mul:${grpo.num_prompts_per_step}, ${grpo.num_generations_per_prompt}}",
         ),
-        (
-            policy.dynamic_batching.enabled,
-            "policy.dynamic_batching.enabled",
-            "dynamic batching is not implemented",
-        ),
+        (policy.dynamic_batching.enabled, "policy.dynamic_batching.enabled", "dynamic batching is not implemented"),
         (
             policy.sequence_packing.enabled,
             "policy.sequence_packing.enabled",
@@ -107,11 +88,7 @@ pub(super) fn refuse(
             "generation over several devices is not implemented",
         ),
         (
-            !policy
-                .generation
-                .vllm_cfg
-                .http_server_serving_chat_kwargs
-                .enable_auto_tools,
+            !policy.generation.vllm_cfg.http_server_serving_chat_kwargs.enable_auto_tools,
             "policy.generation.vllm_cfg.http_server_serving_chat_kwargs.enable_auto_tools",
             "the environment works by tool calls",
         ),
@@ -120,15 +97,26 @@ pub(super) fn refuse(
             "policy.generation.colocated.enabled",
             "generation shares the training devices",
         ),
-        (
-            !config.env.should_use_nemo_gym,
-            "env.should_use_nemo_gym",
-            "there is no other environment",
-        ),
+        (!config.env.should_use_nemo_gym, "env.should_use_nemo_gym", "there is no other environment"),
         (
             config.env.nemo_gym.is_trajectory_collection,
             "env.nemo_gym.is_trajectory_collection",
             "collect trajectories with `nemo-burn generate` instead",
+        ),
+        (
+            config.env.nemo_gym.invalid_tool_call_patterns.is_some(),
+            "env.nemo_gym.invalid_tool_call_patterns",
+            "advantages of single turns are not implemented",
+        ),
+        (
+            config.env.nemo_gym.thinking_tags.is_some(),
+            "env.nemo_gym.thinking_tags",
+            "advantages of single turns are not implemented",
+        ),
+        (
+            config.env.nemo_gym.policy_model.responses_api_models.vllm_model.uses_reasoning_parser,
+            "env.nemo_gym.policy_model.responses_api_models.vllm_model.uses_reasoning_parser",
+            "reasoning is not told apart from answers",
         ),
         (
             config.logger.mlflow_enabled,
@@ -162,12 +150,35 @@ pub(super) fn notices(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> V
             "`vllm` stands for the built-in generation engine",
         ),
         (
-            !policy
-                .megatron_cfg
-                .distributed_data_parallel_config
-                .grad_reduce_in_fp32,
+            !policy.megatron_cfg.distributed_data_parallel_config.grad_reduce_in_fp32,
             "policy.megatron_cfg.distributed_data_parallel_config.grad_reduce_in_fp32",
             "gradients are summed in f32 all the same",
+        ),
+        (
+            policy.megatron_cfg.tensor_model_parallel_size > 1,
+            "policy.megatron_cfg.tensor_model_parallel_size",
+            "the run uses one device",
+        ),
+        (config.cluster.gpus_per_node > 1, "cluster.gpus_per_node", "the run uses one device"),
+        (
+            policy.megatron_cfg.optimizer.params_dtype != Precision::Float32,
+            "policy.megatron_cfg.optimizer.params_dtype",
+            "the optimizer keeps f32 all the same",
+        ),
+        (
+            !policy.megatron_cfg.scheduler.override_opt_param_scheduler,
+            "policy.megatron_cfg.scheduler.override_opt_param_scheduler",
+            "the schedule is always the configuration's",
+        ),
+        (
+            policy.offload_optimizer_for_logprob,
+            "policy.offload_optimizer_for_logprob",
+            "the optimizer stays where it is",
+        ),
+        (
+            generation.vllm_kwargs.mamba_ssm_cache_dtype != Precision::Float32,
+            "policy.generation.vllm_kwargs.mamba_ssm_cache_dtype",
+            "state-space states are kept in f32 all the same",
         ),
         (
             policy.megatron_cfg.defer_fp32_logits,
@@ -184,11 +195,7 @@ pub(super) fn notices(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> V
             "logger.wandb_enabled",
             "nothing is sent to Weights & Biases; metrics.jsonl has the same names",
         ),
-        (
-            config.logger.monitor_gpus,
-            "logger.monitor_gpus",
-            "GPU utilisation is not recorded",
-        ),
+        (config.logger.monitor_gpus, "logger.monitor_gpus", "GPU utilisation is not recorded"),
     ];
     notices
         .iter()

@@ -29,8 +29,6 @@ pub struct ModelPolicyOptions {
     pub engine: EngineOptions,
     /// Most tokens of one padded training batch.
     pub max_batch_tokens: usize,
-    /// Temperature of the distribution that is trained: that of the rollouts.
-    pub temperature: f64,
     /// Tokenizer and other files saved with the weights.
     pub sidecar_files: Vec<SidecarFile>,
 }
@@ -117,7 +115,7 @@ impl Policy for ModelPolicy {
             let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, self.options.max_batch_tokens);
             pass.run(&mut |rows| {
                 let TrainedRows { hidden, head, targets, places } = rows;
-                let output = nemo_kernels::linear_log_prob(hidden, head, targets, self.options.temperature);
+                let output = nemo_kernels::linear_log_prob(hidden, head, targets, params.temperature);
                 let values = read(output.log_prob.clone());
                 for (&(sequence, t), &value) in places.iter().zip(&values) {
                     report.log_probs[sequence][t] = value;
@@ -173,8 +171,7 @@ impl Policy for ModelPolicy {
                     .iter()
                     .map(|&(sequence, t)| (f64::from(batch.sequences[sequence].weights[t]) / total) as f32)
                     .collect();
-                let output =
-                    nemo_kernels::linear_log_prob(hidden.clone(), head.clone(), targets.clone(), 1.0);
+                let output = nemo_kernels::linear_log_prob(hidden.clone(), head.clone(), targets.clone(), 1.0);
                 let values = read(output.log_prob.clone());
                 let mut share = 0.0;
                 for ((&(sequence, t), &value), &weight) in places.iter().zip(&values).zip(&weights) {

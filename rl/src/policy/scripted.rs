@@ -10,8 +10,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::api::{
-    Policy, PolicyError, SampleKey, SamplingParams, SequenceId, StopReason, SupervisedBatch, SupervisedReport,
-    TokenId, TrainBatch, TurnEnd, UpdateParams, UpdateReport,
+    Policy, PolicyError, SampleKey, SamplingParams, SequenceId, StopReason, SupervisedBatch, SupervisedReport, TokenId,
+    TrainBatch, TurnEnd, UpdateParams, UpdateReport,
 };
 
 /// What an answer may depend on.
@@ -187,11 +187,7 @@ impl Policy for ScriptedPolicy {
     }
 
     fn train(&mut self, batch: &TrainBatch, params: &UpdateParams) -> Result<UpdateReport, PolicyError> {
-        let gradient = batch
-            .sequences
-            .iter()
-            .map(|s| f64::from(s.advantage) * (self.credit)(&s.tokens))
-            .sum::<f64>()
+        let gradient = batch.sequences.iter().map(|s| f64::from(s.advantage) * (self.credit)(&s.tokens)).sum::<f64>()
             / batch.global_valid_sequences.max(1) as f64;
         let log_probs = batch.sequences.iter().map(|s| self.training_log_probs(&s.tokens, |t| s.mask[t])).collect();
         self.update(gradient, params);
@@ -203,8 +199,8 @@ impl Policy for ScriptedPolicy {
         batch: &SupervisedBatch,
         params: &UpdateParams,
     ) -> Result<SupervisedReport, PolicyError> {
-        let gradient = batch.sequences.iter().map(|s| (self.credit)(&s.tokens)).sum::<f64>()
-            / batch.sequences.len().max(1) as f64;
+        let gradient =
+            batch.sequences.iter().map(|s| (self.credit)(&s.tokens)).sum::<f64>() / batch.sequences.len().max(1) as f64;
         let log_probs =
             batch.sequences.iter().map(|s| self.training_log_probs(&s.tokens, |t| s.weights[t] > 0.0)).collect();
         self.update(gradient, params);
@@ -232,7 +228,8 @@ impl Policy for ScriptedPolicy {
 }
 
 fn write(path: &Path, value: f64) -> Result<(), PolicyError> {
-    let text = serde_json::to_string(&Saved { bits: value.to_bits() }).map_err(|error| PolicyError::Model(Box::new(error)))?;
+    let text =
+        serde_json::to_string(&Saved { bits: value.to_bits() }).map_err(|error| PolicyError::Model(Box::new(error)))?;
     fs::write(path, text).map_err(|source| PolicyError::Io { path: path.to_owned(), source })
 }
 

@@ -72,7 +72,7 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
         let mut cotangent: Option<HybridState> = None;
         let mut add = |gradient: Option<HybridState>| {
             cotangent = match (cotangent.take(), gradient) {
-                (Some(sum), Some(gradient)) => Some(sum.add(gradient)),
+                (Some(sum), Some(gradient)) => Some(sum + gradient),
                 (sum, gradient) => sum.or(gradient),
             };
         };
@@ -151,8 +151,7 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
         let count = positions.len();
         let hidden = hidden.reshape([batch * length, width]).select(0, to_tensor(positions));
         let hidden = self.tracked.normalize(hidden.reshape([1, count, width])).reshape([count, width]);
-        let value =
-            loss(TrainedRows { hidden, head: self.tracked.head_weight(), targets: to_tensor(targets), places });
+        let value = loss(TrainedRows { hidden, head: self.tracked.head_weight(), targets: to_tensor(targets), places });
         let mut gradients = value.backward();
         let gradient = wants_gradient.then(|| start.take_gradients(&mut gradients));
         self.accumulate(gradients);
@@ -189,5 +188,83 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device};
+    use nemo_model::config::ModelConfig;
+
+    use super::*;
+
+    const CONFIG: &str = r#"{
+        "model_type": "nemotron_h", "hybrid_override_pattern": "M*-M*E", "num_hidden_layers": 6, "vocab_size": 61,
+        "hidden_size": 32, "mamba_num_heads": 4, "mamba_head_dim": 8, "ssm_state_size": 8, "n_groups": 2,
+        "conv_kernel": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48,
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_shared_experts": 1,
+        "moe_shared_expert_intermediate_size": 24, "n_group": 1, "topk_group": 1, "norm_topk_prob": true,
+        "routed_scaling_factor": 1.0, "layer_norm_epsilon": 1e-5, "initializer_range": 0.2,
+        "tie_word_embeddings": false, "torch_dtype": "float32", "bos_token_id": 1, "eos_token_id": 2,
+        "pad_token_id": 0, "max_position_embeddings": 512
+    }"#;
+
+    /// Two prompts behind a common start, three samples each, of different lengths.
+    fn sequences() -> (Vec<Vec<TokenId>>, Vec<Vec<bool>>) {
+        let mut sequences = Vec::new();
+        let mut masks = Vec::new();
+        for prompt in 0..2_u32 {
+            for sample in 0..3_u32 {
+                let mut tokens: Vec<TokenId> = (0..30).map(|i| (i * 7 + 3) % 61).collect();
+                tokens.extend((0..20 + prompt * 5).map(|i| (i * 5 + prompt * 17 + 1) % 61));
+                let prompt_length = tokens.len();
+                tokens.extend((0..6 + sample * 9).map(|i| (i * (sample + 2) + prompt * 3) % 61));
+                // Two trained turns with a tool result between them.
+                let mask = (0..tokens.len()).map(|t| t >= prompt_length && (t - prompt_length) % 7 < 5).collect();
+                sequences.push(tokens);
+                masks.push(mask);
+            }
+        }
+        (sequences, masks)
+    }
+
+    fn gradients(min_shared: usize, max_batch_tokens: usize) -> (f64, usize, BTreeMap<String, Vec<f64>>) {
+        let config = ModelConfig::from_json_text(CONFIG, std::path::Path::new("config.json")).expect("a config");
+        let model = nemo_model::random(&config, 9, &Device::flex(), DType::F32).expect("a model");
+        let (sequences, masks) = sequences();
+        let shareable: Vec<usize> =
+            masks.iter().map(|mask| mask.iter().position(|&m| m).expect("a trained token") - 1).collect();
+        let tree = TokenTree::build_within(&sequences, &shareable, min_shared);
+        let mut total = 0.0;
+        let pass = TreePass::new(&model, &tree, &sequences, &masks, max_batch_tokens);
+        let gradients = pass.run(&mut |rows| {
+            let output = nemo_kernels::linear_log_prob(rows.hidden, rows.head, rows.targets, 1.0);
+            // Each sequence has a weight of its own, as an advantage is.
+            let weights: Vec<f32> = rows.places.iter().map(|&(sequence, _)| sequence as f32 - 2.2).collect();
+            let weights = Tensor::<1>::from_floats(weights.as_slice(), &output.log_prob.device());
+            let loss = (output.log_prob * weights).sum();
+            total += loss.to_data().iter::<f64>().sum::<f64>();
+            loss
+        });
+        let gradients = gradients.into_iter().map(|(name, g)| (name, g.into_data().iter::<f64>().collect())).collect();
+        (total, tree.segments().len(), gradients)
+    }
+
+    /// The tree, its leaves in any batches, gives the loss and every gradient of the separate sequences.
+    #[test]
+    fn tree_equals_flat_sequences() {
+        let (flat_loss, flat_segments, flat) = gradients(usize::MAX, 1);
+        assert_eq!(flat_segments, 6);
+        for (max_batch_tokens, min_shared) in [(100_000, 8), (64, 8), (1, 8), (100_000, 24)] {
+            let (loss, segments, tree) = gradients(min_shared, max_batch_tokens);
+            assert!(segments > flat_segments, "nothing is shared");
+            assert!((loss - flat_loss).abs() <= 1e-4 * flat_loss.abs(), "{loss} against {flat_loss}");
+            assert_eq!(tree.keys().collect::<Vec<_>>(), flat.keys().collect::<Vec<_>>());
+            for (name, expected) in &flat {
+                let norm = expected.iter().map(|e| e * e).sum::<f64>().sqrt();
+                let error = tree[name].iter().zip(expected).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+                assert!(error <= 1e-4 * norm, "{name}: relative L2 {:e}", error / norm);
+            }
+        }
     }
 }

@@ -99,12 +99,7 @@ impl Chat {
     ///
     /// # Errors
     /// When the template writes tool calls in another format than the one that is read.
-    pub fn assistant_turn_text(
-        &self,
-        task: &Task,
-        content: &str,
-        calls: &[ToolCall],
-    ) -> Result<String, RenderError> {
+    pub fn assistant_turn_text(&self, task: &Task, content: &str, calls: &[ToolCall]) -> Result<String, RenderError> {
         let frame = self.frame(task)?;
         let format = frame.turn.as_ref().ok_or_else(|| RenderError::Template {
             name: self.template.name().to_owned(),
@@ -128,11 +123,7 @@ impl Chat {
     }
 
     fn options(&self, add_generation_prompt: bool) -> RenderOptions {
-        RenderOptions {
-            add_generation_prompt,
-            continue_final_message: false,
-            variables: self.variables.clone(),
-        }
+        RenderOptions { add_generation_prompt, continue_final_message: false, variables: self.variables.clone() }
     }
 
     fn frame(&self, task: &Task) -> Result<Arc<Frame>, RenderError> {
@@ -176,11 +167,7 @@ impl Chat {
             .template
             .tool_result_format(&messages, &tools, &self.end_of_turn, &self.options(true))
             .map_err(failed)?;
-        let mark = |calls| ChatMessage {
-            role: ChatRole::Assistant,
-            content: TEXT_MARK.to_owned(),
-            tool_calls: calls,
-        };
+        let mark = |calls| ChatMessage { role: ChatRole::Assistant, content: TEXT_MARK.to_owned(), tool_calls: calls };
         let call = ChatToolCall { name: "probe0tool".to_owned(), arguments: json!({}) };
         let mut with_calls = messages.clone();
         with_calls.extend([mark(vec![call]), ChatMessage::new(ChatRole::Tool, "probe1result")]);
@@ -258,12 +245,7 @@ impl Renderer for Chat {
         self.encode(&self.frame(task)?.results.render(results))
     }
 
-    fn assistant_turn_ids(
-        &self,
-        task: &Task,
-        content: &str,
-        calls: &[ToolCall],
-    ) -> Result<Vec<TokenId>, RenderError> {
+    fn assistant_turn_ids(&self, task: &Task, content: &str, calls: &[ToolCall]) -> Result<Vec<TokenId>, RenderError> {
         self.encode(&self.assistant_turn_text(task, content, calls)?)
     }
 

@@ -84,9 +84,7 @@ impl<'a> Collection<'a> {
         let mut next = waiting.next();
         while self.num_finished < self.finished.len() {
             while let Some((index, task)) = next {
-                if !self.open.is_empty()
-                    && self.open.len() + self.num_samples > self.settings.max_open_sequences
-                {
+                if !self.open.is_empty() && self.open.len() + self.num_samples > self.settings.max_open_sequences {
                     break;
                 }
                 self.start(policy, index, task)?;
@@ -140,10 +138,8 @@ impl<'a> Collection<'a> {
         }
         // All handles are registered before anything can fail, so that a failure closes all of them.
         for (sample, id) in ids.iter().enumerate() {
-            let session = self
-                .environment
-                .reset(task)
-                .map_err(|source| RolloutError::Environment { task: task.id, source });
+            let session =
+                self.environment.reset(task).map_err(|source| RolloutError::Environment { task: task.id, source });
             match session {
                 Ok(session) => {
                     self.open.insert(*id, Episode::new(task, (index, sample), &prompt, session, limits));
@@ -170,12 +166,8 @@ impl<'a> Collection<'a> {
         episode: &Episode<'_>,
     ) -> Result<(), RolloutError> {
         let (task, sample) = episode.key();
-        let key = SampleKey {
-            seed: self.settings.seed,
-            step: self.settings.step,
-            task: task as u64,
-            sample: sample as u64,
-        };
+        let key =
+            SampleKey { seed: self.settings.seed, step: self.settings.step, task: task as u64, sample: sample as u64 };
         let sampling = SamplingParams {
             max_new_tokens: self.settings.sampling.max_new_tokens.min(episode.room()),
             ..self.settings.sampling

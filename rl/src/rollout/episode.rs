@@ -153,11 +153,7 @@ impl<'a> Episode<'a> {
             )));
         }
         if turn.tokens.len() > self.room() {
-            return Err(broken(format!(
-                "sampled {} tokens where {} were allowed",
-                turn.tokens.len(),
-                self.room()
-            )));
+            return Err(broken(format!("sampled {} tokens where {} were allowed", turn.tokens.len(), self.room())));
         }
         let start = self.tokens.len();
         self.tokens.extend_from_slice(&turn.tokens);

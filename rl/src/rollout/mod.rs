@@ -58,12 +58,7 @@ pub trait Renderer {
     fn tool_results_ids(&self, task: &Task, results: &[String]) -> Result<Vec<TokenId>, RenderError>;
 
     /// An assistant turn as the model should write it, including the stop token.
-    fn assistant_turn_ids(
-        &self,
-        task: &Task,
-        content: &str,
-        calls: &[ToolCall],
-    ) -> Result<Vec<TokenId>, RenderError>;
+    fn assistant_turn_ids(&self, task: &Task, content: &str, calls: &[ToolCall]) -> Result<Vec<TokenId>, RenderError>;
 
     /// The text of some ids, special tokens included. Ids that are no text become replacement characters.
     fn decode(&self, ids: &[TokenId]) -> String;

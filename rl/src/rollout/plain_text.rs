@@ -41,12 +41,7 @@ impl Renderer for PlainText {
         Ok(ids)
     }
 
-    fn assistant_turn_ids(
-        &self,
-        _task: &Task,
-        content: &str,
-        calls: &[ToolCall],
-    ) -> Result<Vec<TokenId>, RenderError> {
+    fn assistant_turn_ids(&self, _task: &Task, content: &str, calls: &[ToolCall]) -> Result<Vec<TokenId>, RenderError> {
         let lines: Vec<String> = std::iter::once(content.to_owned())
             .filter(|content| !content.is_empty())
             .chain(calls.iter().map(|call| format!("call {} {}", call.name, call.arguments)))

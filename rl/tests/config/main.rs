@@ -45,14 +45,11 @@ fn every_shipped_configuration_loads_and_survives_a_round_trip() {
     let mut num_files = 0;
     for entry in fs::read_dir(configs()).expect("configs folder") {
         let path = entry.expect("entry").path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml")
-        {
+        if path.extension().is_some_and(|extension| extension == "yaml") {
             let loaded = config::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
             let yaml = loaded.config.to_yaml().expect("dumps");
-            let again = config::load_text(&yaml, Path::new("dump.yaml"), &[])
-                .unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+            let again =
+                config::load_text(&yaml, Path::new("dump.yaml"), &[]).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
             assert_eq!(loaded.config, again.config);
             assert_eq!(yaml, again.config.to_yaml().expect("dumps"));
             num_files += 1;
@@ -64,30 +61,25 @@ fn every_shipped_configuration_loads_and_survives_a_round_trip() {
 #[test]
 fn the_9b_recipe_means_what_it_means_upstream() {
     let path = configs().join("grpo_workplace_assistant_nemotron_nano_v2_9b.yaml");
-    let LoadedConfig { config, warnings } =
-        config::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let LoadedConfig { config, warnings } = config::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.policy.train_global_batch_size, 1024);
     assert_eq!(config.policy.precision, Precision::Bfloat16);
     assert_eq!(config.policy.generation.max_new_tokens, 8192);
     assert_eq!(config.policy.generation.val_temperature, 1.0);
     assert_eq!(config.policy.megatron_cfg.optimizer.adam_eps, 1e-8);
     assert_eq!(config.policy.megatron_cfg.optimizer.lr, 5e-6);
-    assert_eq!(
-        config.policy.megatron_cfg.scheduler.lr_decay_style,
-        LrDecayStyle::Constant
-    );
+    assert_eq!(config.policy.megatron_cfg.scheduler.lr_decay_style, LrDecayStyle::Constant);
     assert_eq!(config.max_rollout_steps(), 6);
     assert_eq!(config.grpo.reward_shaping.max_response_length, 8192);
     // Ignored keys at their upstream values stay quiet; what means something else here is said.
-    let keys: Vec<&str> = warnings
-        .iter()
-        .map(|warning| warning.key.as_str())
-        .collect();
+    let keys: Vec<&str> = warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert_eq!(
         keys,
         [
             "policy.generation.backend",
             "policy.megatron_cfg.distributed_data_parallel_config.grad_reduce_in_fp32",
+            "policy.megatron_cfg.tensor_model_parallel_size",
+            "cluster.gpus_per_node",
             "policy.generation.vllm_cfg.expose_http_server",
             "logger.wandb_enabled",
             "logger.monitor_gpus",
@@ -99,154 +91,67 @@ fn the_9b_recipe_means_what_it_means_upstream() {
 fn overrides_set_add_force_and_remove() {
     assert_eq!(config(&["grpo.max_num_steps=7"]).grpo.max_num_steps, 7);
     assert_eq!(config(&["+grpo.max_num_steps=7"]).grpo.max_num_steps, 7);
+    assert_eq!(config(&["++policy.model_name=other"]).policy.model_name, "other");
+    assert_eq!(config(&["policy.megatron_cfg.optimizer.lr=1e-3"]).policy.megatron_cfg.optimizer.lr, 1e-3);
+    assert_eq!(config(&["policy.megatron_cfg.optimizer.adam_eps=1e-8"]).policy.megatron_cfg.optimizer.adam_eps, 1e-8);
+    assert_eq!(config(&["grpo.max_num_steps=1e6"]).grpo.max_num_steps, 1_000_000);
+    assert_eq!(config(&["grpo.max_num_steps=7", "~grpo.max_num_steps"]).grpo.max_num_steps, 1_000_000);
+    assert_eq!(config(&["data.train=a/b.jsonl"]).data.train.data_path, Some(PathBuf::from("a/b.jsonl")));
     assert_eq!(
-        config(&["++policy.model_name=other"]).policy.model_name,
-        "other"
-    );
-    assert_eq!(
-        config(&["policy.megatron_cfg.optimizer.lr=1e-3"])
-            .policy
-            .megatron_cfg
-            .optimizer
-            .lr,
-        1e-3
-    );
-    assert_eq!(
-        config(&["policy.megatron_cfg.optimizer.adam_eps=1e-8"])
-            .policy
-            .megatron_cfg
-            .optimizer
-            .adam_eps,
-        1e-8
-    );
-    assert_eq!(
-        config(&["grpo.max_num_steps=1e6"]).grpo.max_num_steps,
-        1_000_000
-    );
-    assert_eq!(
-        config(&["grpo.max_num_steps=7", "~grpo.max_num_steps"])
-            .grpo
-            .max_num_steps,
-        1_000_000
-    );
-    assert_eq!(
-        config(&["data.train=a/b.jsonl"]).data.train.data_path,
-        Some(PathBuf::from("a/b.jsonl"))
-    );
-    assert_eq!(
-        config(&[
-            "data.train.generate.split=[warm_start, train]",
-            "data.train.generate.count=4"
-        ])
-        .data
-        .train
-        .generate
-        .split,
-        [TaskSplit::WarmStart, TaskSplit::Train]
-    );
-    assert_eq!(
-        config(&["data.train.generate.split=warm_start"])
+        config(&["data.train.generate.split=[warm_start, train]", "data.train.generate.count=4"])
             .data
             .train
             .generate
             .split,
-        [TaskSplit::WarmStart]
+        [TaskSplit::WarmStart, TaskSplit::Train]
     );
+    assert_eq!(config(&["data.train.generate.split=warm_start"]).data.train.generate.split, [TaskSplit::WarmStart]);
     // What depends on an overridden key follows it.
-    assert_eq!(
-        config(&["grpo.num_prompts_per_step=3"])
-            .policy
-            .train_global_batch_size,
-        48
-    );
+    assert_eq!(config(&["grpo.num_prompts_per_step=3"]).policy.train_global_batch_size, 48);
 
-    assert_says(
-        &error(&["+policy.model_name=other"]),
-        &["already set to `tiny`", "++policy.model_name="],
-    );
-    assert_says(
-        &error(&["~grpo.max_num_steps"]),
-        &["does not set `grpo.max_num_steps`"],
-    );
-    assert_says(
-        &error(&["~policy.model_name=other"]),
-        &["is `tiny`, not `other`"],
-    );
-    assert_says(
-        &error(&["grpo.max_num_steps"]),
-        &["expected `grpo.max_num_steps=value`"],
-    );
+    assert_says(&error(&["+policy.model_name=other"]), &["already set to `tiny`", "++policy.model_name="]);
+    assert_says(&error(&["~grpo.max_num_steps"]), &["does not set `grpo.max_num_steps`"]);
+    assert_says(&error(&["~policy.model_name=other"]), &["is `tiny`, not `other`"]);
+    assert_says(&error(&["grpo.max_num_steps"]), &["expected `grpo.max_num_steps=value`"]);
     assert_says(&error(&["=3"]), &["expected `key=value`"]);
-    assert_says(
-        &error(&["policy.model_name.x=3"]),
-        &["`policy.model_name` is a list or a single value"],
-    );
-    assert_says(
-        &error(&["grpo.max_num_steps=[1"]),
-        &["override `grpo.max_num_steps=[1`", "not valid YAML"],
-    );
+    assert_says(&error(&["policy.model_name.x=3"]), &["`policy.model_name` is a list or a single value"]);
+    assert_says(&error(&["grpo.max_num_steps=[1"]), &["override `grpo.max_num_steps=[1`", "not valid YAML"]);
 }
 
 #[test]
 fn interpolation_refers_computes_and_fails_with_reasons() {
-    let steps = |value: &str| {
-        config(&[&format!("grpo.max_num_steps={value}")])
-            .grpo
-            .max_num_steps
-    };
+    let steps = |value: &str| config(&[&format!("grpo.max_num_steps={value}")]).grpo.max_num_steps;
     assert_eq!(steps("${grpo.seed}"), 42);
     assert_eq!(steps("${.seed}"), 42);
     assert_eq!(steps("${..cluster.gpus_per_node}"), 1);
     assert_eq!(steps("${mul:${grpo.seed}, 2}"), 84);
     assert_eq!(steps("${add:${mul:2,3},${max:4, 9}}"), 15);
     assert_eq!(steps("${div:${grpo.seed}, 2}"), 21);
+    assert_eq!(config(&["policy.max_grad_norm=${div:1, 4}"]).policy.max_grad_norm, 0.25);
     assert_eq!(
-        config(&["policy.max_grad_norm=${div:1, 4}"])
-            .policy
-            .max_grad_norm,
-        0.25
-    );
-    assert_eq!(
-        config(&["logger.log_dir=logs/${policy.model_name}-${grpo.seed}"])
-            .logger
-            .log_dir,
+        config(&["logger.log_dir=logs/${policy.model_name}-${grpo.seed}"]).logger.log_dir,
         PathBuf::from("logs/tiny-42")
     );
     // The inner reference is replaced first.
-    let nested = config(&[
-        "++logger.tensorboard.key=project",
-        "logger.log_dir=${logger.wandb.${.tensorboard.key}}",
-    ]);
+    let nested = config(&["++logger.tensorboard.key=project", "logger.log_dir=${logger.wandb.${.tensorboard.key}}"]);
     assert_eq!(nested.logger.log_dir, PathBuf::from("nemo-burn"));
 
     let fails = |value: &str| error(&[&format!("grpo.max_num_steps={value}")]);
-    assert_says(
-        &fails("${grpo.sed}"),
-        &["`grpo.max_num_steps`", "there is no key `grpo.sed`"],
-    );
+    assert_says(&fails("${grpo.sed}"), &["`grpo.max_num_steps`", "there is no key `grpo.sed`"]);
     assert_says(&fails("${grpo.max_num_steps}"), &["itself"]);
     assert_says(&fails("${grpo}"), &["itself"]);
     assert_says(&fails("${.....x}"), &["above the root"]);
     assert_says(&fails("${mul:1}"), &["takes 2 numbers, found 1"]);
     assert_says(&fails("${mul:1,two}"), &["`two`", "expected a number"]);
-    assert_says(
-        &fails("${sub:1,2}"),
-        &["unknown function `sub`", "mul, add, div or max"],
-    );
+    assert_says(&fails("${sub:1,2}"), &["unknown function `sub`", "mul, add, div or max"]);
     assert_says(&fails("${div:1,0}"), &["inf"]);
     assert_says(&fails("\"${grpo.seed\""), &["not closed"]);
     assert_says(&fails("${}"), &["needs a key"]);
     assert_says(
-        &error(&[
-            "grpo.seed=${grpo.max_num_steps}",
-            "grpo.max_num_steps=${grpo.seed}",
-        ]),
+        &error(&["grpo.seed=${grpo.max_num_steps}", "grpo.max_num_steps=${grpo.seed}"]),
         &["back to themselves"],
     );
-    assert_says(
-        &error(&["policy.model_name=x-${loss_fn}"]),
-        &["cannot stand inside text"],
-    );
+    assert_says(&error(&["policy.model_name=x-${loss_fn}"]), &["cannot stand inside text"]);
     assert_says(&error(&["grpo.seed=???"]), &["`grpo.seed` has to be set"]);
 }
 
@@ -268,59 +173,33 @@ fn files_inherit() {
         "defaults: [more.yaml]\npolicy: {model_name: child}\nlogger:\n  tensorboard:\n    _override_: true\n    b: 2\n",
     );
     let loaded = config::load(&child, &[]).expect("loads").config;
-    assert_eq!(
-        (
-            loaded.policy.model_name.as_str(),
-            loaded.grpo.seed,
-            loaded.grpo.max_num_steps
-        ),
-        ("child", 2, 5)
-    );
+    assert_eq!((loaded.policy.model_name.as_str(), loaded.grpo.seed, loaded.grpo.max_num_steps), ("child", 2, 5));
     assert_eq!(loaded.logger.tensorboard.keys().collect::<Vec<_>>(), ["b"]);
 
     let wrong = write("wrong.yaml", "defaults: base.yaml\ngrpo:\n  seeed: 3\n");
-    let message = config::load(&wrong, &[])
-        .expect_err("unknown key")
-        .to_string();
+    let message = config::load(&wrong, &[]).expect_err("unknown key").to_string();
     assert_says(&message, &["wrong.yaml:3:3", "grpo.seed"]);
 
     write("a.yaml", "defaults: b.yaml\n");
     let circle = write("b.yaml", "defaults: a.yaml\n");
-    assert_says(
-        &config::load(&circle, &[]).expect_err("circle").to_string(),
-        &["circle", "a.yaml", "b.yaml"],
-    );
+    assert_says(&config::load(&circle, &[]).expect_err("circle").to_string(), &["circle", "a.yaml", "b.yaml"]);
     let orphan = write("orphan.yaml", "defaults: gone.yaml\n");
-    assert_says(
-        &config::load(&orphan, &[]).expect_err("missing").to_string(),
-        &["gone.yaml"],
-    );
+    assert_says(&config::load(&orphan, &[]).expect_err("missing").to_string(), &["gone.yaml"]);
 }
 
 #[test]
 fn ignored_keys_warn_once_and_only_when_changed() {
     assert!(load(&[]).expect("loads").warnings.is_empty());
     assert!(
-        load(&["policy.precision=bfloat16"])
-            .expect("loads")
-            .warnings
-            .is_empty(),
+        load(&["policy.precision=bfloat16"]).expect("loads").warnings.is_empty(),
         "pipeline_dtype follows precision"
     );
-    let warnings = load(&[
-        "policy.megatron_cfg.train_iters=7",
-        "policy.draft.loss_weight=0.1",
-    ])
-    .expect("loads")
-    .warnings;
+    let warnings =
+        load(&["policy.megatron_cfg.train_iters=7", "policy.draft.loss_weight=0.1"]).expect("loads").warnings;
     assert_eq!(warnings.len(), 1);
     assert_says(
         &warnings[0].to_string(),
-        &[
-            "override `policy.megatron_cfg.train_iters=7`",
-            "is ignored",
-            "max_num_steps",
-        ],
+        &["override `policy.megatron_cfg.train_iters=7`", "is ignored", "max_num_steps"],
     );
     let warnings = load(&["policy.scheduler=null"]).expect("loads").warnings;
     assert_eq!(warnings.len(), 1);
@@ -330,18 +209,8 @@ fn ignored_keys_warn_once_and_only_when_changed() {
 fn legacy_names_are_understood() {
     let text = "policy: {model_name: tiny}\nenv:\n  should_use_penguin: true\n  penguin:\n    workplace_assistant_simple_agent: \
                 {responses_api_agents: {simple_agent: {max_steps: 4}}}\n";
-    assert_eq!(
-        load_text(text, &[])
-            .expect("loads")
-            .config
-            .max_rollout_steps(),
-        4
-    );
-    assert!(
-        config(&["env.should_use_penguin=true"])
-            .env
-            .should_use_nemo_gym
-    );
+    assert_eq!(load_text(text, &[]).expect("loads").config.max_rollout_steps(), 4);
+    assert!(config(&["env.should_use_penguin=true"]).env.should_use_nemo_gym);
 }
 
 #[test]
@@ -359,10 +228,7 @@ fn dumps_keep_every_value() {
         "logger.log_dir=\"a b'c\\\"\\n\\u00e9: #\"",
         "data.validation.generate.count=128",
     ]);
-    assert_eq!(
-        config.loss_fn.truncated_importance_sampling_type,
-        Some(TruncationType::SeqMaskTis)
-    );
+    assert_eq!(config.loss_fn.truncated_importance_sampling_type, Some(TruncationType::SeqMaskTis));
     let yaml = config.to_yaml().expect("dumps");
     let again = load_text(&yaml, &[]).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
     assert_eq!(config, again.config);
@@ -371,15 +237,8 @@ fn dumps_keep_every_value() {
 #[test]
 fn differences_name_the_keys() {
     let before = config(&[]);
-    let after = config(&[
-        "grpo.seed=1",
-        "policy.tokenizer.chat_template_kwargs={a: 1}",
-    ]);
-    let keys: Vec<String> = before
-        .differences(&after)
-        .into_iter()
-        .map(|difference| difference.key)
-        .collect();
+    let after = config(&["grpo.seed=1", "policy.tokenizer.chat_template_kwargs={a: 1}"]);
+    let keys: Vec<String> = before.differences(&after).into_iter().map(|difference| difference.key).collect();
     for key in ["grpo.seed", "policy.tokenizer.chat_template_kwargs"] {
         assert!(keys.iter().any(|found| found == key), "{keys:?}");
     }

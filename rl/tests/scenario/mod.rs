@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nemo_env::{
-    Demonstration, EnvError, EnvSession, Environment, Holdout, Message, Outcome, Provenance, Role, Task,
-    ToolCall, ToolSchema,
+    Demonstration, EnvError, EnvSession, Environment, Holdout, Message, Outcome, Provenance, Role, Task, ToolCall,
+    ToolSchema,
 };
 use nemo_rl::config::{self, RunConfig};
 use nemo_rl::policy::api::TokenId;
 use nemo_rl::policy::scripted::{Question, ScriptedPolicy};
-use nemo_rl::rollout::plain_text::{ASSISTANT, PlainText, STOP, bytes};
 use nemo_rl::progress::{Observer, StepProgress};
+use nemo_rl::rollout::plain_text::{ASSISTANT, PlainText, STOP, bytes};
 use nemo_rl::run::{RunInputs, RunOptions};
 use nemo_rl::shuffle::{KeyedRng, Purpose};
 

@@ -20,12 +20,7 @@ fn plot(scene: &mut Scene) -> Option<Draft> {
             "Make a {kind} chart of {words} between {from} and {to}.",
             "Show {words} from {from} to {to} in a {kind} plot.",
         ],
-        &[
-            ("words", plot.words),
-            ("from", &plot.from),
-            ("to", &plot.to),
-            ("kind", plot.kind),
-        ],
+        &[("words", plot.words), ("from", &plot.from), ("to", &plot.to), ("kind", plot.kind)],
     );
     Some(Draft::new(request, [plot.call()]))
 }
@@ -44,13 +39,7 @@ fn plot_two(scene: &mut Scene) -> Option<Draft> {
             "Plot first {one} and then {two} from {from} to {to}, both as {kind} charts.",
             "Make two {kind} charts from {from} to {to}: {one}, then {two}.",
         ],
-        &[
-            ("one", first.words),
-            ("two", second.words),
-            ("from", &first.from),
-            ("to", &first.to),
-            ("kind", first.kind),
-        ],
+        &[("one", first.words), ("two", second.words), ("from", &first.from), ("to", &first.to), ("kind", first.kind)],
     );
     Some(Draft::new(request, [first.call(), second.call()]))
 }

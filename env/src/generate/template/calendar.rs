@@ -26,13 +26,7 @@ fn create(scene: &mut Scene) -> Option<Draft> {
             "Put '{name}' with {with} in the calendar: {date} at {time}, {minutes} minutes.",
             "Add a {minutes} minute event '{name}' with {with} on {date} at {time}.",
         ],
-        &[
-            ("name", &name),
-            ("with", with),
-            ("date", &slot.date),
-            ("time", &slot.time),
-            ("minutes", &slot.minutes),
-        ],
+        &[("name", &name), ("with", with), ("date", &slot.date), ("time", &slot.time), ("minutes", &slot.minutes)],
     );
     Some(Draft::new(request, [create_event(&name, with, &slot)]))
 }
@@ -41,16 +35,10 @@ fn move_by_id(scene: &mut Scene) -> Option<Draft> {
     let id = &scene.random.pick(&scene.world.events).id;
     let slot = scene.slot();
     let request = scene.say(
-        &[
-            "Move event {id} to {date} at {time}.",
-            "Let the event with id {id} start on {date} at {time}.",
-        ],
+        &["Move event {id} to {date} at {time}.", "Let the event with id {id} start on {date} at {time}."],
         &[("id", id), ("date", &slot.date), ("time", &slot.time)],
     );
-    Some(Draft::new(
-        request,
-        [update_event(id, "event_start", &slot.start())],
-    ))
+    Some(Draft::new(request, [update_event(id, "event_start", &slot.start())]))
 }
 
 fn schedule(scene: &mut Scene) -> Option<Draft> {
@@ -70,19 +58,13 @@ fn schedule(scene: &mut Scene) -> Option<Draft> {
             ("minutes", &slot.minutes),
         ],
     );
-    let calls = [
-        find_address(&with.first),
-        create_event(&name, &with.address, &slot),
-    ];
+    let calls = [find_address(&with.first), create_event(&name, &with.address, &slot)];
     Some(Draft::new(request, calls))
 }
 
 fn cancel(scene: &mut Scene) -> Option<Draft> {
-    const WORDINGS: [&str; 3] = [
-        "Cancel the event '{name}'.",
-        "Delete '{name}' from my calendar.",
-        "Please call off the event '{name}'.",
-    ];
+    const WORDINGS: [&str; 3] =
+        ["Cancel the event '{name}'.", "Delete '{name}' from my calendar.", "Please call off the event '{name}'."];
     if scene.random.chance(NOTHING_FOUND_PERCENT) {
         let name = event_name(scene.random);
         let none = scene.world.events_matching(&name).is_empty();
@@ -104,11 +86,7 @@ fn move_event(scene: &mut Scene) -> Option<Draft> {
             "Reschedule '{name}' to {date} at {time}.",
             "Let '{name}' start on {date} at {time}.",
         ],
-        &[
-            ("name", &event.name),
-            ("date", &slot.date),
-            ("time", &slot.time),
-        ],
+        &[("name", &event.name), ("date", &slot.date), ("time", &slot.time)],
     );
     let update = update_event(&event.id, "event_start", &slot.start());
     Some(Draft::new(request, [search, update]))

@@ -25,21 +25,11 @@ fn add(scene: &mut Scene) -> Option<Draft> {
             "New customer {name}: agent {agent}, status {status}, product {product}.",
             "Enter {name} as a customer of {agent}; status {status}, interest {product}.",
         ],
-        &[
-            ("name", &name),
-            ("agent", agent),
-            ("status", status),
-            ("product", product),
-        ],
+        &[("name", &name), ("agent", agent), ("status", status), ("product", product)],
     );
     let add = call(
         tool::ADD_CUSTOMER,
-        &[
-            ("customer_name", &name),
-            ("assigned_to_email", agent),
-            ("status", status),
-            ("product_interest", product),
-        ],
+        &[("customer_name", &name), ("assigned_to_email", agent), ("status", status), ("product_interest", product)],
     );
     Some(Draft::new(request, [add]))
 }

@@ -36,10 +36,7 @@ fn reply_by_id(scene: &mut Scene) -> Option<Draft> {
     let id = &scene.random.pick(&scene.world.mails).id;
     let body = body(scene.random);
     let request = scene.say(
-        &[
-            "Reply to mail {id} with '{body}'",
-            "Answer the mail with id {id}: '{body}'",
-        ],
+        &["Reply to mail {id} with '{body}'", "Answer the mail with id {id}: '{body}'"],
         &[("id", id), ("body", &body)],
     );
     Some(Draft::new(request, [reply_mail(id, &body)]))
@@ -56,10 +53,7 @@ fn send_by_name(scene: &mut Scene) -> Option<Draft> {
         ],
         &[("name", &to.first), ("subject", &subject), ("body", &body)],
     );
-    let calls = [
-        find_address(&to.first),
-        send_mail(&to.address, &subject, &body),
-    ];
+    let calls = [find_address(&to.first), send_mail(&to.address, &subject, &body)];
     Some(Draft::new(request, calls))
 }
 
@@ -89,11 +83,7 @@ fn reply_last(scene: &mut Scene) -> Option<Draft> {
             "Answer the newest mail that {name} sent about {subject}: '{body}'",
             "Tell {name} '{body}' in reply to the latest mail about {subject}.",
         ],
-        &[
-            ("name", &sender.first),
-            ("subject", &mail.subject),
-            ("body", &body),
-        ],
+        &[("name", &sender.first), ("subject", &mail.subject), ("body", &body)],
     );
     Some(Draft::new(request, [search, reply_mail(&mail.id, &body)]))
 }
@@ -110,20 +100,10 @@ fn forward_last(scene: &mut Scene) -> Option<Draft> {
             "Pass on to {to} the newest mail that {name} sent about {subject}.",
             "Send {to} a copy of the latest mail from {name} about {subject}.",
         ],
-        &[
-            ("name", &sender.first),
-            ("subject", &mail.subject),
-            ("to", &to.first),
-        ],
+        &[("name", &sender.first), ("subject", &mail.subject), ("to", &to.first)],
     );
-    let forward = call(
-        tool::FORWARD_MAIL,
-        &[("email_id", &mail.id), ("recipient", &to.address)],
-    );
-    Some(Draft::new(
-        request,
-        [search, find_address(&to.first), forward],
-    ))
+    let forward = call(tool::FORWARD_MAIL, &[("email_id", &mail.id), ("recipient", &to.address)]);
+    Some(Draft::new(request, [search, find_address(&to.first), forward]))
 }
 
 fn delete_all(scene: &mut Scene) -> Option<Draft> {
@@ -134,16 +114,10 @@ fn delete_all(scene: &mut Scene) -> Option<Draft> {
         return None;
     }
     let request = scene.say(
-        &[
-            "Delete all mails from {name} about {subject}.",
-            "Remove every mail that {name} sent about {subject}.",
-        ],
+        &["Delete all mails from {name} about {subject}.", "Remove every mail that {name} sent about {subject}."],
         &[("name", &sender.first), ("subject", &mail.subject)],
     );
     let mut calls = vec![search_mails(&query)];
-    calls.extend(
-        hits.iter()
-            .map(|&hit| delete_mail(&scene.world.mails[hit].id)),
-    );
+    calls.extend(hits.iter().map(|&hit| delete_mail(&scene.world.mails[hit].id)));
     Some(Draft::new(request, calls))
 }

@@ -7,8 +7,8 @@ use crate::generate::random::Random;
 
 use super::domain::{ANALYTICS, CALENDAR, CUSTOMERS, EMAIL, MULTI, PROJECTS};
 use super::scene::{
-    Scene, count_engaged, count_visits, create_event, create_task, delete_mail, find_address,
-    reply_mail, send_mail, update_customer, update_event, update_task,
+    Scene, count_engaged, count_visits, create_event, create_task, delete_mail, find_address, reply_mail, send_mail,
+    update_customer, update_event, update_task,
 };
 use super::{Draft, Template, holdout};
 
@@ -63,19 +63,9 @@ fn delete_two(scene: &mut Scene) -> Option<Draft> {
             "Delete the last mail from {one} about {first} and the last mail from {two} about {second}.",
             "Remove the newest mail that {one} sent about {first} and the newest that {two} sent about {second}.",
         ],
-        &[
-            ("one", &one.first),
-            ("first", &first.subject),
-            ("two", &two.first),
-            ("second", &second.subject),
-        ],
+        &[("one", &one.first), ("first", &first.subject), ("two", &two.first), ("second", &second.subject)],
     );
-    let calls = [
-        search_first,
-        delete_mail(&first.id),
-        search_second,
-        delete_mail(&second.id),
-    ];
+    let calls = [search_first, delete_mail(&first.id), search_second, delete_mail(&second.id)];
     Some(Draft::new(request, calls))
 }
 
@@ -86,16 +76,10 @@ fn rename_by_id(scene: &mut Scene) -> Option<Draft> {
         return None;
     }
     let request = scene.say(
-        &[
-            "Rename event {id} to '{new}'.",
-            "Change the name of the event with id {id} to '{new}'.",
-        ],
+        &["Rename event {id} to '{new}'.", "Change the name of the event with id {id} to '{new}'."],
         &[("id", &event.id), ("new", &new)],
     );
-    Some(Draft::new(
-        request,
-        [update_event(&event.id, "event_name", &new)],
-    ))
+    Some(Draft::new(request, [update_event(&event.id, "event_name", &new)]))
 }
 
 fn duration(scene: &mut Scene) -> Option<Draft> {
@@ -131,10 +115,7 @@ fn participant(scene: &mut Scene) -> Option<Draft> {
         &[("name", &event.name), ("with", &with.first)],
     );
     let update = update_event(&event.id, "participant_email", &with.address);
-    Some(Draft::new(
-        request,
-        [search, find_address(&with.first), update],
-    ))
+    Some(Draft::new(request, [search, find_address(&with.first), update]))
 }
 
 fn plot_three(scene: &mut Scene) -> Option<Draft> {
@@ -197,26 +178,17 @@ fn due_by_id(scene: &mut Scene) -> Option<Draft> {
         return None;
     }
     let request = scene.say(
-        &[
-            "Change the due date of task {id} to {due}.",
-            "The task with id {id} is now due {due}.",
-        ],
+        &["Change the due date of task {id} to {due}.", "The task with id {id} is now due {due}."],
         &[("id", &task.id), ("due", &due)],
     );
-    Some(Draft::new(
-        request,
-        [update_task(&task.id, "due_date", &due)],
-    ))
+    Some(Draft::new(request, [update_task(&task.id, "due_date", &due)]))
 }
 
 fn board(scene: &mut Scene) -> Option<Draft> {
     let (task, search) = scene.task()?;
     let board = scene.other(&BOARDS, task.board);
     let request = scene.say(
-        &[
-            "Move the task '{name}' to the {board} board.",
-            "Put '{name}' on the board {board}.",
-        ],
+        &["Move the task '{name}' to the {board} board.", "Put '{name}' on the board {board}."],
         &[("name", &task.name), ("board", board)],
     );
     let update = update_task(&task.id, "board", board);
@@ -230,10 +202,7 @@ fn rename_task(scene: &mut Scene) -> Option<Draft> {
         return None;
     }
     let request = scene.say(
-        &[
-            "Rename the task '{name}' to '{new}'.",
-            "Change the name of the task '{name}' to '{new}'.",
-        ],
+        &["Rename the task '{name}' to '{new}'.", "Change the name of the task '{name}' to '{new}'."],
         &[("name", &task.name), ("new", &new)],
     );
     let update = update_task(&task.id, "task_name", &new);
@@ -250,10 +219,7 @@ fn status_by_id(scene: &mut Scene) -> Option<Draft> {
         ],
         &[("id", &customer.id), ("status", status)],
     );
-    Some(Draft::new(
-        request,
-        [update_customer(&customer.id, "status", status)],
-    ))
+    Some(Draft::new(request, [update_customer(&customer.id, "status", status)]))
 }
 
 fn product(scene: &mut Scene) -> Option<Draft> {
@@ -284,20 +250,13 @@ fn reassign(scene: &mut Scene) -> Option<Draft> {
         &[("name", &customer.name), ("to", &to.first)],
     );
     let update = update_customer(&customer.id, "assigned_to_email", &to.address);
-    Some(Draft::new(
-        request,
-        [search, find_address(&to.first), update],
-    ))
+    Some(Draft::new(request, [search, find_address(&to.first), update]))
 }
 
 fn status_if(scene: &mut Scene) -> Option<Draft> {
     let (customer, search) = scene.customer()?;
     let met = met(scene.random);
-    let old = if met {
-        customer.status
-    } else {
-        scene.other(&STATUSES, customer.status)
-    };
+    let old = if met { customer.status } else { scene.other(&STATUSES, customer.status) };
     let new = scene.other(&STATUSES, old);
     let request = scene.say(
         &[

@@ -100,10 +100,7 @@ pub(super) struct Draft {
 
 impl Draft {
     fn new(request: String, calls: impl Into<Vec<ToolCall>>) -> Self {
-        Self {
-            request,
-            calls: calls.into(),
-        }
+        Self { request, calls: calls.into() }
     }
 
     /// The calls that change tables.
@@ -115,10 +112,8 @@ impl Draft {
 
 /// A call with text arguments, in the order given.
 fn call(name: &str, arguments: &[(&str, &str)]) -> ToolCall {
-    let arguments: Map<String, Value> = arguments
-        .iter()
-        .map(|&(key, value)| (key.to_owned(), Value::from(value)))
-        .collect();
+    let arguments: Map<String, Value> =
+        arguments.iter().map(|&(key, value)| (key.to_owned(), Value::from(value))).collect();
     ToolCall::new(name, &Value::Object(arguments))
 }
 
@@ -128,12 +123,7 @@ const fn template(
     difficulty: u8,
     fill: fn(&mut Scene) -> Option<Draft>,
 ) -> Template {
-    let info = TemplateInfo {
-        name,
-        domain,
-        difficulty,
-        holdout: false,
-    };
+    let info = TemplateInfo { name, domain, difficulty, holdout: false };
     Template { info, fill }
 }
 

@@ -5,8 +5,7 @@ use crate::generate::phrases::{body, event_name, subject};
 
 use super::analytics::CONDITION_MET_PERCENT;
 use super::scene::{
-    Scene, count_engaged, count_visits, create_event, find_address, reply_mail, send_mail,
-    update_task,
+    Scene, count_engaged, count_visits, create_event, find_address, reply_mail, send_mail, update_task,
 };
 use super::{Draft, Template, domain::MULTI, template};
 
@@ -71,11 +70,7 @@ fn reply_and_schedule(scene: &mut Scene) -> Option<Draft> {
         ],
     );
     // The sender's address stands in the result of the search.
-    let calls = [
-        search,
-        reply_mail(&mail.id, &body),
-        create_event(&name, &sender.address, &slot),
-    ];
+    let calls = [search, reply_mail(&mail.id, &body), create_event(&name, &sender.address, &slot)];
     Some(Draft::new(request, calls))
 }
 
@@ -88,18 +83,9 @@ fn move_and_mail(scene: &mut Scene) -> Option<Draft> {
             "Move the task '{name}' to {list} and mail its owner with subject '{subject}' and body '{body}'",
             "Put '{name}' in the list {list}, then write to whoever has it, subject '{subject}', text '{body}'",
         ],
-        &[
-            ("name", &task.name),
-            ("list", list),
-            ("subject", &subject),
-            ("body", &body),
-        ],
+        &[("name", &task.name), ("list", list), ("subject", &subject), ("body", &body)],
     );
     let owner = &scene.world.people[task.assignee].address;
-    let calls = [
-        search,
-        update_task(&task.id, "list_name", list),
-        send_mail(owner, &subject, &body),
-    ];
+    let calls = [search, update_task(&task.id, "list_name", list), send_mail(owner, &subject, &body)];
     Some(Draft::new(request, calls))
 }

@@ -29,34 +29,19 @@ fn create(scene: &mut Scene) -> Option<Draft> {
             "Add '{name}' to {list} on the {board} board, assigned to {to} and due {due}.",
             "New task for {to}: '{name}', due {due}, list {list}, board {board}.",
         ],
-        &[
-            ("name", &name),
-            ("to", to),
-            ("list", list),
-            ("board", board),
-            ("due", &due),
-        ],
+        &[("name", &name), ("to", to), ("list", list), ("board", board), ("due", &due)],
     );
-    Some(Draft::new(
-        request,
-        [create_task(&name, to, list, &due, board)],
-    ))
+    Some(Draft::new(request, [create_task(&name, to, list, &due, board)]))
 }
 
 fn move_by_id(scene: &mut Scene) -> Option<Draft> {
     let task = scene.random.pick(&scene.world.tasks);
     let list = scene.other(&LISTS, task.list);
     let request = scene.say(
-        &[
-            "Move task {id} to {list}.",
-            "Put the task with id {id} in {list}.",
-        ],
+        &["Move task {id} to {list}.", "Put the task with id {id} in {list}."],
         &[("id", &task.id), ("list", list)],
     );
-    Some(Draft::new(
-        request,
-        [update_task(&task.id, "list_name", list)],
-    ))
+    Some(Draft::new(request, [update_task(&task.id, "list_name", list)]))
 }
 
 fn move_task(scene: &mut Scene) -> Option<Draft> {
@@ -125,19 +110,14 @@ fn reassign(scene: &mut Scene) -> Option<Draft> {
         &[("name", &task.name), ("to", &to.first)],
     );
     let update = update_task(&task.id, "assigned_to_email", &to.address);
-    Some(Draft::new(
-        request,
-        [search, find_address(&to.first), update],
-    ))
+    Some(Draft::new(request, [search, find_address(&to.first), update]))
 }
 
 fn reassign_all(scene: &mut Scene) -> Option<Draft> {
     let from = scene.team_member();
     let (list, board) = (scene.random.word(&LISTS), scene.random.word(&BOARDS));
     let tasks = scene.world.tasks.iter();
-    let hits: Vec<_> = tasks
-        .filter(|task| task.assignee == from && task.list == list && task.board == board)
-        .collect();
+    let hits: Vec<_> = tasks.filter(|task| task.assignee == from && task.list == list && task.board == board).collect();
     let (from, to) = (&scene.world.people[from], scene.assignee());
     // Two look-ups of addresses and the search leave two changes of the five calls.
     if hits.is_empty() || hits.len() > 2 || from.address == to.address {
@@ -148,25 +128,12 @@ fn reassign_all(scene: &mut Scene) -> Option<Draft> {
             "Reassign all {list} tasks of {from} on the {board} board to {to}.",
             "Give {to} every {board} task of {from} in {list}.",
         ],
-        &[
-            ("list", list),
-            ("board", board),
-            ("from", &from.first),
-            ("to", &to.first),
-        ],
+        &[("list", list), ("board", board), ("from", &from.first), ("to", &to.first)],
     );
-    let search = call(
-        tool::SEARCH_TASKS,
-        &[
-            ("assigned_to_email", &from.address),
-            ("list_name", list),
-            ("board", board),
-        ],
-    );
+    let search =
+        call(tool::SEARCH_TASKS, &[("assigned_to_email", &from.address), ("list_name", list), ("board", board)]);
     let mut calls = vec![find_address(&from.first), search, find_address(&to.first)];
-    let updates = hits
-        .iter()
-        .map(|task| update_task(&task.id, "assigned_to_email", &to.address));
+    let updates = hits.iter().map(|task| update_task(&task.id, "assigned_to_email", &to.address));
     calls.extend(updates);
     Some(Draft::new(request, calls))
 }

@@ -110,11 +110,7 @@ impl<'a> Scene<'a> {
         let minutes = 5 * self.random.within(2, 60);
         let latest_quarter = (18 * 60 - minutes) / 15;
         let start = 15 * self.random.within(9 * 4, latest_quarter);
-        Slot {
-            date: self.meeting_day().iso(),
-            time: clock(start),
-            minutes: minutes.to_string(),
-        }
+        Slot { date: self.meeting_day().iso(), time: clock(start), minutes: minutes.to_string() }
     }
 
     pub fn visit_day(&mut self) -> Day {
@@ -125,13 +121,7 @@ impl<'a> Scene<'a> {
         let first = self.random.within(FIRST_VISIT.0, TODAY.0 - 7);
         let last = self.random.within(first + 1, TODAY.0);
         let &(words, value) = self.random.pick(&PLOT_VALUES);
-        Plot {
-            from: Day(first).iso(),
-            to: Day(last).iso(),
-            words,
-            value,
-            kind: self.random.word(&PLOT_TYPES),
-        }
+        Plot { from: Day(first).iso(), to: Day(last).iso(), words, value, kind: self.random.word(&PLOT_TYPES) }
     }
 
     /// A limit for "more than `limit`": below `count` by one to four when the condition is to be
@@ -222,14 +212,7 @@ pub(super) fn search_customers(name: &str) -> ToolCall {
 }
 
 pub(super) fn send_mail(recipient: &str, subject: &str, body: &str) -> ToolCall {
-    call(
-        tool::SEND_MAIL,
-        &[
-            ("recipient", recipient),
-            ("subject", subject),
-            ("body", body),
-        ],
-    )
+    call(tool::SEND_MAIL, &[("recipient", recipient), ("subject", subject), ("body", body)])
 }
 
 pub(super) fn delete_mail(id: &str) -> ToolCall {
@@ -253,19 +236,10 @@ pub(super) fn create_event(name: &str, participant: &str, slot: &Slot) -> ToolCa
 }
 
 pub(super) fn update_event(id: &str, field: &str, value: &str) -> ToolCall {
-    call(
-        tool::UPDATE_EVENT,
-        &[("event_id", id), ("field", field), ("new_value", value)],
-    )
+    call(tool::UPDATE_EVENT, &[("event_id", id), ("field", field), ("new_value", value)])
 }
 
-pub(super) fn create_task(
-    name: &str,
-    assignee: &str,
-    list: &str,
-    due: &str,
-    board: &str,
-) -> ToolCall {
+pub(super) fn create_task(name: &str, assignee: &str, list: &str, due: &str, board: &str) -> ToolCall {
     call(
         tool::CREATE_TASK,
         &[
@@ -279,29 +253,17 @@ pub(super) fn create_task(
 }
 
 pub(super) fn update_task(id: &str, field: &str, value: &str) -> ToolCall {
-    call(
-        tool::UPDATE_TASK,
-        &[("task_id", id), ("field", field), ("new_value", value)],
-    )
+    call(tool::UPDATE_TASK, &[("task_id", id), ("field", field), ("new_value", value)])
 }
 
 pub(super) fn update_customer(id: &str, field: &str, value: &str) -> ToolCall {
-    call(
-        tool::UPDATE_CUSTOMER,
-        &[("customer_id", id), ("field", field), ("new_value", value)],
-    )
+    call(tool::UPDATE_CUSTOMER, &[("customer_id", id), ("field", field), ("new_value", value)])
 }
 
 pub(super) fn count_visits(date: &str) -> ToolCall {
-    call(
-        tool::COUNT_VISITS,
-        &[("time_min", date), ("time_max", date)],
-    )
+    call(tool::COUNT_VISITS, &[("time_min", date), ("time_max", date)])
 }
 
 pub(super) fn count_engaged(date: &str) -> ToolCall {
-    call(
-        tool::COUNT_ENGAGED,
-        &[("time_min", date), ("time_max", date)],
-    )
+    call(tool::COUNT_ENGAGED, &[("time_min", date), ("time_max", date)])
 }

@@ -18,11 +18,7 @@ pub(super) fn class_of_escape(c: char) -> Option<&'static str> {
 }
 
 /// The character that an escape stands for, inside and outside of sets.
-pub(super) fn escaped_character(
-    source: &mut Source,
-    c: char,
-    position: usize,
-) -> Result<char, Exception> {
+pub(super) fn escaped_character(source: &mut Source, c: char, position: usize) -> Result<char, Exception> {
     let hex_digits = match c {
         'a' => return Ok('\u{7}'),
         'f' => return Ok('\u{c}'),

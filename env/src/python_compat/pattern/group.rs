@@ -45,9 +45,7 @@ impl Translator {
         self.out.push_str(&prefix);
         self.alternatives()?;
         if !self.source.take(')')? {
-            return Err(self
-                .source
-                .error("missing ), unterminated subpattern", start));
+            return Err(self.source.error("missing ), unterminated subpattern", start));
         }
         self.out.push(')');
         Ok(Item::Other)
@@ -76,8 +74,8 @@ impl Translator {
         if !self.source.take('>')? {
             return Err(self.source.error("missing >, unterminated name", at));
         }
-        let is_identifier = !name.starts_with(|c: char| c.is_numeric())
-            && name.chars().all(|c| c == '_' || c.is_alphanumeric());
+        let is_identifier =
+            !name.starts_with(|c: char| c.is_numeric()) && name.chars().all(|c| c == '_' || c.is_alphanumeric());
         if !is_identifier {
             let message = format!("bad character in group name {}", string_repr(&name));
             return Err(self.source.error(&message, at));
@@ -101,9 +99,7 @@ impl Translator {
         let at = self.source.position();
         Ok(match self.source.next()? {
             Some(Token::Plain('=' | '!')) => self.source.unsupported(UNSUPPORTED_LOOK, start),
-            Some(token) => self
-                .source
-                .error(&format!("unknown extension ?<{token}"), start + 1),
+            Some(token) => self.source.error(&format!("unknown extension ?<{token}"), start + 1),
             None => self.source.error("unexpected end of pattern", at),
         })
     }
@@ -111,21 +107,14 @@ impl Translator {
     /// Inline flags: the opening of a scoped group, or `None` for flags of the whole pattern.
     fn flags(&mut self, first: char, start: usize) -> Result<Option<String>, Exception> {
         let mut letters = String::from(first);
-        letters += &self
-            .source
-            .take_while(usize::MAX, |c| c.is_ascii_alphabetic() || c == '-');
+        letters += &self.source.take_while(usize::MAX, |c| c.is_ascii_alphabetic() || c == '-');
         self.source.check_end()?;
         // `a` and `u` choose ASCII or Unicode classes; classes are always Unicode here.
-        let kept: String = letters
-            .chars()
-            .filter(|c| matches!(c, 'i' | 'm' | 's' | 'x' | '-'))
-            .collect();
+        let kept: String = letters.chars().filter(|c| matches!(c, 'i' | 'm' | 's' | 'x' | '-')).collect();
         let kept = kept.trim_end_matches('-');
         if self.source.take(')')? {
             if start != 0 {
-                return Err(self
-                    .source
-                    .error("global flags not at the start of the expression", start));
+                return Err(self.source.error("global flags not at the start of the expression", start));
             }
             self.multi_line |= kept.contains('m');
             if !kept.is_empty() {
@@ -137,11 +126,7 @@ impl Translator {
             return Ok(Some(format!("(?{kept}:")));
         }
         let at = self.source.position();
-        let message = if self.source.peek().is_none() {
-            "missing -, : or )"
-        } else {
-            "unknown flag"
-        };
+        let message = if self.source.peek().is_none() { "missing -, : or )" } else { "unknown flag" };
         Err(self.source.error(message, at))
     }
 }

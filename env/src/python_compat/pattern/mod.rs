@@ -24,9 +24,7 @@ pub(crate) fn compile(pattern: &Value) -> Result<Regex, Exception> {
         Value::Str(text) => text,
         other if !other.is_hashable() => return Err(Exception::unhashable(other)),
         _ => {
-            return Err(Exception::other(
-                "first argument must be string or compiled pattern",
-            ));
+            return Err(Exception::other("first argument must be string or compiled pattern"));
         }
     };
     let translated = translate(text)?;
@@ -40,9 +38,7 @@ fn translate(pattern: &str) -> Result<String, Exception> {
     let mut translator = Translator::new(pattern)?;
     translator.alternatives()?;
     if translator.source.peek().is_some() {
-        return Err(translator
-            .source
-            .error("unbalanced parenthesis", translator.source.position()));
+        return Err(translator.source.error("unbalanced parenthesis", translator.source.position()));
     }
     Ok(translator.out)
 }
@@ -65,12 +61,7 @@ struct Translator {
 
 impl Translator {
     fn new(pattern: &str) -> Result<Self, Exception> {
-        Ok(Self {
-            source: Source::new(pattern)?,
-            out: String::new(),
-            num_groups: 0,
-            multi_line: false,
-        })
+        Ok(Self { source: Source::new(pattern)?, out: String::new(), num_groups: 0, multi_line: false })
     }
 
     /// Alternatives up to the end of the pattern or of the group.
@@ -146,17 +137,11 @@ impl Translator {
             self.source.rewind(after_brace);
             return Ok(None);
         }
-        let minimum: u64 = if low.is_empty() {
-            0
-        } else {
-            low.parse().unwrap_or(u64::MAX)
-        };
+        let minimum: u64 = if low.is_empty() { 0 } else { low.parse().unwrap_or(u64::MAX) };
         if !high.is_empty() {
             let maximum: u64 = high.parse().unwrap_or(u64::MAX);
             if maximum < minimum {
-                return Err(self
-                    .source
-                    .error("min repeat greater than max repeat", after_brace));
+                return Err(self.source.error("min repeat greater than max repeat", after_brace));
             }
             return Ok(Some(format!("{{{minimum},{maximum}}}")));
         }
@@ -173,8 +158,7 @@ impl Translator {
             }
             Token::Plain('$') => {
                 // Python's `$` also matches before a final newline.
-                self.out
-                    .push_str(if self.multi_line { "$" } else { "(?:\\n?\\z)" });
+                self.out.push_str(if self.multi_line { "$" } else { "(?:\\n?\\z)" });
                 return Ok(Item::Anchor);
             }
             Token::Plain('[') => {
@@ -188,8 +172,7 @@ impl Translator {
     }
 
     fn literal(&mut self, c: char) {
-        self.out
-            .push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
+        self.out.push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
     }
 
     fn escape(&mut self, c: char, position: usize) -> Result<Item, Exception> {

@@ -44,11 +44,7 @@ pub(super) fn translate_set(source: &mut Source, start: usize) -> Result<String,
         let high = member(source, high_token, high_position)?;
         match (low, high) {
             (Member::Character(low), Member::Character(high)) if low <= high => {
-                out.push_str(&format!(
-                    "\\x{{{:X}}}-\\x{{{:X}}}",
-                    u32::from(low),
-                    u32::from(high)
-                ));
+                out.push_str(&format!("\\x{{{:X}}}-\\x{{{:X}}}", u32::from(low), u32::from(high)));
             }
             _ => {
                 // Escapes are quoted by their first two characters, and counted so.

@@ -27,10 +27,7 @@ impl std::fmt::Display for Token {
 
 impl Source {
     pub(super) fn new(pattern: &str) -> Result<Self, Exception> {
-        let source = Self {
-            pattern: pattern.chars().collect(),
-            position: 0,
-        };
+        let source = Self { pattern: pattern.chars().collect(), position: 0 };
         source.check_end()?;
         Ok(source)
     }
@@ -49,9 +46,7 @@ impl Source {
         if self.pattern.contains(&'\n') {
             let line = before.iter().filter(|&&c| c == '\n').count() + 1;
             let column = before.iter().rev().take_while(|&&c| c != '\n').count() + 1;
-            return Exception::value(format!(
-                "{message} at position {position} (line {line}, column {column})"
-            ));
+            return Exception::value(format!("{message} at position {position} (line {line}, column {column})"));
         }
         Exception::value(format!("{message} at position {position}"))
     }
@@ -62,11 +57,7 @@ impl Source {
 
     pub(super) fn peek(&self) -> Option<Token> {
         match *self.pattern.get(self.position)? {
-            '\\' => self
-                .pattern
-                .get(self.position + 1)
-                .copied()
-                .map(Token::Escape),
+            '\\' => self.pattern.get(self.position + 1).copied().map(Token::Escape),
             c => Some(Token::Plain(c)),
         }
     }

@@ -27,14 +27,8 @@ fn malformed_patterns_have_pythons_texts() {
         ("(?z)", "unknown extension ?z at position 1"),
         ("\\x4", "incomplete escape \\x4 at position 0"),
         ("\\1", "invalid group reference 1 at position 1"),
-        (
-            "a(?i)b",
-            "global flags not at the start of the expression at position 1",
-        ),
-        (
-            "a\n(",
-            "missing ), unterminated subpattern at position 2 (line 2, column 1)",
-        ),
+        ("a(?i)b", "global flags not at the start of the expression at position 1"),
+        ("a\n(", "missing ), unterminated subpattern at position 2 (line 2, column 1)"),
         ("(?=a)", "look-around is not supported at position 0"),
         ("(a)\\1", "back-reference is not supported at position 3"),
     ] {
@@ -76,8 +70,5 @@ fn meaning_is_kept() {
 fn other_types_are_refused() {
     let error = |value: Value| compile(&value).map_or_else(|e| e.text, |_| String::new());
     assert_eq!(error(Value::List(vec![])), "unhashable type: 'list'");
-    assert_eq!(
-        error(Value::Int(5)),
-        "first argument must be string or compiled pattern"
-    );
+    assert_eq!(error(Value::Int(5)), "first argument must be string or compiled pattern");
 }

@@ -27,11 +27,7 @@ pub(super) static TOOLS: [Tool; 6] = [
                 TEXT,
                 "Which figure: 'total_visits', 'session_duration_seconds', 'user_engaged', 'visits_direct', 'visits_referral', 'visits_search_engine' or 'visits_social_media'",
             ),
-            (
-                "plot_type",
-                TEXT,
-                "Kind of plot: 'bar', 'line', 'scatter' or 'histogram'",
-            ),
+            ("plot_type", TEXT, "Kind of plot: 'bar', 'line', 'scatter' or 'histogram'"),
         ],
         num_required: 4,
         run: analytics::create_plot,
@@ -59,11 +55,7 @@ pub(super) static TOOLS: [Tool; 6] = [
         parameters: &[
             FIRST_DAY,
             LAST_DAY,
-            (
-                "traffic_source",
-                TEXT,
-                "Which source: 'direct', 'referral', 'search engine' or 'social media'",
-            ),
+            ("traffic_source", TEXT, "Which source: 'direct', 'referral', 'search engine' or 'social media'"),
         ],
         num_required: 0,
         run: analytics::traffic_source_count,

@@ -27,21 +27,9 @@ pub(super) static TOOLS: [Tool; 5] = [
         method: "CalendarTool.search_events",
         description: "Find calendar events by name or participant and by start, latest first.",
         parameters: &[
-            (
-                "query",
-                TEXT,
-                "Text to look for in names and participants' email addresses",
-            ),
-            (
-                "time_min",
-                TEXT,
-                "Earliest start to include, as YYYY-MM-DD HH:MM:SS",
-            ),
-            (
-                "time_max",
-                TEXT,
-                "Latest start to include, as YYYY-MM-DD HH:MM:SS",
-            ),
+            ("query", TEXT, "Text to look for in names and participants' email addresses"),
+            ("time_min", TEXT, "Earliest start to include, as YYYY-MM-DD HH:MM:SS"),
+            ("time_max", TEXT, "Latest start to include, as YYYY-MM-DD HH:MM:SS"),
             PAGE,
             PAGE_SIZE,
         ],
@@ -55,11 +43,7 @@ pub(super) static TOOLS: [Tool; 5] = [
         parameters: &[
             ("event_name", TEXT, "What the event is called"),
             ("participant_email", TEXT, "Email address of who takes part"),
-            (
-                "event_start",
-                TEXT,
-                "When it starts, as YYYY-MM-DD HH:MM:SS",
-            ),
+            ("event_start", TEXT, "When it starts, as YYYY-MM-DD HH:MM:SS"),
             ("duration", TEXT, "How many minutes it lasts"),
         ],
         num_required: 4,
@@ -79,11 +63,7 @@ pub(super) static TOOLS: [Tool; 5] = [
         description: "Change one field of a calendar event.",
         parameters: &[
             EVENT_ID,
-            (
-                "field",
-                TEXT,
-                "Which field to change: 'event_name', 'participant_email', 'event_start' or 'duration'",
-            ),
+            ("field", TEXT, "Which field to change: 'event_name', 'participant_email', 'event_start' or 'duration'"),
             NEW_VALUE,
         ],
         num_required: 3,

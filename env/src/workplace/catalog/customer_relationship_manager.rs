@@ -7,11 +7,8 @@ const CUSTOMER_ID: Parameter = ("customer_id", TEXT, "The customer's ID");
 const NEW_VALUE: Parameter = ("new_value", TEXT, "What the field should hold from now on");
 const CUSTOMER_NAME: Parameter = ("customer_name", TEXT, "What the customer is called");
 const CUSTOMER_EMAIL: Parameter = ("customer_email", TEXT, "The customer's email address");
-const CUSTOMER_ASSIGNEE: Parameter = (
-    "assigned_to_email",
-    TEXT,
-    "Email address of the colleague in charge of the customer",
-);
+const CUSTOMER_ASSIGNEE: Parameter =
+    ("assigned_to_email", TEXT, "Email address of the colleague in charge of the customer");
 
 pub(super) static TOOLS: [Tool; 4] = [
     Tool {
@@ -21,33 +18,13 @@ pub(super) static TOOLS: [Tool; 4] = [
         parameters: &[
             CUSTOMER_NAME,
             CUSTOMER_EMAIL,
-            (
-                "product_interest",
-                TEXT,
-                "Product the customer is interested in",
-            ),
+            ("product_interest", TEXT, "Product the customer is interested in"),
             ("status", TEXT, "How far the sale has come"),
             CUSTOMER_ASSIGNEE,
-            (
-                "last_contact_date_min",
-                TEXT,
-                "Earliest day of last contact, as YYYY-MM-DD",
-            ),
-            (
-                "last_contact_date_max",
-                TEXT,
-                "Latest day of last contact, as YYYY-MM-DD",
-            ),
-            (
-                "follow_up_by_min",
-                TEXT,
-                "Earliest day of the next contact, as YYYY-MM-DD",
-            ),
-            (
-                "follow_up_by_max",
-                TEXT,
-                "Latest day of the next contact, as YYYY-MM-DD",
-            ),
+            ("last_contact_date_min", TEXT, "Earliest day of last contact, as YYYY-MM-DD"),
+            ("last_contact_date_max", TEXT, "Latest day of last contact, as YYYY-MM-DD"),
+            ("follow_up_by_min", TEXT, "Earliest day of the next contact, as YYYY-MM-DD"),
+            ("follow_up_by_max", TEXT, "Latest day of the next contact, as YYYY-MM-DD"),
             PAGE,
             PAGE_SIZE,
         ],
@@ -77,29 +54,17 @@ pub(super) static TOOLS: [Tool; 4] = [
         parameters: &[
             CUSTOMER_NAME,
             CUSTOMER_ASSIGNEE,
-            (
-                "status",
-                TEXT,
-                "How far the sale has come: 'Qualified', 'Won', 'Lost', 'Lead' or 'Proposal'",
-            ),
+            ("status", TEXT, "How far the sale has come: 'Qualified', 'Won', 'Lost', 'Lead' or 'Proposal'"),
             CUSTOMER_EMAIL,
             ("customer_phone", TEXT, "The customer's telephone number"),
-            (
-                "last_contact_date",
-                TEXT,
-                "Day of the last contact, as YYYY-MM-DD",
-            ),
+            ("last_contact_date", TEXT, "Day of the last contact, as YYYY-MM-DD"),
             (
                 "product_interest",
                 TEXT,
                 "Product the customer is interested in: 'Software', 'Hardware', 'Services', 'Consulting' or 'Training'",
             ),
             ("notes", TEXT, "Anything else worth keeping"),
-            (
-                "follow_up_by",
-                TEXT,
-                "Day by which to get in touch again, as YYYY-MM-DD",
-            ),
+            ("follow_up_by", TEXT, "Day by which to get in touch again, as YYYY-MM-DD"),
         ],
         num_required: 3,
         run: crm::add_customer,

@@ -27,16 +27,8 @@ pub(super) static TOOLS: [Tool; 6] = [
         description: "Find emails that contain every word of the query in their subject, body or correspondent, newest first.",
         parameters: &[
             ("query", TEXT, "Words to look for"),
-            (
-                "date_min",
-                TEXT,
-                "Earliest day of sending to include, as YYYY-MM-DD",
-            ),
-            (
-                "date_max",
-                TEXT,
-                "Latest day of sending to include, as YYYY-MM-DD",
-            ),
+            ("date_min", TEXT, "Earliest day of sending to include, as YYYY-MM-DD"),
+            ("date_max", TEXT, "Latest day of sending to include, as YYYY-MM-DD"),
             PAGE,
             PAGE_SIZE,
         ],
@@ -67,10 +59,7 @@ pub(super) static TOOLS: [Tool; 6] = [
         name: "email_forward_email",
         method: "EmailTool.forward_email",
         description: "Pass an email on to somebody else.",
-        parameters: &[
-            EMAIL_ID,
-            ("recipient", TEXT, "Email address to pass it on to"),
-        ],
+        parameters: &[EMAIL_ID, ("recipient", TEXT, "Email address to pass it on to")],
         num_required: 2,
         run: email::forward_email,
     },

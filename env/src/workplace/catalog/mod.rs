@@ -70,8 +70,7 @@ pub(in crate::workplace) fn find(name: &str) -> Option<&'static Tool> {
 
 /// Schemas of all tools, built once.
 pub(in crate::workplace) fn schemas() -> Arc<Vec<ToolSchema>> {
-    static SCHEMAS: LazyLock<Arc<Vec<ToolSchema>>> =
-        LazyLock::new(|| Arc::new(tools().map(Tool::schema).collect()));
+    static SCHEMAS: LazyLock<Arc<Vec<ToolSchema>>> = LazyLock::new(|| Arc::new(tools().map(Tool::schema).collect()));
     Arc::clone(&SCHEMAS)
 }
 

@@ -6,11 +6,7 @@ use crate::workplace::project_management as tasks;
 const TASK_ID: Parameter = ("task_id", TEXT, "The task's ID, eight digits");
 const NEW_VALUE: Parameter = ("new_value", TEXT, "What the field should hold from now on");
 const TASK_NAME: Parameter = ("task_name", TEXT, "What the task is called");
-const TASK_ASSIGNEE: Parameter = (
-    "assigned_to_email",
-    TEXT,
-    "Email address of the team member in charge of the task",
-);
+const TASK_ASSIGNEE: Parameter = ("assigned_to_email", TEXT, "Email address of the team member in charge of the task");
 const DUE_DATE: Parameter = ("due_date", TEXT, "Day the task is due, as YYYY-MM-DD");
 
 pub(super) static TOOLS: [Tool; 5] = [
@@ -50,17 +46,9 @@ pub(super) static TOOLS: [Tool; 5] = [
         parameters: &[
             TASK_NAME,
             TASK_ASSIGNEE,
-            (
-                "list_name",
-                TEXT,
-                "List to put it on: 'Backlog', 'In Progress', 'In Review' or 'Completed'",
-            ),
+            ("list_name", TEXT, "List to put it on: 'Backlog', 'In Progress', 'In Review' or 'Completed'"),
             DUE_DATE,
-            (
-                "board",
-                TEXT,
-                "Board to put it on: 'Back end', 'Front end' or 'Design'",
-            ),
+            ("board", TEXT, "Board to put it on: 'Back end', 'Front end' or 'Design'"),
         ],
         num_required: 5,
         run: tasks::create_task,

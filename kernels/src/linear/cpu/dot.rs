@@ -24,14 +24,8 @@ impl Kernel for Dot<'_> {
         if self.rows.is_empty() || self.columns.is_empty() {
             return;
         }
-        assert!(
-            self.a.len() >= (self.rows.end - 1) * self.a_stride + self.k,
-            "linear: left operand"
-        );
-        assert!(
-            self.b.len() >= (self.columns.end - 1) * self.b_stride + self.k,
-            "linear: right operand"
-        );
+        assert!(self.a.len() >= (self.rows.end - 1) * self.a_stride + self.k, "linear: left operand");
+        assert!(self.b.len() >= (self.columns.end - 1) * self.b_stride + self.k, "linear: right operand");
         // Few columns stay in the first cache while all rows of the task pass by.
         let mut column = self.columns.start;
         while column < self.columns.end {
@@ -70,21 +64,12 @@ impl Kernel for Dot<'_> {
 impl Dot<'_> {
     /// `ROWS * COLUMNS = 16` elements, of which the first `count` columns are wanted.
     #[inline(always)]
-    unsafe fn tile<L: Lanes, const ROWS: usize, const COLUMNS: usize>(
-        &self,
-        row: usize,
-        column: usize,
-        count: usize,
-    ) {
+    unsafe fn tile<L: Lanes, const ROWS: usize, const COLUMNS: usize>(&self, row: usize, column: usize, count: usize) {
         // SAFETY: indices beyond `count` repeat the last column.
         unsafe {
-            let a: [*const f32; ROWS] =
-                std::array::from_fn(|r| self.a.as_ptr().add((row + r) * self.a_stride));
-            let b: [*const f32; COLUMNS] = std::array::from_fn(|c| {
-                self.b
-                    .as_ptr()
-                    .add((column + c.min(count - 1)) * self.b_stride)
-            });
+            let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add((row + r) * self.a_stride));
+            let b: [*const f32; COLUMNS] =
+                std::array::from_fn(|c| self.b.as_ptr().add((column + c.min(count - 1)) * self.b_stride));
             let mut sums = [[L::splat(0.0); COLUMNS]; ROWS];
             if L::WIDE {
                 accumulate(&a, &b, self.k, &mut sums);
@@ -140,20 +125,12 @@ unsafe fn accumulate<L: Lanes, const ROWS: usize, const COLUMNS: usize>(
     // SAFETY: the rows hold `k` values.
     unsafe {
         while at + LANES <= k {
-            step(
-                &mut acc,
-                |r| L::load(a[r].add(at)),
-                |c| L::load(b[c].add(at)),
-            );
+            step(&mut acc, |r| L::load(a[r].add(at)), |c| L::load(b[c].add(at)));
             at += LANES;
         }
         if at < k {
             let rest = k - at;
-            step(
-                &mut acc,
-                |r| L::load_first(a[r].add(at), rest),
-                |c| L::load_first(b[c].add(at), rest),
-            );
+            step(&mut acc, |r| L::load_first(a[r].add(at), rest), |c| L::load_first(b[c].add(at), rest));
         }
     }
     *sums = acc;

@@ -30,10 +30,7 @@ impl Kernel for Outer<'_> {
         }
         let last = (self.rows.end - 1) * self.a_strides[0] + (self.k - 1) * self.a_strides[1];
         assert!(self.a.len() > last, "linear: left operand");
-        assert!(
-            self.b.len() >= (self.k - 1) * self.b_stride + self.columns.end,
-            "linear: right operand"
-        );
+        assert!(self.b.len() >= (self.k - 1) * self.b_stride + self.columns.end, "linear: right operand");
         for from in (0..self.k).step_by(PASS) {
             let pass = from..self.k.min(from + PASS);
             let mut column = self.columns.start;
@@ -61,12 +58,7 @@ impl Kernel for Outer<'_> {
 impl Outer<'_> {
     /// All rows of the task for `VECTORS` vectors of columns (`count` lanes of the only one at the edge).
     #[inline(always)]
-    unsafe fn panel<L: Lanes, const VECTORS: usize>(
-        &self,
-        column: usize,
-        count: usize,
-        pass: &Span,
-    ) {
+    unsafe fn panel<L: Lanes, const VECTORS: usize>(&self, column: usize, count: usize, pass: &Span) {
         let mut row = self.rows.start;
         while row < self.rows.end {
             let left = self.rows.end - row;
@@ -100,11 +92,7 @@ impl Outer<'_> {
         // SAFETY: the caller's.
         unsafe {
             let read = |from: *const f32| {
-                if count == LANES {
-                    L::load(from)
-                } else {
-                    L::load_first(from, count)
-                }
+                if count == LANES { L::load(from) } else { L::load_first(from, count) }
             };
             let out = self.out.add(row * self.out_stride + column);
             let mut acc = [[L::splat(0.0); VECTORS]; ROWS];
@@ -116,10 +104,7 @@ impl Outer<'_> {
                 }
             }
             let [row_stride, k_stride] = self.a_strides;
-            let mut a = self
-                .a
-                .as_ptr()
-                .add(row * row_stride + pass.start * k_stride);
+            let mut a = self.a.as_ptr().add(row * row_stride + pass.start * k_stride);
             let mut b = self.b.as_ptr().add(pass.start * self.b_stride + column);
             for _ in pass.clone() {
                 let mut right = [L::splat(0.0); VECTORS];
@@ -138,11 +123,7 @@ impl Outer<'_> {
             for (r, acc) in acc.into_iter().enumerate() {
                 for (v, acc) in acc.into_iter().enumerate() {
                     let to = out.add(r * self.out_stride + v * LANES);
-                    if count == LANES {
-                        acc.store(to)
-                    } else {
-                        acc.store_first(to, count)
-                    }
+                    if count == LANES { acc.store(to) } else { acc.store_first(to, count) }
                 }
             }
         }

@@ -1,0 +1,187 @@
+//! Speed of prefill, decode and training of a 103 M parameter hybrid on the CPU, in f32.
+//!
+//!     cargo bench
+//!
+//! Beside each rate stands the share of what this machine can do at most (a large copy for decode, which reads every
+//! weight once per token; a large matrix product for the rest), measured in the same run, and the rate of PyTorch 2.15
+//! with transformers 5.23 (pure torch Mamba path, 2 threads) on a quiet machine with 2 AVX-512 cores. Machines differ:
+//! compare rates measured on the same one.
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
+use nemo_model::NemotronH;
+use nemo_model::config::ModelConfig;
+use nemo_model::generate::{Engine, EngineOptions, SampleKey, SamplingParams, TurnEnd};
+use nemo_model::parallel::ForwardContext;
+use nemo_rl::config::load_text;
+use nemo_rl::policy::api::{Policy, SupervisedBatch, SupervisedSequence, UpdateParams};
+use nemo_rl::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
+use rayon::prelude::*;
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const PREFILL_TOKENS: usize = 512;
+const DECODE_TOKENS: usize = 32;
+const TRAIN_ROWS: usize = 4;
+/// Tokens per second of PyTorch, in the order of the lines.
+const PYTORCH: [f64; 4] = [766.0, 33.0, 133.0, 216.0];
+
+fn main() {
+    // `cargo test` builds and runs benches too, with this argument; there is nothing to test here then.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let device = Device::flex();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/models/hybrid_103m.json");
+    let config = ModelConfig::from_file(&path).expect("the configuration is the repository's own");
+    let num_parameters = config.num_parameters() as f64;
+    let model = nemo_model::random(&config, 1, &device, DType::F32).expect("random weights");
+    println!("{:.1} M parameters, {} threads, f32", num_parameters / 1e6, rayon::current_num_threads());
+    let copy = copy_bytes_per_second();
+    let matmul = matmul_flops_per_second(&device);
+    println!("copy {:.1} GB/s (read and write together), matrix product {:.0} GFLOP/s", copy / 1e9, matmul / 1e9);
+
+    check(&model);
+    let flops = 2.0 * num_parameters;
+    let weight_bytes = 4.0 * num_parameters;
+    let rates = [
+        ("prefill 512", prefill(&model), matmul / flops, "product"),
+        ("decode, batch 1", decode(&model, 1), copy / weight_bytes, "copy"),
+        ("decode, batch 8", decode(&model, 8), (8.0 * copy / weight_bytes).min(matmul / flops), "copy"),
+        // Three products of the forward pass's size.
+        ("forward, backward, AdamW 4x512", train(model), matmul / (3.0 * flops), "product"),
+    ];
+    println!("{:<32} {:>10} {:>12} {:>14} {:>8}", "", "tokens/s", "of machine", "PyTorch tok/s", "ratio");
+    for ((name, rate, limit, kind), pytorch) in rates.into_iter().zip(PYTORCH) {
+        let share = format!("{:.0} % {kind}", 100.0 * rate / limit);
+        println!("{name:<32} {rate:>10.0} {share:>12} {pytorch:>14.0} {:>8.2}", rate / pytorch);
+    }
+}
+
+/// Seconds of the fastest of `repeats` runs, after one that does not count.
+fn best_seconds(repeats: usize, mut run: impl FnMut()) -> f64 {
+    run();
+    let timed = |run: &mut dyn FnMut()| {
+        let began = Instant::now();
+        run();
+        began.elapsed().as_secs_f64()
+    };
+    (0..repeats).map(|_| timed(&mut run)).fold(f64::INFINITY, f64::min)
+}
+
+fn copy_bytes_per_second() -> f64 {
+    const NUM_BYTES: usize = 256 << 20;
+    const CHUNK: usize = 1 << 20;
+    let from = vec![1u8; NUM_BYTES];
+    let mut to = vec![0u8; NUM_BYTES];
+    let seconds = best_seconds(5, || {
+        to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
+    });
+    assert_eq!(to[NUM_BYTES - 1], 1);
+    2.0 * NUM_BYTES as f64 / seconds
+}
+
+fn matmul_flops_per_second(device: &Device) -> f64 {
+    const N: usize = 1536;
+    let a = Tensor::<2>::random([N, N], Distribution::Default, device);
+    let b = Tensor::<2>::random([N, N], Distribution::Default, device);
+    let seconds = best_seconds(5, || {
+        std::hint::black_box(a.clone().matmul(b.clone()).into_data());
+    });
+    2.0 * (N * N * N) as f64 / seconds
+}
+
+/// Token ids that look like text: anything but a constant.
+fn tokens(count: usize, vocabulary: usize, salt: usize) -> Vec<u32> {
+    (0..count).map(|i| ((i * 7919 + salt * 104_729 + i * i % 977) % vocabulary) as u32).collect()
+}
+
+fn forward(model: &NemotronH, ids: &[u32]) -> Vec<f32> {
+    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+    let length = ids.len();
+    let input = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, length]), &model.device());
+    let (hidden, _) = model.forward(input, model.empty_state(), ForwardContext::default());
+    let last = hidden.slice([0..1, length - 1..length]);
+    model.logits(model.normalize(last)).into_data().iter::<f32>().collect()
+}
+
+fn engine(model: &NemotronH) -> Engine {
+    Engine::new(model.clone(), EngineOptions { num_pages: 1024, num_slots: 24, ..EngineOptions::default() })
+}
+
+fn greedy(engine: &mut Engine, prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<TurnEnd> {
+    let sampling = SamplingParams { temperature: 0.0, top_p: 1.0, top_k: None, max_new_tokens };
+    for prompt in prompts {
+        let id = engine.begin(prompt, 1).expect("the prompt fits")[0];
+        engine.begin_turn(id, &[], SampleKey::default(), &sampling).expect("the turn starts");
+    }
+    let mut ended = Vec::new();
+    while engine.has_open_turns() {
+        ended.extend(engine.step().expect("the engine steps"));
+    }
+    for turn in &ended {
+        engine.finish(turn.sequence);
+    }
+    ended
+}
+
+/// What is timed below is right: the engine's next token is that of the plain forward pass.
+fn check(model: &NemotronH) {
+    let prompt = tokens(40, model.config().vocab_size, 5);
+    let logits = forward(model, &prompt);
+    assert!(logits.iter().all(|value| value.is_finite()));
+    let expected = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("a vocabulary") as u32;
+    let turn = &greedy(&mut engine(model), &[prompt], 1)[0];
+    assert_eq!(turn.tokens, [expected]);
+}
+
+fn prefill(model: &NemotronH) -> f64 {
+    let prompt = tokens(PREFILL_TOKENS, model.config().vocab_size, 1);
+    let seconds = best_seconds(3, || {
+        std::hint::black_box(forward(model, &prompt));
+    });
+    PREFILL_TOKENS as f64 / seconds
+}
+
+/// Tokens per second of all sequences together; the prompts' share of the time is taken out.
+fn decode(model: &NemotronH, batch: usize) -> f64 {
+    let prompts: Vec<Vec<u32>> = (0..batch).map(|row| tokens(16, model.config().vocab_size, row)).collect();
+    let mut engine = engine(model);
+    let first = best_seconds(3, || drop(greedy(&mut engine, &prompts, 1)));
+    let all = best_seconds(3, || drop(greedy(&mut engine, &prompts, 1 + DECODE_TOKENS)));
+    (batch * DECODE_TOKENS) as f64 / (all - first)
+}
+
+fn train(model: NemotronH) -> f64 {
+    let vocabulary = model.config().vocab_size;
+    let sequence = |row| SupervisedSequence {
+        tokens: tokens(PREFILL_TOKENS, vocabulary, row),
+        weights: (0..PREFILL_TOKENS).map(|t| if t == 0 { 0.0 } else { 1.0 }).collect(),
+    };
+    let batch = SupervisedBatch { sequences: (0..TRAIN_ROWS).map(sequence).collect(), label_smoothing: 0.0 };
+    let defaults =
+        load_text("policy: {model_name: bench}", Path::new("bench"), &["data.train.generate.count=1".to_owned()]);
+    let params = UpdateParams {
+        learning_rate: 1e-4,
+        weight_decay: 0.01,
+        betas: (0.9, 0.999),
+        epsilon: 1e-8,
+        max_grad_norm: 1.0,
+        temperature: 1.0,
+        loss: defaults.expect("the defaults are a configuration").config.loss_fn,
+    };
+    let options = ModelPolicyOptions {
+        engine: EngineOptions { num_pages: 1, num_slots: 2, ..EngineOptions::default() },
+        max_batch_tokens: TRAIN_ROWS * PREFILL_TOKENS,
+        sidecar_files: Vec::new(),
+    };
+    let mut policy = ModelPolicy::new(model, options);
+    let mut losses = Vec::new();
+    let seconds = best_seconds(2, || losses.push(policy.train_supervised(&batch, &params).expect("a step").loss));
+    assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "the loss on one batch falls: {losses:?}");
+    (TRAIN_ROWS * PREFILL_TOKENS) as f64 / seconds
+}
