@@ -110,7 +110,7 @@ pub fn conclude(summary: &RunSummary, kind: summary::Kind, elapsed: std::time::D
         return output::line(&format!(
             "the run in {folder} is already finished ({} steps); --fresh starts a new one beside it, a higher {} goes on",
             summary.last_step,
-            kind.max_steps_key()
+            kind.max_steps_keys()
         ));
     }
     let plot_file = summary.folder.join("plot.svg");

@@ -18,7 +18,8 @@ struct Line {
     label: String,
     points: Vec<(u64, f64)>,
     color: RGBColor,
-    /// Drawn with marks instead of thin.
+    width: u32,
+    /// With a mark at each point.
     marked: bool,
 }
 
@@ -48,12 +49,14 @@ fn lines(summary: &RunSummary, kind: Kind) -> Vec<Line> {
             label: kind.train_metric().to_owned(),
             points: raw.clone(),
             color: RGBColor(190, 205, 225),
+            width: 1,
             marked: false,
         },
         Line {
             label: format!("{}, smoothed", kind.train_metric()),
             points: smoothed(&raw),
             color: RGBColor(40, 90, 170),
+            width: 2,
             marked: false,
         },
     ];
@@ -67,7 +70,13 @@ fn lines(summary: &RunSummary, kind: Kind) -> Vec<Line> {
     let held_out: Vec<Line> = parts
         .iter()
         .zip(colors)
-        .map(|((label, name), color)| Line { label: (*label).to_owned(), points: finite(name), color, marked: true })
+        .map(|((label, name), color)| Line {
+            label: (*label).to_owned(),
+            points: finite(name),
+            color,
+            width: 2,
+            marked: true,
+        })
         .filter(|line| !line.points.is_empty())
         .collect();
     if held_out.is_empty() {
@@ -76,7 +85,7 @@ fn lines(summary: &RunSummary, kind: Kind) -> Vec<Line> {
                 .iter()
                 .zip(colors)
         {
-            lines.push(Line { label: (*label).to_owned(), points: finite(name), color, marked: true });
+            lines.push(Line { label: (*label).to_owned(), points: finite(name), color, width: 2, marked: true });
         }
     }
     lines.extend(held_out);
@@ -112,13 +121,13 @@ fn draw(lines: &[Line], kind: Kind) -> Result<String, Box<dyn std::error::Error>
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
+            .bold_line_style(RGBColor(230, 230, 230))
             .x_desc("step")
             .y_desc(y_name)
             .label_style(("sans-serif", 14))
             .draw()?;
         for line in lines {
-            let style =
-                ShapeStyle { color: line.color.to_rgba(), filled: true, stroke_width: if line.marked { 2 } else { 1 } };
+            let style = ShapeStyle { color: line.color.to_rgba(), filled: true, stroke_width: line.width };
             chart
                 .draw_series(LineSeries::new(line.points.iter().copied(), style))?
                 .label(line.label.as_str())

@@ -22,10 +22,10 @@ impl Kind {
         }
     }
 
-    /// The key that bounds the number of steps.
-    pub fn max_steps_key(self) -> &'static str {
+    /// The keys that bound the number of steps.
+    pub fn max_steps_keys(self) -> &'static str {
         match self {
-            Self::Grpo => "grpo.max_num_steps",
+            Self::Grpo => "grpo.max_num_steps (or max_num_epochs)",
             Self::Supervised => "sft.max_num_steps",
         }
     }

@@ -3,6 +3,14 @@
 //! `NEMO_BURN_FIXTURES` names a folder with `workplace/*.jsonl` (default: `shared/fixtures` beside the
 //! repository), `NEMO_BURN_DATA` one with `workplace/csv_data` and task files (default: `shared/data`).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

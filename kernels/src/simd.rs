@@ -6,6 +6,11 @@
 //!
 //! The build does not assume a CPU; [`run`] compiles a [`Kernel`] for each level and picks one when called.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block here calls instructions of a level that `run` has found on this machine before"
+)]
+
 use std::sync::OnceLock;
 
 /// Lanes of a [`Lanes`] vector.

@@ -3,6 +3,14 @@
 //! `NEMO_BURN_FIXTURES` names a folder with `model/<name>/{config.json, model*.safetensors, cases.*, grads.safetensors}`;
 //! without it `../shared/fixtures` beside the repository is used when present, and `tests/fixtures` always.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 mod fixture;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};

@@ -3,6 +3,14 @@
 //! `NEMO_BURN_FIXTURES` names a folder with `model/chat_template_cases.json` and `model/<name>/config.json`; without
 //! it `../shared/fixtures` beside the repository is used when present, and `tests/fixtures` always.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 use std::path::{Path, PathBuf};
 
 use nemo_model::checkpoint::{CheckpointError, CheckpointReader, SaveOptions, TensorValues, save_checkpoint};

@@ -34,7 +34,7 @@ pub enum TrainError {
     #[error(transparent)]
     Metrics(#[from] MetricsError),
     /// A file beside the metrics could not be written.
-    #[error("{}: cannot write the validation's episodes: {source}", path.display())]
+    #[error("{}: cannot write the validation's episodes: {source}; make room or check permissions, then the same command goes on from the last checkpoint", path.display())]
     Episodes {
         /// The file.
         path: PathBuf,

@@ -49,7 +49,7 @@ impl DemonstrationSource for Listed {
 }
 
 /// New tasks from the generator in every chunk, so that none comes again (but by chance). The configurations
-/// say which and in what proportion; a chunk holds at most [`MAX_CHUNK`] of each, since all are made at once.
+/// say which and in what proportion; a chunk holds at most `MAX_CHUNK` of each, since all are made at once.
 pub struct Generated(pub Vec<GeneratorConfig>);
 
 /// Tasks of one configuration in a chunk.

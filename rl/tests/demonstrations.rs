@@ -1,6 +1,14 @@
 //! Generated demonstrations in the real environment: each renders, and a rollout that follows it has the same
 //! ids and earns the reward.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -3,6 +3,14 @@
 //! Folders: `tests/fixtures` of this repository, and the one named by `NEMO_BURN_FIXTURES` (or `../shared/fixtures` when
 //! present). Every case of a file is run; how many is printed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

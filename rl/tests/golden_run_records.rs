@@ -2,6 +2,14 @@
 //! `grpo/single_metric_stats.json`. `NEMO_BURN_FIXTURES` names their folder, by default `../shared/fixtures`
 //! beside the repository.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

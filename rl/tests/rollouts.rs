@@ -1,5 +1,13 @@
 //! Episodes and the collector, against a scripted policy.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 mod scenario;
 
 use nemo_env::{Environment, Task};

@@ -1,7 +1,6 @@
 //! Results that cannot be written: the run ends with one error, and what was written before stays whole.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -91,10 +90,18 @@ fn a_full_disk_keeps_the_checkpoint_before() {
 #[test]
 fn metrics_that_cannot_be_written() {
     let folder = workspace();
-    fs::create_dir(folder.path().join("results")).unwrap();
-    symlink("/dev/full", folder.path().join("results/metrics.jsonl")).unwrap();
-    run_in(folder.path(), &TRAIN).refused(&["results/metrics.jsonl", "No space left"]);
-    assert!(!folder.path().join("results/step_1").exists());
+    // Names still fit on this disk, contents do not.
+    let script = "
+        mkdir disk/results
+        cat /dev/zero > disk/fill 2>/dev/null
+        $PROGRAM train --config=config.yaml checkpointing.checkpoint_dir=disk/results \\
+            data.validation.generate.count=0
+        code=$?
+        ls disk/results
+        exit $code";
+    let Some(finished) = with_disk(folder.path(), "size=1m", script) else { return };
+    finished.refused(&["disk/results/metrics.jsonl", "No space left", "the same command goes on"]);
+    assert!(!finished.stdout.contains("step_1"), "{}", finished.stdout);
 }
 
 #[test]

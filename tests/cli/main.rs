@@ -1,5 +1,13 @@
 //! The program as its users see it: what it prints, how it fails, what its documentation says.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 mod bad_checkpoint;
 mod bad_configuration;
 mod bad_data;

@@ -62,7 +62,7 @@ fn generated_tasks_verify() {
     assert_eq!(number("ground truth scores 1"), [40]);
     assert_eq!(number("demonstration scores 1"), [40, 40]);
     let replayed = run_in(folder.path(), &["env", "replay", "--tables=out", "out/unseen_fillings.jsonl"]).succeeded();
-    assert_eq!(replayed.matches("task ").count(), 40);
+    assert_eq!(replayed.lines().filter(|line| line.starts_with("task ")).count(), 40);
     // The same command writes the same bytes, and tasks need no tables: their offices are generated again.
     let before = fs::read(folder.path().join("out/unseen_fillings.jsonl")).unwrap();
     fs::remove_dir_all(folder.path().join("out")).unwrap();

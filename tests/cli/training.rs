@@ -122,6 +122,12 @@ fn generation_takes_every_kind_of_input() {
     assert_eq!(samples.len(), 70);
     assert!(samples.iter().any(|line| line["token_ids"] != samples[0]["token_ids"]));
     assert_eq!(lines(&generate(&["--prompt=Hello", "--samples=70", "--seed=1"])), samples);
+    // Standard input, when nothing else is given.
+    fs::write(folder.path().join("prompt.txt"), "Hello").unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.current_dir(folder.path()).args(["generate", "--model=model", "--max-new-tokens=3", "--ignore-eos"]);
+    command.args(["--json", "--greedy"]).stdin(fs::File::open(folder.path().join("prompt.txt")).unwrap());
+    assert_eq!(String::from_utf8(command.output().unwrap().stdout).unwrap(), prompt);
     run_in(folder.path(), &["env", "generate", "--output=out", "--count=3", "--num-offices=1"]).succeeded();
     let records = lines(&generate(&["--records=out/train.jsonl"]));
     assert_eq!(records.len(), 3);

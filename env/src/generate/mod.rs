@@ -8,7 +8,7 @@
 //!   (by a hash of the text), so no request of one can occur in another, whatever the seeds;
 //! - templates of [`Split::UnseenTemplates`] are used by no other split.
 //!
-//! Every task is run on the real tools before it is returned: see [`verify`].
+//! Every task is run on the real tools before it is returned: see `verify`.
 
 mod dataset;
 mod dates;

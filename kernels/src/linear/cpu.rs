@@ -108,6 +108,7 @@ struct Target(*mut f32);
 
 // SAFETY: every task writes its own rectangle of the result.
 unsafe impl Send for Target {}
+// SAFETY: as above.
 unsafe impl Sync for Target {}
 
 impl Target {

@@ -97,6 +97,7 @@ struct Output(*mut f32);
 // SAFETY: sequences do not share rows (checked by the public function) and tasks of one sequence differ in tokens or
 // heads, so no element is written twice.
 unsafe impl Send for Output {}
+// SAFETY: as above.
 unsafe impl Sync for Output {}
 
 fn attend_f32(

@@ -1,5 +1,13 @@
 //! Fast forms equal references, references equal their formulas.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 mod causal_attention;
 mod causal_conv;
 mod harness;

@@ -160,7 +160,6 @@ fn map_file(path: &Path) -> Result<Bytes, CheckpointError> {
     }
     // SAFETY: the mapping is read-only and private to this process. Its contents would change only if another
     // program wrote to the file in place; see the module's header for why that is excluded.
-    #[allow(unsafe_code)]
     let mapping = unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable)?;
     Ok(Bytes::from_owner(mapping))
 }

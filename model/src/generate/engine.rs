@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::{Int, Tensor, TensorData};
 use nemo_kernels::{RandomKey, SamplingOptions, sample_rows};
 
+use super::memory::{Memory, PageCopies};
 use super::prefix::{PrefixCache, common_prefix};
 use super::request::{SampleKey, SamplingParams, SequenceId, StopReason, TokenId, TurnEnd};
 use super::scheduler::{Candidate, next_pass};
@@ -68,21 +69,6 @@ pub struct Engine {
     new_prompts: Vec<Vec<SequenceId>>,
     prefixes: PrefixCache,
     next_id: u64,
-}
-
-/// Who holds which page and slot.
-#[derive(Debug)]
-struct Memory {
-    pages: BlockAllocator,
-    slots: BlockAllocator,
-    page_size: usize,
-}
-
-/// Rows of pages to copy before a pass: places in the pool.
-#[derive(Default)]
-struct PageCopies {
-    from: Vec<u32>,
-    to: Vec<u32>,
 }
 
 impl Engine {
@@ -291,7 +277,8 @@ impl Engine {
             group.retain(|id| self.sequences.contains_key(id));
             !group.is_empty()
         });
-        let idle = self.sequences.values().all(|sequence| sequence.run.slot.is_none());
+        let queued: BTreeSet<SequenceId> = self.new_prompts.iter().flatten().copied().collect();
+        let idle = !self.sequences.iter().any(|(id, sequence)| sequence.turn.is_some() && !queued.contains(id));
         // Half of the slots stay free for the forks, which need one each.
         let mut slots = (self.memory.slots.num_free() / 2).max(usize::from(idle));
         let mut pages = self.memory.pages.num_free();
@@ -496,56 +483,5 @@ impl Engine {
 impl Turn {
     fn end(self, sequence: SequenceId, reason: StopReason) -> TurnEnd {
         TurnEnd { sequence, tokens: self.tokens, log_probs: self.log_probs, reason }
-    }
-}
-
-impl Memory {
-    /// A run that starts where `parent` stands and shares all it holds.
-    fn fork(&mut self, parent: &Run) -> Run {
-        debug_assert!(parent.pending().is_empty());
-        for &page in &parent.pages {
-            self.pages.share(page);
-        }
-        if let Some(slot) = parent.slot {
-            self.slots.share(slot);
-        }
-        parent.clone()
-    }
-
-    /// Makes room for `tokens` more tokens of `run`: pages of its own to write to, and the slot for the state after
-    /// them. `None` when something is short; what was allocated stays with the run.
-    fn reserve(&mut self, run: &mut Run, tokens: usize, copies: &mut PageCopies) -> Option<BlockId> {
-        let size = self.page_size;
-        let (last, filled) = (run.computed / size, run.computed % size);
-        // A page that others read from beyond our filled part is copied before we write to it.
-        if filled > 0 && self.pages.is_shared(run.pages[last]) {
-            let page = self.pages.allocate()?;
-            let place = |page: BlockId, offset: usize| page.0 * size as u32 + offset as u32;
-            copies.from.extend((0..filled).map(|offset| place(run.pages[last], offset)));
-            copies.to.extend((0..filled).map(|offset| place(page, offset)));
-            self.pages.release(std::mem::replace(&mut run.pages[last], page));
-        }
-        while run.pages.len() * size < run.computed + tokens {
-            run.pages.push(self.pages.allocate()?);
-        }
-        match run.slot {
-            Some(slot) if !self.slots.is_shared(slot) => Some(slot),
-            _ => self.slots.allocate(),
-        }
-    }
-
-    /// Frees all that a run holds; its tokens stay and will be recomputed.
-    fn preempt(&mut self, run: &mut Run) {
-        for page in run.pages.drain(..) {
-            self.pages.release(page);
-        }
-        if let Some(slot) = run.slot.take() {
-            self.slots.release(slot);
-        }
-        run.computed = 0;
-    }
-
-    fn release(&mut self, mut run: Run) {
-        self.preempt(&mut run);
     }
 }

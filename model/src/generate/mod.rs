@@ -1,6 +1,7 @@
 //! Generation: many sequences at once, over shared prefixes, with keyed sampling.
 
 mod engine;
+mod memory;
 mod prefix;
 mod request;
 mod scheduler;

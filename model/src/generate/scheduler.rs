@@ -32,12 +32,14 @@ pub(super) fn next_pass(candidates: &[Candidate], token_budget: usize) -> Option
     long.sort_by(|a, b| b.pending.cmp(&a.pending).then(a.index.cmp(&b.index)));
     let length = long[0].pending.min(token_budget);
     let most_rows = (token_budget / length).max(1);
-    let rows = long
+    let mut rows: Vec<_> = long
         .iter()
         .take_while(|c| c.pending * 2 >= length)
         .take(most_rows)
         .map(|c| (c.index, c.pending.min(length)))
         .collect();
+    // The oldest takes its memory first.
+    rows.sort_unstable();
     Some(Pass { rows })
 }
 

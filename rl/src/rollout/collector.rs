@@ -3,7 +3,7 @@
 //! The collector keeps as many sequences open as allowed, starts the next task as soon as there is room for
 //! all its samples, and answers each turn when it ends, so the engine's batch never waits for the slowest
 //! episode. Results come back in input order. Since sampling is keyed (see
-//! [`SampleKey`](crate::policy::api::SampleKey)), they do not depend on the number of open sequences.
+//! [`SampleKey`]), they do not depend on the number of open sequences.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,13 @@
 //! The configuration loader as a user meets it: recipes, overrides, interpolation, and what every mistake is answered with.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 mod mistakes;
 
 use std::fs;

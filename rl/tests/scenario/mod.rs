@@ -2,7 +2,7 @@
 //! name the number to reach. With it a policy that knows the answer with a probability that training moves.
 
 // Each test binary uses its own part.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -65,7 +65,7 @@ pub struct EnvConfig {
     pub should_use_nemo_gym: bool,
     pub should_log_nemo_gym_responses: bool,
     pub should_mask_flagged_samples: bool,
-    /// Folder with the tables of records that name no office; null uses a generated office. *Own key.*
+    /// Folder with the tables of records that name no office; null refuses such records. *Own key.*
     pub tables_dir: Option<PathBuf>,
     pub nemo_gym: NemoGymConfig,
 }
