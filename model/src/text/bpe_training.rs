@@ -16,11 +16,13 @@ use super::error::TextError;
 use super::tokenizer::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer, TokenizerSettings};
 use crate::checkpoint::SidecarFile;
 
-/// How text is cut into words before merging: the family's published pattern.
+/// Where texts are cut before merging: words, single digits, full stops, runs of other punctuation, spaces.
+///
+/// The family's own pattern joins a word to the space or quote before it. A small model has to copy words from requests
+/// into JSON, where they follow other characters; here a word has the same tokens wherever it stands.
 const SPLIT_PATTERN: &str = concat!(
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+",
+    r"|\p{N}|\.| ?[^\s\p{L}\p{N}.]+[\r\n/]*|\s*[\r\n]+|\s",
 );
 
 /// Special tokens of the family, in id order. Decoding may leave them out.
