@@ -144,7 +144,8 @@ pub struct ModelConfig {
     /// Factor on the chosen experts' weights.
     pub routed_scaling_factor: f64,
 
-    /// Standard deviation of initial weights.
+    /// Standard deviation of initial embeddings. Fresh linear maps and convolutions follow their fan-in, as in the
+    /// family's own code.
     pub initializer_range: f64,
     /// Whether Mamba-2 output projections start smaller the deeper the model is.
     pub rescale_prenorm_residual: bool,

@@ -51,7 +51,8 @@ impl NemotronH {
             .map(|index| Block::build(index, config, &shard, &mut weights))
             .collect::<Result<_, _>>()?;
         let final_norm = RmsNorm::build(FINAL_NORM, config.hidden_size, config.layer_norm_epsilon, &mut weights)?;
-        let head = weights.optional(!config.tie_word_embeddings, HEAD, table, normal)?;
+        let head =
+            weights.optional(!config.tie_word_embeddings, HEAD, table, Initialization::fan_in(config.hidden_size))?;
         Ok(Self { config: config.clone(), shard, embeddings, blocks, final_norm, head })
     }
 

@@ -31,6 +31,14 @@ pub enum Initialization {
     },
 }
 
+impl Initialization {
+    /// What linear maps and convolutions start with: uniform with the bound `1 / sqrt(fan_in)`, for `fan_in` inputs of
+    /// each output.
+    pub fn fan_in(fan_in: usize) -> Self {
+        Self::Uniform(1.0 / (fan_in as f64).sqrt())
+    }
+}
+
 /// A provider of weights.
 pub trait WeightSource {
     /// Values of the tensor `name`, row-major, of the given shape.

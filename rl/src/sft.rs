@@ -6,11 +6,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use nemo_env::generate::{self, GenerateError, GeneratorConfig};
 use nemo_env::{Environment, Task, ToolCall};
 
 use crate::checkpoint::CheckpointError;
+use crate::config::CurriculumStage;
 use crate::error::TrainError;
 use crate::metrics::Metrics;
 use crate::policy::api::{Policy, SequenceId, StopReason, SupervisedBatch, SupervisedSequence, TurnEnd, UpdateParams};
@@ -28,14 +30,14 @@ use crate::trajectory::Ending;
 pub trait DemonstrationSource {
     /// Tasks of a chunk, at least 1.
     fn chunk_size(&self) -> usize;
-    /// The tasks of a chunk.
+    /// The tasks of a chunk, none above the stage's difficulty.
     ///
     /// # Errors
     /// When they cannot be generated.
-    fn chunk(&self, number: u64) -> Result<Vec<Task>, GenerateError>;
+    fn chunk(&self, number: u64, stage: Option<CurriculumStage>) -> Result<Vec<Task>, GenerateError>;
 }
 
-/// The same tasks over and over.
+/// The same tasks over and over; stages of a curriculum are for generated ones.
 pub struct Listed(pub Vec<Task>);
 
 impl DemonstrationSource for Listed {
@@ -43,7 +45,7 @@ impl DemonstrationSource for Listed {
         self.0.len()
     }
 
-    fn chunk(&self, _number: u64) -> Result<Vec<Task>, GenerateError> {
+    fn chunk(&self, _number: u64, _stage: Option<CurriculumStage>) -> Result<Vec<Task>, GenerateError> {
         Ok(self.0.clone())
     }
 }
@@ -68,7 +70,7 @@ impl DemonstrationSource for Generated {
         self.0.iter().map(|config| self.count(config)).sum()
     }
 
-    fn chunk(&self, number: u64) -> Result<Vec<Task>, GenerateError> {
+    fn chunk(&self, number: u64, stage: Option<CurriculumStage>) -> Result<Vec<Task>, GenerateError> {
         let mut tasks = Vec::with_capacity(self.chunk_size());
         for config in &self.0 {
             // The first chunk is the one the configuration's seed names.
@@ -77,7 +79,12 @@ impl DemonstrationSource for Generated {
                 _ => KeyedRng::new(Purpose::DemonstrationChunk, &[config.seed, number]).next_u64(),
             };
             let count = self.count(config);
-            tasks.extend(generate::tasks(&GeneratorConfig { seed, count, ..config.clone() })?);
+            let of_stage = stage.map(|stage| stage.max_difficulty);
+            let max_difficulty = config.max_difficulty.into_iter().chain(of_stage).min();
+            tasks.extend(generate::tasks(&GeneratorConfig { seed, count, max_difficulty, ..config.clone() })?);
+        }
+        if stage.is_some_and(|stage| !stage.tools_in_prompt) {
+            tasks.iter_mut().for_each(|task| task.tools = Arc::default());
         }
         Ok(tasks)
     }
@@ -158,23 +165,24 @@ fn same_call(a: &ToolCall, b: &ToolCall) -> bool {
 struct Stream<'a> {
     source: &'a dyn DemonstrationSource,
     seed: u64,
-    /// The chunk that is held and its tasks, permuted.
-    held: Option<(u64, Vec<Task>)>,
+    /// The chunk that is held, the stage it is for, and its tasks, permuted.
+    held: Option<((u64, Option<CurriculumStage>), Vec<Task>)>,
 }
 
 impl Stream<'_> {
-    fn get(&mut self, position: u64) -> Result<&Task, GenerateError> {
+    fn get(&mut self, position: u64, stage: Option<CurriculumStage>) -> Result<&Task, GenerateError> {
         let size = self.source.chunk_size().max(1) as u64;
         let (number, offset) = (position / size, (position % size) as usize);
+        let wanted = (number, stage);
         let tasks = match self.held.take() {
-            Some((held, tasks)) if held == number => tasks,
+            Some((held, tasks)) if held == wanted => tasks,
             _ => {
-                let mut tasks = self.source.chunk(number)?;
+                let mut tasks = self.source.chunk(number, stage)?;
                 KeyedRng::new(Purpose::DemonstrationOrder, &[self.seed, number]).shuffle(&mut tasks);
                 tasks
             }
         };
-        let (_, tasks) = self.held.insert((number, tasks));
+        let (_, tasks) = self.held.insert((wanted, tasks));
         Ok(&tasks[offset % tasks.len().max(1)])
     }
 }
@@ -237,17 +245,13 @@ fn supervised_step(
     let mut clock = StepClock::new();
     let limits = inputs.collect_settings(sft.seed, step, inputs.train_sampling()).limits;
     let mut batch = SupervisedBatch { sequences: Vec::new(), label_smoothing: sft.label_smoothing };
-    let mut num_tokens = 0;
-    loop {
-        let position = run.state.consumed_samples + batch.sequences.len() as u64;
-        let task = stream.get(position).map_err(|error| TrainError::Generate { step: step + 1, source: error })?;
+    for position in (run.state.consumed_samples..).take(sft.batch_size) {
+        let task = stream.get(position, sft.stage(step));
+        let task = task.map_err(|source| TrainError::Generate { step: step + 1, source })?;
         let sequence = demonstrate(task, inputs.renderer, inputs.environment, limits, sft.context_loss_weight)?;
-        if !batch.sequences.is_empty() && num_tokens + sequence.tokens.len() > sft.tokens_per_batch {
-            break;
-        }
-        num_tokens += sequence.tokens.len();
         batch.sequences.push(sequence);
     }
+    let num_tokens = batch.sequences.iter().map(|sequence| sequence.tokens.len()).sum();
     drop_shared_context(&mut batch);
     clock.lap("data_processing");
     let optimizer = &inputs.config.policy.megatron_cfg.optimizer;
@@ -285,7 +289,28 @@ fn supervised_step(
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
+    if !report.log_probs.is_empty() {
+        metrics.extend(written_fit(&batch, &report.log_probs));
+    }
     Ok(metrics)
+}
+
+/// How well the policy fits what it has to write: the mean loss of a written token, and the mean probability of a
+/// whole demonstration (about the accuracy of sampled answers, were there one right answer).
+fn written_fit(batch: &SupervisedBatch, log_probs: &[Vec<f32>]) -> Metrics {
+    let (mut sum, mut num_tokens, mut probability) = (0.0, 0.0, 0.0);
+    for (sequence, log_probs) in batch.sequences.iter().zip(log_probs) {
+        let written = sequence.weights.iter().zip(log_probs).filter(|(weight, _)| **weight == 1.0);
+        let (count, log_prob) = written.fold((0.0, 0.0), |(n, sum), (_, &value)| (n + 1.0, sum + f64::from(value)));
+        sum += log_prob;
+        num_tokens += count;
+        probability += log_prob.exp();
+    }
+    let values = [
+        ("train/written_loss", -sum / f64::max(num_tokens, 1.0)),
+        ("train/demonstration_probability", probability / batch.sequences.len().max(1) as f64),
+    ];
+    values.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// Takes the text that all demonstrations start with (system text and tools) out of the loss: it is the same in every

@@ -10,11 +10,13 @@
 )]
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use nemo_env::generate::{self, GeneratorConfig, Split};
 use nemo_env::{Offices, Task};
 use nemo_model::text::{BpeTraining, ChatTemplate, train_bpe};
+use nemo_rl::config::{CurriculumStage, load_text};
 use nemo_rl::policy::api::{SamplingParams, TokenId};
 use nemo_rl::policy::scripted::ScriptedPolicy;
 use nemo_rl::rollout::Renderer;
@@ -100,7 +102,7 @@ fn the_stream_goes_on_with_new_tasks() {
     }]);
     assert_eq!(source.chunk_size(), 40);
     let requests = |chunk: u64| -> Vec<String> {
-        source.chunk(chunk).unwrap().iter().map(|task| task.user_message().to_owned()).collect()
+        source.chunk(chunk, None).unwrap().iter().map(|task| task.user_message().to_owned()).collect()
     };
     assert_eq!(requests(1), requests(1));
     let first = requests(0);
@@ -115,5 +117,34 @@ fn chunks_are_bounded_and_keep_the_proportion() {
     assert_eq!(source.chunk_size(), 1024 + 11);
     let small = Generated(vec![of(5, Split::WarmStart), of(3, Split::Train)]);
     assert_eq!(small.chunk_size(), 8);
-    assert_eq!(small.chunk(3).unwrap().len(), 8);
+    assert_eq!(small.chunk(3, None).unwrap().len(), 8);
+}
+
+#[test]
+fn a_stage_of_the_curriculum_bounds_the_difficulty_and_may_leave_the_tools_out() {
+    let source = Generated(vec![GeneratorConfig {
+        count: 64,
+        num_offices: 1,
+        split: Split::WarmStart,
+        ..GeneratorConfig::default()
+    }]);
+    let hardest = |stage| {
+        let tasks = source.chunk(2, stage).unwrap();
+        let difficulty = |task: &Task| task.provenance.as_ref().unwrap().difficulty;
+        (tasks.iter().map(difficulty).max().unwrap(), tasks.iter().map(|task| task.tools.len()).max().unwrap())
+    };
+    let stage = |max_difficulty, tools_in_prompt| CurriculumStage { num_steps: 5, max_difficulty, tools_in_prompt };
+    assert_eq!(hardest(Some(stage(1, false))), (1, 0));
+    assert_eq!(hardest(Some(stage(2, true))), (2, 27));
+    let (all, tools) = hardest(None);
+    assert!(all > 2 && tools == 27);
+
+    let text = "{policy: {model_name: x}, sft: {curriculum: [{num_steps: 5, max_difficulty: 1, tools_in_prompt: false}, \
+                {num_steps: 3, max_difficulty: 2, tools_in_prompt: true}]}}";
+    let sft = load_text(text, Path::new("x"), &["data.train.generate.count=1".to_owned()]).unwrap().config.sft;
+    let stages: Vec<Option<u8>> = (0..10).map(|step| sft.stage(step).map(|stage| stage.max_difficulty)).collect();
+    assert_eq!(stages[4..9], [Some(1), Some(2), Some(2), Some(2), None]);
+    let listed = ["data.train=tasks.jsonl".to_owned()];
+    let refused = load_text(text, Path::new("x"), &listed).unwrap_err().to_string();
+    assert!(refused.contains("sft.curriculum"), "{refused}");
 }

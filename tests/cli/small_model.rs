@@ -31,7 +31,7 @@ grpo:
   val_period: 0
 sft:
   max_num_steps: 1
-  tokens_per_batch: 100
+  batch_size: 2
   lr_warmup_iters: 0
   val_period: 0
   output_dir: null

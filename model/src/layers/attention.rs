@@ -7,7 +7,7 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::parallel::{ForwardContext, LayerShard};
 use crate::parameter::{Visitor, join};
-use crate::weights::{Initialization, WeightBuilder};
+use crate::weights::WeightBuilder;
 
 /// An attention block.
 #[derive(Clone, Debug)]
@@ -36,15 +36,14 @@ impl Attention {
         shard: &LayerShard,
         weights: &mut WeightBuilder<'_>,
     ) -> Result<Self, ModelError> {
-        let normal = Initialization::Normal(config.initializer_range);
         let (hidden, bias) = (config.hidden_size, config.attention_bias);
         let query_width = shard.query_heads * config.head_dim;
         let kv_width = shard.kv_heads * config.head_dim;
         Ok(Self {
-            q_proj: Linear::build(&join(path, "q_proj"), [query_width, hidden], bias, normal, weights)?,
-            k_proj: Linear::build(&join(path, "k_proj"), [kv_width, hidden], bias, normal, weights)?,
-            v_proj: Linear::build(&join(path, "v_proj"), [kv_width, hidden], bias, normal, weights)?,
-            o_proj: Linear::build(&join(path, "o_proj"), [hidden, query_width], bias, normal, weights)?,
+            q_proj: Linear::build(&join(path, "q_proj"), [query_width, hidden], bias, weights)?,
+            k_proj: Linear::build(&join(path, "k_proj"), [kv_width, hidden], bias, weights)?,
+            v_proj: Linear::build(&join(path, "v_proj"), [kv_width, hidden], bias, weights)?,
+            o_proj: Linear::build(&join(path, "o_proj"), [hidden, query_width], bias, weights)?,
             query_heads: shard.query_heads,
             kv_heads: shard.kv_heads,
             head_dim: config.head_dim,

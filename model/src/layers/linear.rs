@@ -16,8 +16,18 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Builds the map with its tensors under `path`.
+    /// Builds the map with its tensors under `path`; fresh weights are those of the family's own code.
     pub fn build(
+        path: &str,
+        [out_size, in_size]: [usize; 2],
+        bias: bool,
+        weights: &mut WeightBuilder<'_>,
+    ) -> Result<Self, ModelError> {
+        Self::build_from(path, [out_size, in_size], bias, Initialization::fan_in(in_size), weights)
+    }
+
+    /// The same with another initialization.
+    pub fn build_from(
         path: &str,
         [out_size, in_size]: [usize; 2],
         bias: bool,

@@ -47,14 +47,10 @@ impl Mamba2 {
         shard: &LayerShard,
         weights: &mut WeightBuilder<'_>,
     ) -> Result<Self, ModelError> {
-        let normal = Initialization::Normal(config.initializer_range);
         let (hidden, inner, heads) = (config.hidden_size, shard.mamba_inner, shard.mamba_heads);
         // The residual stream grows with depth; the family shrinks this one projection for it.
-        let out_init = if config.rescale_prenorm_residual {
-            Initialization::Uniform(1.0 / (inner as f64).sqrt() / (config.layers.len() as f64).sqrt())
-        } else {
-            normal
-        };
+        let num_blocks = if config.rescale_prenorm_residual { config.layers.len() } else { 1 };
+        let out_init = Initialization::fan_in(inner * num_blocks);
         let time_step = Initialization::TimeStepBias {
             minimum: config.time_step_min,
             maximum: config.time_step_max,
@@ -62,14 +58,12 @@ impl Mamba2 {
         };
         let channels = shard.conv_channels;
         Ok(Self {
-            in_proj: Linear::build(
-                &join(path, "in_proj"),
-                [shard.in_proj_width(), hidden],
-                config.use_bias,
-                normal,
-                weights,
+            in_proj: Linear::build(&join(path, "in_proj"), [shard.in_proj_width(), hidden], config.use_bias, weights)?,
+            conv_weight: weights.tensor(
+                &join(path, "conv1d.weight"),
+                [channels, 1, config.conv_kernel],
+                Initialization::fan_in(config.conv_kernel),
             )?,
-            conv_weight: weights.tensor(&join(path, "conv1d.weight"), [channels, 1, config.conv_kernel], normal)?,
             conv_bias: weights.optional(
                 config.use_conv_bias,
                 &join(path, "conv1d.bias"),
@@ -80,7 +74,7 @@ impl Mamba2 {
             d: weights.tensor(&join(path, "D"), [heads], Initialization::Ones)?,
             dt_bias: weights.tensor(&join(path, "dt_bias"), [heads], time_step)?,
             norm_weight: weights.tensor(&join(path, "norm.weight"), [inner], Initialization::Ones)?,
-            out_proj: Linear::build(&join(path, "out_proj"), [hidden, inner], config.use_bias, out_init, weights)?,
+            out_proj: Linear::build_from(&join(path, "out_proj"), [hidden, inner], config.use_bias, out_init, weights)?,
             num_groups: shard.mamba_groups,
             heads,
             head_dim: config.mamba_head_dim,

@@ -7,7 +7,7 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::parallel::ForwardContext;
 use crate::parameter::{Visitor, join};
-use crate::weights::{Initialization, WeightBuilder};
+use crate::weights::WeightBuilder;
 
 /// An MLP block, also the shape of every expert.
 #[derive(Clone, Debug)]
@@ -35,10 +35,9 @@ impl Mlp {
         config: &ModelConfig,
         weights: &mut WeightBuilder<'_>,
     ) -> Result<Self, ModelError> {
-        let normal = Initialization::Normal(config.initializer_range);
         Ok(Self {
-            up_proj: Linear::build(&join(path, "up_proj"), [width, hidden], config.mlp_bias, normal, weights)?,
-            down_proj: Linear::build(&join(path, "down_proj"), [hidden, width], config.mlp_bias, normal, weights)?,
+            up_proj: Linear::build(&join(path, "up_proj"), [width, hidden], config.mlp_bias, weights)?,
+            down_proj: Linear::build(&join(path, "down_proj"), [hidden, width], config.mlp_bias, weights)?,
         })
     }
 

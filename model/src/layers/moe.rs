@@ -52,8 +52,8 @@ impl Moe {
             weights.tensor(&join(path, "gate.e_score_correction_bias"), [experts], Initialization::Zeros)?;
         let latent = match config.moe_latent_size {
             Some(latent) => Some((
-                Linear::build(&join(path, "fc1_latent_proj"), [latent, hidden], false, normal, weights)?,
-                Linear::build(&join(path, "fc2_latent_proj"), [hidden, latent], false, normal, weights)?,
+                Linear::build(&join(path, "fc1_latent_proj"), [latent, hidden], false, weights)?,
+                Linear::build(&join(path, "fc2_latent_proj"), [hidden, latent], false, weights)?,
             )),
             None => None,
         };

@@ -107,6 +107,17 @@ impl LossConfig {
 
 fn ranges(config: &RunConfig) -> Result<()> {
     let (grpo, policy, sft) = (&config.grpo, &config.policy, &config.sft);
+    require(
+        sft.curriculum.iter().all(|stage| stage.num_steps > 0 && stage.max_difficulty > 0),
+        "sft.curriculum",
+        "num_steps and max_difficulty of a stage have to be at least 1",
+    )?;
+    require(
+        sft.curriculum.is_empty() || config.data.train.data_path.is_none(),
+        "sft.curriculum",
+        "it needs the generator, which knows how difficult its tasks are; set data.train.generate instead of \
+         data.train.data_path",
+    )?;
     for (key, value) in [
         ("grpo.num_prompts_per_step", grpo.num_prompts_per_step),
         ("grpo.num_generations_per_prompt", grpo.num_generations_per_prompt),
@@ -119,7 +130,7 @@ fn ranges(config: &RunConfig) -> Result<()> {
         ("policy.generation.max_new_tokens", policy.generation.max_new_tokens),
         ("checkpointing.save_period", config.checkpointing.save_period),
         ("cluster.gpus_per_node", config.cluster.gpus_per_node),
-        ("sft.tokens_per_batch", sft.tokens_per_batch),
+        ("sft.batch_size", sft.batch_size),
         (
             "env.nemo_gym.workplace_assistant_simple_agent.responses_api_agents.simple_agent.max_steps",
             config.max_rollout_steps(),

@@ -110,8 +110,8 @@ pub struct ClusterConfig {
 pub struct SftConfig {
     /// Optimizer steps.
     pub max_num_steps: usize,
-    /// Tokens of one optimizer step, prompts included; sequences are added until the next would exceed it.
-    pub tokens_per_batch: usize,
+    /// Demonstrations of one optimizer step.
+    pub batch_size: usize,
     pub lr: f64,
     /// Learning rate at the end of the decay.
     pub min_lr: f64,
@@ -128,8 +128,33 @@ pub struct SftConfig {
     /// Loss weight of prompt and tool-result tokens; tokens the model has to produce weigh 1.
     pub context_loss_weight: f64,
     pub seed: u64,
+    /// Easier demonstrations to begin with, stage after stage; then come those of `data.train` as they are.
+    pub curriculum: Vec<CurriculumStage>,
     /// Steps between validations; 0 validates only at the end.
     pub val_period: usize,
     /// Where the finished model is written as a Hugging Face folder, besides the checkpoints; null writes none.
     pub output_dir: Option<PathBuf>,
+}
+
+/// The first steps of a warm start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurriculumStage {
+    /// Optimizer steps of this stage.
+    pub num_steps: usize,
+    /// Only templates up to this difficulty.
+    pub max_difficulty: u8,
+    /// Whether prompts list the tools.
+    pub tools_in_prompt: bool,
+}
+
+impl SftConfig {
+    /// The stage a step (from 0) is in; `None` once all are over.
+    pub fn stage(&self, step: u64) -> Option<CurriculumStage> {
+        let mut end = 0;
+        self.curriculum.iter().copied().find(|stage| {
+            end += stage.num_steps as u64;
+            step < end
+        })
+    }
 }

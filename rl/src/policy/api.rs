@@ -107,7 +107,7 @@ pub struct SupervisedReport {
     /// Global L2 norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Log-probabilities like [`UpdateReport::log_probs`], for the tokens of positive weight. May be left
-    /// empty by a policy that does not keep them; the token accuracy is then not reported.
+    /// empty by a policy that does not keep them; how well written tokens fit is then not reported.
     pub log_probs: Vec<Vec<f32>>,
 }
 

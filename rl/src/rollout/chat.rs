@@ -56,8 +56,8 @@ struct TurnFormat {
 struct Cache {
     /// By the rendered prompt without the user's last message.
     frames: HashMap<String, Arc<Frame>>,
-    /// By record id and messages.
-    by_task: HashMap<(u64, String), Arc<Frame>>,
+    /// By record id, number of tools and messages.
+    by_task: HashMap<(u64, usize, String), Arc<Frame>>,
 }
 
 fn failed(error: TextError) -> RenderError {
@@ -196,9 +196,9 @@ impl Chat {
     }
 }
 
-fn task_key(task: &Task) -> (u64, String) {
+fn task_key(task: &Task) -> (u64, usize, String) {
     let text: Vec<&str> = task.messages.iter().map(|message| message.content.as_str()).collect();
-    (task.id, text.join("\0"))
+    (task.id, task.tools.len(), text.join("\0"))
 }
 
 /// The messages of a task's prompt.

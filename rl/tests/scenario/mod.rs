@@ -157,7 +157,7 @@ grpo:
   val_at_end: true
   seed: 1
 checkpointing: {save_period: 2, keep_top_k: null}
-sft: {max_num_steps: 6, tokens_per_batch: 200, lr: 0.01, val_period: 3}
+sft: {max_num_steps: 6, batch_size: 6, lr: 0.01, val_period: 3}
 ";
     let overrides: Vec<String> = overrides.iter().map(|o| (*o).to_owned()).collect();
     config::load_text(text, Path::new("test.yaml"), &overrides).unwrap().config

@@ -35,6 +35,8 @@ pub struct GenerateConfig {
     pub split: Vec<TaskSplit>,
     /// Distinct generated offices the tasks play in.
     pub num_offices: usize,
+    /// Only templates up to this difficulty, 1 (one call) to 4; null = all.
+    pub max_difficulty: Option<u8>,
 }
 
 /// Parts of the generator's task space that never share a task.

@@ -1,0 +1,111 @@
+//! The training forward against the engine: the same weights give the same log-probabilities, and other weights show.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use burn::tensor::{DType, Device};
+use nemo_model::config::ModelConfig;
+use nemo_model::generate::EngineOptions;
+use nemo_rl::config::load_text;
+use nemo_rl::policy::api::{Policy, SampleKey, SamplingParams, TrainBatch, TrainSequence, UpdateParams, UpdateReport};
+use nemo_rl::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
+
+const MODEL: &str = r#"{
+    "architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h", "hybrid_override_pattern": "M*-M*",
+    "num_hidden_layers": 5, "vocab_size": 96, "hidden_size": 32, "mamba_num_heads": 4, "mamba_head_dim": 16,
+    "ssm_state_size": 16, "n_groups": 2, "conv_kernel": 4, "chunk_size": 8, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "initializer_range": 0.3,
+    "tie_word_embeddings": false, "torch_dtype": "float32"
+}"#;
+const GROUPS: usize = 3;
+const SAMPLES: usize = 4;
+const TURNS: u32 = 3;
+
+fn policy() -> ModelPolicy {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.json");
+    std::fs::write(&file, MODEL).unwrap();
+    let config = ModelConfig::from_file(&file).unwrap();
+    let model = nemo_model::random(&config, 7, &Device::flex(), DType::F32).unwrap();
+    let engine = EngineOptions { num_pages: 64, num_slots: 16, max_sequence_length: 256, ..EngineOptions::default() };
+    ModelPolicy::new(model, ModelPolicyOptions { engine, max_batch_tokens: 512, sidecar_files: Vec::new() })
+}
+
+/// Trajectories of several sampled turns with tokens of the environment between them.
+fn trajectories(policy: &mut ModelPolicy) -> TrainBatch {
+    let sampling = SamplingParams { max_new_tokens: 9, ..SamplingParams::default() };
+    let mut sequences = Vec::new();
+    for group in 0..GROUPS {
+        let prompt: Vec<u32> = (0..21).map(|t| (17 * t + 5 * group as u32) % 96).collect();
+        let ids = policy.begin(&prompt, SAMPLES).unwrap();
+        for (sample, id) in ids.into_iter().enumerate() {
+            let (mut tokens, mut mask, mut log_probs) = (prompt.clone(), vec![false; 21], vec![0.0; 21]);
+            for turn in 0..TURNS {
+                let append: Vec<u32> = if turn == 0 { Vec::new() } else { vec![3, 1 + turn, 60] };
+                mask.extend(append.iter().map(|_| false));
+                log_probs.extend(append.iter().map(|_| 0.0));
+                tokens.extend(&append);
+                let key = SampleKey { seed: 11, step: 1, task: group as u64, sample: sample as u64 };
+                policy.begin_turn(id, &append, key, &sampling).unwrap();
+                let end = std::iter::from_fn(|| Some(policy.step().unwrap())).find_map(|mut ends| ends.pop()).unwrap();
+                mask.extend(end.tokens.iter().map(|_| true));
+                log_probs.extend(&end.log_probs);
+                tokens.extend(&end.tokens);
+            }
+            policy.finish(id);
+            let advantage = sample as f32 - 1.5;
+            sequences.push(TrainSequence { tokens, mask, advantage, generation_log_probs: log_probs });
+        }
+    }
+    let global_valid_tokens = sequences.iter().flat_map(|s| &s.mask).filter(|trained| **trained).count();
+    TrainBatch { global_valid_tokens, global_valid_sequences: sequences.len(), sequences }
+}
+
+/// An update that measures and leaves the weights as they are.
+fn measure(policy: &mut ModelPolicy, batch: &TrainBatch) -> UpdateReport {
+    let task = ["data.train.generate.count=1".to_owned()];
+    let loss = load_text("policy: {model_name: test}", Path::new("test"), &task).unwrap().config.loss_fn;
+    let params = UpdateParams {
+        learning_rate: 0.0,
+        weight_decay: 0.0,
+        betas: (0.9, 0.999),
+        epsilon: 1e-8,
+        max_grad_norm: 1.0,
+        temperature: 1.0,
+        loss,
+    };
+    policy.train(batch, &params).unwrap()
+}
+
+fn largest_difference(batch: &TrainBatch, report: &UpdateReport) -> f32 {
+    let pairs = batch.sequences.iter().zip(&report.log_probs);
+    let differences = pairs.flat_map(|(sequence, trained)| {
+        let generated = sequence.generation_log_probs.iter().zip(trained).zip(&sequence.mask);
+        generated.filter(|(_, trained)| **trained).map(|((g, p), _)| (g - p).abs()).collect::<Vec<_>>()
+    });
+    differences.fold(0.0, f32::max)
+}
+
+#[test]
+fn training_sees_the_probabilities_that_were_sampled_from_and_notices_other_weights() {
+    let mut policy = policy();
+    let batch = trajectories(&mut policy);
+    assert!(batch.global_valid_tokens > GROUPS * SAMPLES * TURNS as usize, "turns of several tokens");
+
+    let same = measure(&mut policy, &batch);
+    assert!((same.metrics["token_mult_prob_error"] - 1.0).abs() < 1e-4, "{:?}", same.metrics);
+    assert!(largest_difference(&batch, &same) < 1e-4);
+    assert!(same.grad_norm > 0.0);
+
+    policy.update_model(|model| {
+        model.visit_mut(&mut |name, mut parameter| {
+            if name == "backbone.layers.1.mixer.q_proj.weight" {
+                parameter.update_flat(|weights| weights * 1.5);
+            }
+        });
+    });
+    let other = measure(&mut policy, &batch);
+    assert!(other.metrics["token_mult_prob_error"] > 1.0 + 1e-3, "{:?}", other.metrics);
+    assert!(largest_difference(&batch, &other) > 1e-2);
+}
