@@ -12,6 +12,7 @@ mod bad_checkpoint;
 mod bad_configuration;
 mod bad_data;
 mod bad_results;
+mod carried_model;
 mod golden_generation;
 mod help;
 mod interrupted;
