@@ -83,11 +83,8 @@ fn main() {
         settings.num_threads,
         std::thread::available_parallelism().map_or(0, usize::from)
     );
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(settings.num_threads)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(settings.num_threads).enable_all().build().unwrap();
     // Connections and the allocator's pools are made once; what memory does after that is what counts.
     let mut num_wrong = runtime.block_on(phase("warm-up", &child, address, &sequences, &settings, settings.rate, 2.0));
     num_wrong +=
