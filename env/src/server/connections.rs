@@ -16,6 +16,12 @@ use super::routes::Shared;
 /// Bytes of a request's headers at most.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
+/// More connections than this are beyond any operating system's means.
+const MAX_CONNECTIONS: usize = 1 << 24;
+
+/// Longer waits for the next request than this are the same as waiting for ever.
+const MAX_KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
+
 /// Wait after the operating system refused a connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -27,7 +33,7 @@ pub(super) async fn serve(
     shared: Arc<Shared>,
     mut stop: watch::Receiver<bool>,
 ) -> usize {
-    let max_connections = shared.config.max_connections;
+    let max_connections = shared.config.max_connections.min(MAX_CONNECTIONS);
     let places = Arc::new(Semaphore::new(max_connections));
     let sweeper = tokio::spawn(drop_idle_sessions(Arc::clone(&shared)));
     loop {
@@ -43,8 +49,9 @@ pub(super) async fn serve(
     }
     drop(listener);
     sweeper.abort();
-    let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
-    match tokio::time::timeout(shared.config.shutdown_timeout, places.acquire_many(all)).await {
+    // The limit makes the conversion exact.
+    let all_places = places.acquire_many(max_connections as u32);
+    match tokio::time::timeout(shared.config.shutdown_timeout, all_places).await {
         Ok(_) => 0,
         Err(_) => max_connections - places.available_permits(),
     }
@@ -75,7 +82,7 @@ async fn serve_connection(
     shared.metrics.num_connections.fetch_add(1, Ordering::Relaxed);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.config.keep_alive)
+        .header_read_timeout(shared.config.keep_alive.min(MAX_KEEP_ALIVE))
         .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);

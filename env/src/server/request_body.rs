@@ -1,12 +1,14 @@
 //! The body of a request: read up to a limit, then understood as the reference's web framework does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
 
 use super::reply::Reply;
 use crate::python_compat::Value;
@@ -29,6 +31,9 @@ pub(super) enum Object {
 /// Read beyond the limit before a body is refused.
 const MAX_DISCARDED_BYTES: usize = 4 << 20;
 
+/// How long that may take.
+const MAX_DISCARD_TIME: Duration = Duration::from_secs(1);
+
 const UNREADABLE: &str = "There was an error parsing the body";
 
 impl RequestBody {
@@ -43,30 +48,42 @@ impl RequestBody {
         // A client that is told while it still sends may lose the answer, so a little more is read and thrown away;
         // what says beforehand that it is far too large is not read at all.
         let max_read = max_bytes.saturating_add(MAX_DISCARDED_BYTES);
-        if http_body::Body::size_hint(&body).lower() > max_read as u64 {
+        let announced = http_body::Body::size_hint(&body).lower();
+        if announced > max_read as u64 {
             return Err(too_large());
         }
+        let mut is_too_large = announced > max_bytes as u64;
+        // Nearly every body comes in one piece; the pieces of others are put together.
         let mut bytes = Bytes::new();
+        let mut joined = Vec::new();
         let mut num_read = 0;
-        while let Some(frame) = body.frame().await {
+        let mut deadline = None;
+        while num_read <= max_read {
+            let frame = if is_too_large {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + MAX_DISCARD_TIME);
+                let Ok(frame) = timeout_at(deadline, body.frame()).await else { break };
+                frame
+            } else {
+                body.frame().await
+            };
+            let Some(frame) = frame else { break };
             let frame = frame.map_err(|_| Reply::refused(StatusCode::BAD_REQUEST, UNREADABLE))?;
             let Ok(data) = frame.into_data() else { continue };
             num_read += data.len();
-            if num_read > max_read {
-                break;
+            is_too_large |= num_read > max_bytes;
+            if is_too_large {
+                (bytes, joined) = (Bytes::new(), Vec::new());
+            } else if num_read == data.len() {
+                bytes = data;
+            } else {
+                joined.extend_from_slice(&std::mem::take(&mut bytes));
+                joined.extend_from_slice(&data);
             }
-            bytes = match (bytes.is_empty(), num_read > max_bytes) {
-                (_, true) => Bytes::new(),
-                // Nearly every body comes in one piece.
-                (true, false) => data,
-                (false, false) => {
-                    let mut joined = Vec::from(bytes);
-                    joined.extend_from_slice(&data);
-                    joined.into()
-                }
-            };
         }
-        if num_read > max_bytes { Err(too_large()) } else { Ok(Self { bytes, is_json }) }
+        if is_too_large {
+            return Err(too_large());
+        }
+        Ok(Self { bytes: if joined.is_empty() { bytes } else { joined.into() }, is_json })
     }
 
     /// Bytes of the text.
@@ -155,6 +172,13 @@ mod tests {
             assert_eq!(shown(&read(content_type, body.as_bytes()).await), expected, "{content_type:?} {body}");
         }
         assert_eq!(shown(&read(None, b"{\"a\": \"\xff\"}").await), "refused with 400");
+    }
+
+    #[tokio::test]
+    async fn pieces_are_put_together() {
+        let body = RequestBody::read(Request::new(Body::from_stream_of(100)), 100).await.ok().unwrap();
+        assert_eq!(body.len(), 100);
+        assert!(body.bytes.iter().all(|&byte| byte == b' '));
     }
 
     #[tokio::test]
