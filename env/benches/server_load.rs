@@ -85,12 +85,25 @@ fn main() {
     );
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(settings.num_threads).enable_all().build().unwrap();
-    // Connections and the allocator's pools are made once; what memory does after that is what counts.
-    let mut num_wrong = runtime.block_on(phase("warm-up", &child, address, &sequences, &settings, settings.rate, 2.0));
-    num_wrong +=
-        runtime.block_on(phase("fixed rate", &child, address, &sequences, &settings, settings.rate, settings.seconds));
-    num_wrong +=
-        runtime.block_on(phase("full speed", &child, address, &sequences, &settings, 0.0, settings.seconds / 2.0));
+    let num_wrong = runtime.block_on(async {
+        let mut connections = Vec::with_capacity(settings.num_sessions);
+        for _ in 0..settings.num_sessions {
+            connections.push(Connection::open(address).await);
+        }
+        let mut num_wrong = 0;
+        // Sessions and the allocator's pools are made in the first; what memory does after that is what counts.
+        for (name, rate, seconds) in [
+            ("warm-up", settings.rate, 2.0),
+            ("fixed rate", settings.rate, settings.seconds),
+            ("full speed", 0.0, settings.seconds / 2.0),
+        ] {
+            let before = resident_megabytes(&child);
+            let (found, elapsed) = phase(&mut connections, &sequences, rate, seconds).await;
+            num_wrong += found.num_wrong;
+            found.print(name, elapsed, before, resident_megabytes(&child));
+        }
+        num_wrong
+    });
     drop(child.stdin.take());
     let status = child.wait().unwrap();
     assert!(status.success(), "the server ended with {status}");
@@ -138,25 +151,24 @@ fn resident_megabytes(child: &Child) -> f64 {
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
-/// All sessions for some seconds; returns the number of wrong answers. A rate of 0 is no rate.
+/// All sessions for some seconds; what they found, and how long it took. A rate of 0 is no rate.
 async fn phase(
-    name: &str,
-    child: &Child,
-    address: SocketAddr,
+    connections: &mut Vec<Connection>,
     sequences: &Arc<Vec<Vec<Call>>>,
-    settings: &Settings,
     rate: f64,
     seconds: f64,
-) -> usize {
-    let before = resident_megabytes(child);
+) -> (Findings, f64) {
     let is_over = Arc::new(AtomicBool::new(false));
     let start = Instant::now() + Duration::from_millis(200);
-    let sessions: Vec<_> = (0..settings.num_sessions)
-        .map(|number| {
-            let interval = if rate > 0.0 { settings.num_sessions as f64 / rate } else { 0.0 };
-            let first = start + Duration::from_secs_f64(interval * number as f64 / settings.num_sessions as f64);
+    let num_sessions = connections.len() as f64;
+    let interval = if rate > 0.0 { num_sessions / rate } else { 0.0 };
+    let sessions: Vec<_> = connections
+        .drain(..)
+        .enumerate()
+        .map(|(number, connection)| {
+            let first = start + Duration::from_secs_f64(interval * number as f64 / num_sessions);
             let interval = Duration::from_secs_f64(interval);
-            tokio::spawn(session(address, Arc::clone(sequences), number, first, interval, Arc::clone(&is_over)))
+            tokio::spawn(session(connection, Arc::clone(sequences), number, first, interval, Arc::clone(&is_over)))
         })
         .collect();
     tokio::time::sleep_until((start + Duration::from_secs_f64(seconds)).into()).await;
@@ -164,25 +176,31 @@ async fn phase(
     let elapsed = start.elapsed().as_secs_f64();
     let mut all = Findings::default();
     for session in sessions {
-        let found = session.await.unwrap();
+        let (found, connection) = session.await.unwrap();
+        connections.push(connection);
         all.num_wrong += found.num_wrong;
         all.first_wrong = all.first_wrong.or(found.first_wrong);
         all.due.extend(found.due);
         all.sent.extend(found.sent);
     }
-    let after = resident_megabytes(child);
-    println!(
-        "{name:>10}: {:>9} calls in {elapsed:.1} s, {:>6.0}/s, {} wrong; since due {}, since sent {}; server {before:.1} MB -> {after:.1} MB",
-        all.due.len(),
-        all.due.len() as f64 / elapsed,
-        all.num_wrong,
-        quantiles(&mut all.due),
-        quantiles(&mut all.sent),
-    );
-    if let Some(wrong) = all.first_wrong {
-        println!("{wrong}");
+    (all, elapsed)
+}
+
+impl Findings {
+    fn print(mut self, name: &str, seconds: f64, megabytes_before: f64, megabytes_after: f64) {
+        println!(
+            "{name:>10}: {:>9} calls in {seconds:.1} s, {:>6.0}/s, {} wrong; since due {}, since sent {}; \
+             server {megabytes_before:.1} MB -> {megabytes_after:.1} MB",
+            self.due.len(),
+            self.due.len() as f64 / seconds,
+            self.num_wrong,
+            quantiles(&mut self.due),
+            quantiles(&mut self.sent),
+        );
+        if let Some(wrong) = self.first_wrong {
+            println!("{wrong}");
+        }
     }
-    all.num_wrong
 }
 
 fn quantiles(microseconds: &mut [u32]) -> String {
@@ -194,16 +212,15 @@ fn quantiles(microseconds: &mut [u32]) -> String {
     format!("p50 {:.2} ms p99 {:.2} ms max {:.1} ms", at(0.5), at(0.99), at(1.0))
 }
 
-/// One session after the other over one connection: seed, then the calls of a sequence.
+/// One session over one connection, again and again: seed, then the calls of a sequence.
 async fn session(
-    address: SocketAddr,
+    mut connection: Connection,
     sequences: Arc<Vec<Vec<Call>>>,
     number: usize,
     first: Instant,
     interval: Duration,
     is_over: Arc<AtomicBool>,
-) -> Findings {
-    let mut connection = Connection::open(address).await;
+) -> (Findings, Connection) {
     let mut found = Findings::default();
     let mut due = first;
     // Sequences are spread over the sessions and the whole list is run through.
@@ -218,7 +235,7 @@ async fn session(
                 tokio::time::sleep_until(due.into()).await;
             }
             if is_over.load(Ordering::Relaxed) {
-                return found;
+                return (found, connection);
             }
             let sent = Instant::now();
             let (status, body) = connection.post(&call.path, &call.body).await;
@@ -232,7 +249,7 @@ async fn session(
             due += interval;
         }
     }
-    found
+    (found, connection)
 }
 
 /// A connection with room for requests and answers.
