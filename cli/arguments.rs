@@ -1,5 +1,6 @@
 //! The command line as it is typed. What it means is decided by the commands.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -267,6 +268,57 @@ pub enum EnvCommand {
     },
     /// List the generator's task templates.
     Templates,
+    /// Serve the office over HTTP, for agents written for NeMo Gym's Workplace Assistant. Ctrl-C ends it.
+    Serve(ServeArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// Address to listen on [default: 127.0.0.1, which only this machine can reach].
+    #[arg(long, value_name = "IP")]
+    pub host: Option<IpAddr>,
+    /// Port to listen on; 0 takes a free one [default: 8080].
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    #[command(flatten)]
+    pub office: OfficeArguments,
+    #[command(flatten)]
+    pub limits: ServeLimits,
+}
+
+/// What the server holds and waits for.
+#[derive(Debug, Args)]
+pub struct ServeLimits {
+    /// Name of the session cookie [default: that of the reference's usual configuration].
+    #[arg(long, value_name = "NAME")]
+    pub cookie_name: Option<String>,
+    /// Sessions held; the one not used for longest gives way [default: 10000].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_sessions: Option<usize>,
+    /// Seconds after which a session that is not used is dropped [default: 3600].
+    #[arg(long, value_name = "S")]
+    pub idle_timeout: Option<u64>,
+    /// MiB that the calls of one session may add to its tables [default: 16].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_session_mib: Option<usize>,
+    /// MiB that the calls of all sessions may add [default: 1024].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_total_mib: Option<usize>,
+    /// Offices that records may name, besides the default one [default: 256].
+    #[arg(long, value_name = "N")]
+    pub max_offices: Option<usize>,
+    /// MiB of a request that carries a conversation [default: 32].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_body_mib: Option<usize>,
+    /// Seconds after which a request is given up [default: 30].
+    #[arg(long, value_name = "S")]
+    pub request_timeout: Option<u64>,
+    /// Connections at the same time; further ones wait [default: 4096].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_connections: Option<usize>,
+    /// Threads that answer requests [default: one for each core].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub threads: Option<usize>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

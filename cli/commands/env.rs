@@ -27,6 +27,7 @@ pub fn run(command: EnvCommand) -> anyhow::Result<()> {
             generate_dataset(&output, &config)
         }
         EnvCommand::Templates => templates(),
+        EnvCommand::Serve(arguments) => super::serve::run(arguments),
     }
 }
 
@@ -73,12 +74,16 @@ fn session(office: &OfficeArguments) -> anyhow::Result<Session> {
 
 fn workplace(arguments: &OfficeArguments) -> anyhow::Result<Arc<Workplace>> {
     let offices = offices(arguments.tables.as_deref())?;
-    let named = match (&arguments.office, &arguments.tables) {
+    Ok(offices.workplace(&calls_of_nobody(office_name(arguments)))?)
+}
+
+/// The office that the arguments name; `None` = the tables given.
+pub fn office_name(arguments: &OfficeArguments) -> Option<String> {
+    match (&arguments.office, &arguments.tables) {
         (Some(name), _) => Some(name.clone()),
         (None, None) => Some(DEFAULT_OFFICE.to_owned()),
         (None, Some(_)) => None,
-    };
-    Ok(offices.workplace(&calls_of_nobody(named))?)
+    }
 }
 
 /// A task that consists of nothing but its office.

@@ -5,5 +5,6 @@ pub mod eval;
 pub mod generate;
 mod places;
 mod run;
+pub mod serve;
 pub mod sft;
 pub mod train;

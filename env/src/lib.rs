@@ -1,7 +1,7 @@
 //! The Workplace Assistant: a simulated office of five databases and 27 tools, its tasks, and the
 //! reward that compares final states.
 //!
-//! Everything here is deterministic: no clock, no threads, no tensors. An [`Environment`] hands out
+//! Everything but the [`server`] is deterministic: no clock, no threads, no tensors. An [`Environment`] hands out
 //! sessions (tools acting on private tables) and scores a finished list of tool calls by replaying
 //! it and the ground truth on fresh tables.
 
@@ -10,6 +10,7 @@ pub mod error;
 pub mod generate;
 mod python_compat;
 pub mod scoring;
+pub mod server;
 pub mod task;
 pub mod tool;
 pub mod workplace;

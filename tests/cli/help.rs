@@ -37,6 +37,7 @@ fn every_command_explains_itself() {
         &["env", "verify"],
         &["env", "generate"],
         &["env", "templates"],
+        &["env", "serve"],
     ] {
         let text = run(&[command, &["--help"]].concat()).succeeded();
         assert!(text.contains("Usage: nemo-burn"), "{text}");

@@ -18,6 +18,7 @@ mod interrupted;
 mod office;
 mod program;
 mod readme;
+mod serving;
 mod small_model;
 mod tidy;
 mod training;

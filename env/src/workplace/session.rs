@@ -14,6 +14,7 @@ use crate::python_compat::json::{self, JsonError};
 use crate::python_compat::json_text;
 use crate::python_compat::keyword::refused_keyword;
 use crate::python_compat::text::string_repr;
+use crate::python_compat::validation::{self, Issue};
 use crate::python_compat::{Exception, Value};
 use crate::tool::ToolCall;
 
@@ -29,6 +30,11 @@ pub struct ToolResult {
 impl ToolResult {
     fn refused(answer: String) -> Self {
         Self { output: Json::Null, refusal: Some(answer) }
+    }
+
+    /// A tool that was called with something it cannot take.
+    pub(crate) fn failed(name: &str, reason: &str) -> Self {
+        Self { output: failed(name, reason), refusal: None }
     }
 
     /// The text that the model sees.
@@ -100,13 +106,18 @@ impl Session {
         if call.name.is_empty() || call.name.contains('/') {
             return ToolResult::refused("{\"detail\":\"Not Found\"}".into());
         }
-        let Value::Dict(mut arguments) = arguments else {
-            return not_an_object(&arguments);
+        let Value::Dict(arguments) = arguments else {
+            return ToolResult::refused(validation::detail(&[Issue::object_expected(&[], &arguments)]));
         };
+        self.call_with(&call.name, arguments)
+    }
+
+    /// [`Session::call`] for arguments that are read already.
+    pub(crate) fn call_with(&mut self, name: &str, mut arguments: Vec<(Arc<str>, Value)>) -> ToolResult {
         // A null counts as an argument left out.
         arguments.retain(|(_, value)| !value.is_null());
-        let output = execute(&mut self.state, &call.name, arguments)
-            .unwrap_or_else(|exception| format!("Error executing tool '{}': {}", call.name, exception.text).into());
+        let output =
+            execute(&mut self.state, name, arguments).unwrap_or_else(|exception| failed(name, &exception.text));
         ToolResult { output, refusal: None }
     }
 
@@ -170,28 +181,17 @@ fn change(name: &'static str, before: &Table, after: &Table) -> Option<TableChan
     (!is_same).then_some(TableChange { table: name, num_rows: after.len(), new_or_modified, gone_ids })
 }
 
+/// What a tool's exception is answered with.
+fn failed(name: &str, reason: &str) -> Json {
+    format!("Error executing tool '{name}': {reason}").into()
+}
+
 fn invalid_arguments(error: JsonError) -> ToolResult {
     let reason = match error {
-        JsonError::Syntax(text) => format!("JSONDecodeError({})", string_repr(&text)),
+        JsonError::Syntax(error) => format!("JSONDecodeError({})", string_repr(&error.to_string())),
         JsonError::Unrepresentable(text) => text,
     };
     // This answer is the agent's own, which puts a blank after the colon.
     let text = json_text::write(&format!("Invalid tool call arguments: {reason}").into());
     ToolResult::refused(format!("{{\"error\": {text}}}"))
-}
-
-fn not_an_object(arguments: &Value) -> ToolResult {
-    let (kind, message) = match arguments {
-        Value::None => ("missing", "Field required"),
-        _ => ("model_attributes_type", "Input should be a valid dictionary or object to extract fields from"),
-    };
-    let detail = json!({
-        "detail": [{
-            "type": kind,
-            "loc": ["body"],
-            "msg": message,
-            "input": arguments.to_json(),
-        }]
-    });
-    ToolResult::refused(json_text::write(&detail))
 }

@@ -43,6 +43,9 @@ fn translate(pattern: &str) -> Result<String, Exception> {
     Ok(translator.out)
 }
 
+/// Deeper nesting of groups than this is refused rather than risking the stack.
+const MAX_GROUP_DEPTH: usize = 100;
+
 /// What the last translated item was, for the repeat operators.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Item {
@@ -56,12 +59,14 @@ struct Translator {
     source: Source,
     out: String,
     num_groups: usize,
+    /// Groups that are open.
+    depth: usize,
     multi_line: bool,
 }
 
 impl Translator {
     fn new(pattern: &str) -> Result<Self, Exception> {
-        Ok(Self { source: Source::new(pattern)?, out: String::new(), num_groups: 0, multi_line: false })
+        Ok(Self { source: Source::new(pattern)?, out: String::new(), num_groups: 0, depth: 0, multi_line: false })
     }
 
     /// Alternatives up to the end of the pattern or of the group.

@@ -37,6 +37,17 @@ fn malformed_patterns_have_pythons_texts() {
 }
 
 #[test]
+fn deep_and_long_patterns_are_refused_in_time() {
+    let nested = |depth: usize| format!("{}a{}", "(".repeat(depth), ")".repeat(depth));
+    assert!(matches(&nested(100), "a"));
+    assert_eq!(error(&nested(101)), "nesting beyond 100 groups is not supported at position 100");
+    assert_eq!(error(&"(".repeat(1_000_000)), "nesting beyond 100 groups is not supported at position 100");
+    // Groups side by side are not nested.
+    assert!(matches(&"(a)".repeat(200), &"a".repeat(200)));
+    assert!(matches(&format!("x{{{}", "1".repeat(1_000)), &format!("x{{{}", "1".repeat(1_000))));
+}
+
+#[test]
 fn meaning_is_kept() {
     for (pattern, text, expected) in [
         ("sync.up", "Sync up", true),
