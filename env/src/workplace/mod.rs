@@ -3,19 +3,23 @@
 
 mod analytics;
 mod arguments;
+mod base_table;
 mod calendar;
 mod catalog;
 mod comparison;
 mod customer_relationship_manager;
 mod directory;
 mod email;
+mod grams;
 mod pagination;
 mod project_management;
 mod session;
 mod state;
+mod table;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod visits;
 
 use std::borrow::Borrow;
 use std::sync::Arc;

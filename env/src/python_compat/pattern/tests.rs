@@ -72,3 +72,32 @@ fn other_types_are_refused() {
     assert_eq!(error(Value::List(vec![])), "unhashable type: 'list'");
     assert_eq!(error(Value::Int(5)), "first argument must be string or compiled pattern");
 }
+
+#[test]
+fn plain_patterns_mean_what_the_engine_takes_them_for() {
+    let texts = [
+        "",
+        "a",
+        "A.B",
+        "axb",
+        "a\nb",
+        "Kim.Lee@Example.com",
+        "kim lee",
+        "\u{212a}im",
+        "\u{17f}ync up",
+        "sync up\n",
+        "ﬀ.ß",
+    ];
+    for pattern in ["", ".", "a.b", "KIM", "kim.lee@example.com", "s", "sync.up", "..", "-", "lee "] {
+        let Ok(plain @ Pattern::Plain { .. }) = compile(&pattern.into()) else {
+            panic!("{pattern:?} is not plain");
+        };
+        let regex = build(pattern).unwrap();
+        for text in texts {
+            assert_eq!(plain.is_match(text), regex.is_match(text), "{pattern:?} in {text:?}");
+        }
+    }
+    for pattern in ["a|b", "a+", "(a)", "[a]", "^a", "a$", "a\\b", "é", "a{2}", "a*", "a?"] {
+        assert!(matches!(compile(&pattern.into()), Ok(Pattern::Regex(_))), "{pattern:?}");
+    }
+}
