@@ -44,7 +44,7 @@ pub(super) fn states_equal(a: &State, b: &State) -> Result<bool, NotComparable> 
     Ok(equal)
 }
 
-fn is_case_sensitive(column: &str) -> bool {
+pub(super) fn is_case_sensitive(column: &str) -> bool {
     CASE_SENSITIVE.contains(&column)
 }
 

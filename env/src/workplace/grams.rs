@@ -21,7 +21,7 @@ impl Slots {
 
     fn all(num_slots: usize) -> Self {
         let mut slots = Self(vec![u64::MAX; num_slots.div_ceil(WORD_BITS)].into());
-        if let Some(last) = slots.0.last_mut().filter(|_| num_slots % WORD_BITS > 0) {
+        if let Some(last) = slots.0.last_mut().filter(|_| !num_slots.is_multiple_of(WORD_BITS)) {
             *last = (1 << (num_slots % WORD_BITS)) - 1;
         }
         slots

@@ -11,12 +11,12 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::base_table::{BaseTable, Row};
-use super::grams::Slots;
 use crate::python_compat::integer::Integer;
 use crate::python_compat::pattern::Pattern;
 use crate::python_compat::timestamp::Timestamp;
 use crate::python_compat::{Exception, Value};
+use crate::workplace::base_table::{BaseTable, Row};
+use crate::workplace::grams::Slots;
 
 /// Which label a new row takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +124,21 @@ impl Table {
                 slot - num_closed
             }
         })
+    }
+
+    /// Slots of the shared rows that are gone.
+    pub(crate) fn deleted_slots(&self) -> impl Iterator<Item = usize> + '_ {
+        self.deleted.iter().map(|deleted| deleted.slot)
+    }
+
+    /// Slot, shared row and changed row of each shared row that was changed.
+    pub(crate) fn changed_rows(&self) -> impl Iterator<Item = (usize, &Row, &Row)> {
+        self.changed.iter().map(|(slot, row)| (*slot, &self.base.rows[*slot], row))
+    }
+
+    /// The rows that the session added.
+    pub(crate) fn added_rows(&self) -> impl Iterator<Item = &Row> {
+        self.added.iter().map(|added| &added.row)
     }
 
     /// Index of the column that `field` names.
@@ -380,3 +395,6 @@ impl Table {
             && self.added.iter().zip(&other.added).all(|(a, b)| a.label == b.label && equal(&a.row, &b.row))
     }
 }
+
+#[cfg(test)]
+mod tests;
