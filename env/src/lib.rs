@@ -7,7 +7,10 @@
 
 pub mod environment;
 pub mod error;
+pub mod fetch;
 pub mod generate;
+pub mod play;
+pub mod prepare;
 mod python_compat;
 pub mod scoring;
 pub mod strict;

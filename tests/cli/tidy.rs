@@ -31,7 +31,7 @@ const ALLOWED: [(&str, &[&str]); 4] = [
             "rayon",
         ],
     ),
-    ("env", &["csv", "jiff", "rand", "regex", "sha2"]),
+    ("env", &["csv", "hf-hub", "jiff", "rand", "regex", "sha2", "ureq", "zip"]),
     ("rl", &["burn", "nemo-kernels", "nemo-model", "nemo-env", "serde-saphyr", "sha2", "strsim"]),
 ];
 const ALLOWED_EVERYWHERE: [&str; 4] = ["serde", "serde_json", "thiserror", "tracing"];
