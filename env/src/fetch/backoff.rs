@@ -83,7 +83,9 @@ mod tests {
 
     #[test]
     fn gives_up_at_once_when_it_is_hopeless() {
-        let no_pause = |_| panic!("waited for something hopeless");
+        fn no_pause(_: Duration) {
+            panic!("waited for something hopeless");
+        }
         let result: Result<(), u16> = Backoff::default().run(&no_pause, |_| Err(Failure::ForGood(404)));
         assert_eq!(result, Err(404));
         assert!(is_for_now(429) && is_for_now(503) && !is_for_now(404) && !is_for_now(401));

@@ -134,7 +134,7 @@ fn a_download_that_broke_off_goes_on_where_it_stopped() {
 fn what_an_interrupted_run_left_is_used() {
     let server = FakeServer::start(serve_right);
     // The beginning, the whole, and more than the whole of the file.
-    for (left, starts) in [(&CONTENTS[..5], vec![5]), (CONTENTS, vec![CONTENTS.len(), 0]), (&[b'x'; 99], vec![0])] {
+    for (left, starts) in [(&CONTENTS[..5], vec![5]), (CONTENTS, vec![CONTENTS.len(), 0]), (&[b'x'; 99][..], vec![0])] {
         let place = Place::new(server.url());
         std::fs::create_dir_all(place.in_cache("blobs")).unwrap();
         std::fs::write(place.in_cache(&format!("blobs/{}.part", sha256(CONTENTS))), left).unwrap();
