@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use nemo_env::generate::Split;
+use nemo_env::prepare::{DATASET, DATASET_FILE, DATASET_REVISION};
 
 use crate::device::DeviceName;
 
@@ -183,6 +184,9 @@ pub struct EvalArguments {
     /// Conversations held at the same time; changes speed and memory, not results.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
     pub max_open_sequences: usize,
+    /// Judge the conversations by what they come to as well: any order of new rows, equal dates, no detours.
+    #[arg(long)]
+    pub strict: bool,
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
@@ -270,6 +274,17 @@ pub enum EnvCommand {
     Templates,
     /// Serve the office over HTTP, for agents written for NeMo Gym's Workplace Assistant. Ctrl-C ends it.
     Serve(ServeArguments),
+    /// Get the tables of the real office, from the public repository of NeMo Gym or from a file.
+    ///
+    /// Each file is compared with its SHA-256. What is there and right is kept, so the command can be repeated.
+    Fetch(FetchArguments),
+    /// Make training and validation files of the real tasks: download, check, split.
+    ///
+    /// HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean in Python, and the cache is the
+    /// same.
+    Prepare(PrepareArguments),
+    /// Solve a task yourself in the terminal.
+    Play(PlayArguments),
 }
 
 #[derive(Debug, Args)]
@@ -319,6 +334,66 @@ pub struct ServeLimits {
     /// Threads that answer requests [default: one for each core].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct FetchArguments {
+    /// Folder that the tables are put into; --tables reads them from there.
+    #[arg(long, value_name = "DIR", default_value = "tables")]
+    pub output: PathBuf,
+    /// Take them from a wheel of nemo-gym instead of the network.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["folder", "commit"])]
+    pub wheel: Option<PathBuf>,
+    /// Take them from a folder, such as a checkout of NeMo Gym.
+    #[arg(long, value_name = "DIR", conflicts_with = "commit")]
+    pub folder: Option<PathBuf>,
+    /// Another commit of the repository; the files have to be the same.
+    #[arg(long, value_name = "SHA")]
+    pub commit: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PrepareArguments {
+    /// Folder that the files are written to.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Folder with the tables that the tasks are set in (see `env fetch`).
+    #[arg(long, value_name = "DIR", default_value = "tables")]
+    pub tables: PathBuf,
+    /// File of task records instead of a download.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dataset", "revision", "file"])]
+    pub records: Option<PathBuf>,
+    /// Data set on the Hugging Face hub.
+    #[arg(long, value_name = "NAME", default_value = DATASET)]
+    pub dataset: String,
+    /// Its branch, tag or commit.
+    #[arg(long, value_name = "REVISION", default_value = DATASET_REVISION)]
+    pub revision: String,
+    /// Its file of task records.
+    #[arg(long, value_name = "NAME", default_value = DATASET_FILE)]
+    pub file: String,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PlayArguments {
+    /// Task records to play one of, instead of a generated task.
+    #[arg(long, value_name = "FILE")]
+    pub records: Option<PathBuf>,
+    /// Which of the records [default: the first].
+    #[arg(long, value_name = "ID", requires = "records")]
+    pub id: Option<u64>,
+    /// Which tasks to generate one of: warm_start, train, unseen_fillings or unseen_templates.
+    #[arg(long, value_name = "SPLIT", default_value = "train", conflicts_with = "records")]
+    pub split: Split,
+    /// Seed of the generated task.
+    #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "records")]
+    pub seed: u64,
+    /// Folder with office tables for records that name no office.
+    #[arg(long, value_name = "DIR")]
+    pub tables: Option<PathBuf>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

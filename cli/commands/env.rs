@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use nemo_env::generate::{self, GeneratorConfig};
-use nemo_env::{Dataset, EnvError, Offices, Replay, Session, Task, ToolCall, VerifyReport, Workplace, verify_records};
+use nemo_env::{
+    Dataset, EnvError, Offices, Replay, Session, Task, ToolCall, ToolSchema, VerifyReport, Workplace, verify_records,
+};
 use serde_json::{Value, json};
 
 use crate::arguments::{EnvCommand, OfficeArguments};
@@ -28,6 +30,9 @@ pub fn run(command: EnvCommand) -> anyhow::Result<()> {
         }
         EnvCommand::Templates => templates(),
         EnvCommand::Serve(arguments) => super::serve::run(arguments),
+        EnvCommand::Fetch(arguments) => super::fetch::fetch(&arguments),
+        EnvCommand::Prepare(arguments) => super::fetch::prepare_dataset(&arguments),
+        EnvCommand::Play(arguments) => super::play::run(&arguments),
     }
 }
 
@@ -38,21 +43,18 @@ pub fn offices(tables: Option<&Path>) -> Result<Offices, EnvError> {
 
 fn list(json: bool) -> anyhow::Result<()> {
     let tools = Workplace::tools();
-    let lines: Vec<String> = tools
-        .iter()
-        .map(|tool| {
-            if json {
-                return tool.0.to_string();
-            }
-            let required: Vec<&str> = tool.required().collect();
-            let parameters: Vec<String> = tool
-                .parameter_names()
-                .map(|name| if required.contains(&name) { name.to_owned() } else { format!("{name}?") })
-                .collect();
-            format!("{}({})", tool.name(), parameters.join(", "))
-        })
-        .collect();
+    let lines: Vec<String> = tools.iter().map(|tool| if json { tool.0.to_string() } else { signature(tool) }).collect();
     output::line(&lines.join("\n"))
+}
+
+/// A tool and its parameters; those that need not be given have a question mark.
+pub fn signature(tool: &ToolSchema) -> String {
+    let required: Vec<&str> = tool.required().collect();
+    let parameters: Vec<String> = tool
+        .parameter_names()
+        .map(|name| if required.contains(&name) { name.to_owned() } else { format!("{name}?") })
+        .collect();
+    format!("{}({})", tool.name(), parameters.join(", "))
 }
 
 fn call(tool: &str, arguments: &str, office: &OfficeArguments) -> anyhow::Result<()> {

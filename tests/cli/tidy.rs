@@ -39,6 +39,10 @@ const ALLOWED: [(&str, &[&str]); 4] = [
             "rand",
             "regex",
             "sha2",
+            // The real tables and tasks.
+            "hf-hub",
+            "ureq",
+            "zip",
             // The server.
             "axum",
             "getrandom",

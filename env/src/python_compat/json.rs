@@ -204,12 +204,12 @@ impl<'a> Parser<'a> {
         let mut items = Vec::new();
         if self.peek() == Some(b']') {
             self.at += 1;
-            return Ok(Value::List(items));
+            return Ok(Value::List(items.into()));
         }
         loop {
             items.push(self.value(depth + 1)?);
             if self.end_of_item(b']', "array")? {
-                return Ok(Value::List(items));
+                return Ok(Value::List(items.into()));
             }
         }
     }
@@ -220,7 +220,7 @@ impl<'a> Parser<'a> {
         let mut entries = Entries::default();
         if self.peek() == Some(b'}') {
             self.at += 1;
-            return Ok(Value::Dict(entries.list));
+            return Ok(Value::Dict(entries.list.into()));
         }
         loop {
             if self.peek() != Some(b'"') {
@@ -236,7 +236,7 @@ impl<'a> Parser<'a> {
             let value = self.value(depth + 1)?;
             entries.insert(key, value);
             if self.end_of_item(b'}', "object")? {
-                return Ok(Value::Dict(entries.list));
+                return Ok(Value::Dict(entries.list.into()));
             }
         }
     }

@@ -69,7 +69,7 @@ pub(super) fn answer(entries: &Entries) -> Reply {
 fn verify_responses(entries: &Entries) -> Result<Vec<&Entries>, Vec<Issue>> {
     const KEY: &str = "verify_responses";
     let Some(value) = find(entries, KEY) else {
-        return Err(vec![Issue::missing(&[KEY.into()], Value::Dict(entries.to_vec()).to_json())]);
+        return Err(vec![Issue::missing(&[KEY.into()], Value::Dict(entries.to_vec().into()).to_json())]);
     };
     let Value::List(items) = value else {
         let message = "Input should be a valid list";

@@ -103,7 +103,7 @@ impl RequestBody {
         }
         let text = std::str::from_utf8(&self.bytes).map_err(|_| Reply::refused(StatusCode::BAD_REQUEST, UNREADABLE))?;
         match json::parse(text.trim_start_matches('\u{feff}')) {
-            Ok(Value::Dict(entries)) => Ok(Object::Entries(entries)),
+            Ok(Value::Dict(entries)) => Ok(Object::Entries(Arc::unwrap_or_clone(entries))),
             Ok(other) => Err(refuse(Issue::object_expected(&[], &other))),
             Err(JsonError::Syntax(error)) => Err(refuse(Issue::not_json(&error.message, error.position))),
             Err(JsonError::Unrepresentable(reason)) => Ok(Object::Unrepresentable(reason)),
@@ -149,7 +149,7 @@ mod tests {
 
     fn shown(body: &RequestBody) -> String {
         match body.object() {
-            Ok(Object::Entries(entries)) => Value::Dict(entries).repr(),
+            Ok(Object::Entries(entries)) => Value::Dict(entries.into()).repr(),
             Ok(Object::Unrepresentable(reason)) => format!("unrepresentable: {reason}"),
             Err(reply) => format!("refused with {}", reply.status.as_u16()),
         }

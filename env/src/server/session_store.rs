@@ -15,7 +15,7 @@ use crate::workplace::Session;
 /// A session and its lock: calls of one session run one after the other.
 pub(super) type SessionSlot = Arc<tokio::sync::Mutex<Session>>;
 
-/// What a call costs beside its arguments: a row of pointers, and entries in the lists of rows.
+/// What a call costs beside its arguments, which cells share: its row, and the row's entry among the changes of its table.
 const CALL_BYTES: usize = 512;
 
 /// What a forwarded or answered mail is longer by (`FW: `).

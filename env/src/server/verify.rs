@@ -30,7 +30,7 @@ impl VerifyRequest {
     /// Checks the fields in the reference's order; all that is wrong is reported at once.
     pub(super) fn from_entries(entries: Entries) -> Result<Self, Vec<Issue>> {
         let mut issues = Vec::new();
-        let body = Value::Dict(entries);
+        let body = Value::Dict(entries.into());
         let Value::Dict(entries) = &body else { return Err(issues) };
         let field = |key: &'static str, issues: &mut Vec<Issue>| -> Option<&Value> {
             let value = find(entries, key);
@@ -197,7 +197,7 @@ mod tests {
 
     fn request(text: &str) -> Result<VerifyRequest, String> {
         let Ok(Value::Dict(entries)) = json::parse(text) else { panic!("{text}") };
-        VerifyRequest::from_entries(entries).map_err(|issues| validation::detail(&issues))
+        VerifyRequest::from_entries(Arc::unwrap_or_clone(entries)).map_err(|issues| validation::detail(&issues))
     }
 
     /// A request with one field replaced.

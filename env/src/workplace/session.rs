@@ -7,9 +7,11 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::arguments::Arguments;
+use super::base_table::Row;
 use super::catalog;
 use super::comparison::tables;
-use super::state::{State, Table};
+use super::state::State;
+use super::table::Table;
 use crate::python_compat::json::{self, JsonError};
 use crate::python_compat::json_text;
 use crate::python_compat::keyword::refused_keyword;
@@ -109,7 +111,7 @@ impl Session {
         let Value::Dict(arguments) = arguments else {
             return ToolResult::refused(validation::detail(&[Issue::object_expected(&[], &arguments)]));
         };
-        self.call_with(&call.name, arguments)
+        self.call_with(&call.name, Arc::unwrap_or_clone(arguments))
     }
 
     /// [`Session::call`] for arguments that are read already.
@@ -145,8 +147,9 @@ impl Session {
 }
 
 fn digest(table: &Table) -> String {
-    let rows: Vec<Json> = table.rows.iter().map(|row| cells(row).into()).collect();
-    let text = json_text::write(&json!([table.columns, table.labels, rows]));
+    let rows: Vec<Json> = table.rows().map(|row| cells(row).into()).collect();
+    let labels: Vec<usize> = table.labels().collect();
+    let text = json_text::write(&json!([table.columns(), labels, rows]));
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -156,27 +159,28 @@ fn cells(row: &[Value]) -> Vec<Json> {
 
 fn change(name: &'static str, before: &Table, after: &Table) -> Option<TableChange> {
     let texts = |table: &Table| -> Vec<String> {
-        let text = |row: &Arc<[Value]>| json_text::write(&cells(row).into());
-        table.rows.iter().map(text).collect()
+        let text = |row: &Row| json_text::write(&cells(row).into());
+        table.rows().map(text).collect()
     };
     let (before_texts, after_texts) = (texts(before), texts(after));
     let known: HashSet<&String> = before_texts.iter().collect();
     let kept: HashSet<&String> = after_texts.iter().collect();
     let new_or_modified: Vec<RowChange> = after_texts
         .iter()
+        .zip(after.labels().zip(after.rows()))
         .enumerate()
-        .filter(|(_, text)| !known.contains(text))
-        .map(|(position, _)| RowChange { position, label: after.labels[position], cells: cells(&after.rows[position]) })
+        .filter(|(_, (text, _))| !known.contains(text))
+        .map(|(position, (_, (label, row)))| RowChange { position, label, cells: cells(row) })
         .collect();
     let gone_ids: Vec<Json> = before_texts
         .iter()
-        .zip(&before.rows)
+        .zip(before.rows())
         .filter(|(text, _)| !kept.contains(text))
         .map(|(_, row)| row[0].to_json())
         .collect();
     let is_same = new_or_modified.is_empty()
         && gone_ids.is_empty()
-        && before.labels == after.labels
+        && before.labels().eq(after.labels())
         && before_texts == after_texts;
     (!is_same).then_some(TableChange { table: name, num_rows: after.len(), new_or_modified, gone_ids })
 }
