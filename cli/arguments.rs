@@ -1,9 +1,11 @@
 //! The command line as it is typed. What it means is decided by the commands.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use nemo_env::generate::Split;
+use nemo_env::prepare::{DATASET, DATASET_FILE, DATASET_REVISION};
 
 use crate::device::DeviceName;
 
@@ -182,6 +184,9 @@ pub struct EvalArguments {
     /// Conversations held at the same time; changes speed and memory, not results.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
     pub max_open_sequences: usize,
+    /// Judge the conversations by what they come to as well: any order of new rows, equal dates, no detours.
+    #[arg(long)]
+    pub strict: bool,
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
@@ -267,6 +272,128 @@ pub enum EnvCommand {
     },
     /// List the generator's task templates.
     Templates,
+    /// Serve the office over HTTP, for agents written for NeMo Gym's Workplace Assistant. Ctrl-C ends it.
+    Serve(ServeArguments),
+    /// Get the tables of the real office, from the public repository of NeMo Gym or from a file.
+    ///
+    /// Each file is compared with its SHA-256. What is there and right is kept, so the command can be repeated.
+    Fetch(FetchArguments),
+    /// Make training and validation files of the real tasks: download, check, split.
+    ///
+    /// HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean in Python, and the cache is the
+    /// same.
+    Prepare(PrepareArguments),
+    /// Solve a task yourself in the terminal.
+    Play(PlayArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// Address to listen on [default: 127.0.0.1, which only this machine can reach].
+    #[arg(long, value_name = "IP")]
+    pub host: Option<IpAddr>,
+    /// Port to listen on; 0 takes a free one [default: 8080].
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    #[command(flatten)]
+    pub office: OfficeArguments,
+    #[command(flatten)]
+    pub limits: ServeLimits,
+}
+
+/// What the server holds and waits for.
+#[derive(Debug, Args)]
+pub struct ServeLimits {
+    /// Name of the session cookie [default: that of the reference's usual configuration].
+    #[arg(long, value_name = "NAME")]
+    pub cookie_name: Option<String>,
+    /// Sessions held; the one not used for longest gives way [default: 10000].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_sessions: Option<usize>,
+    /// Seconds after which a session that is not used is dropped [default: 3600].
+    #[arg(long, value_name = "S")]
+    pub idle_timeout: Option<u64>,
+    /// MiB that the calls of one session may add to its tables [default: 16].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_session_mib: Option<usize>,
+    /// MiB that the calls of all sessions may add [default: 1024].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_total_mib: Option<usize>,
+    /// Offices that records may name, besides the default one [default: 256].
+    #[arg(long, value_name = "N")]
+    pub max_offices: Option<usize>,
+    /// MiB of a request that carries a conversation [default: 32].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_body_mib: Option<usize>,
+    /// Seconds after which a request is given up [default: 30].
+    #[arg(long, value_name = "S")]
+    pub request_timeout: Option<u64>,
+    /// Connections at the same time; further ones wait [default: 4096].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_connections: Option<usize>,
+    /// Threads that answer requests [default: one for each core].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct FetchArguments {
+    /// Folder that the tables are put into; --tables reads them from there.
+    #[arg(long, value_name = "DIR", default_value = "tables")]
+    pub output: PathBuf,
+    /// Take them from a wheel of nemo-gym instead of the network.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["folder", "commit"])]
+    pub wheel: Option<PathBuf>,
+    /// Take them from a folder, such as a checkout of NeMo Gym.
+    #[arg(long, value_name = "DIR", conflicts_with = "commit")]
+    pub folder: Option<PathBuf>,
+    /// Another commit of the repository; the files have to be the same.
+    #[arg(long, value_name = "SHA")]
+    pub commit: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PrepareArguments {
+    /// Folder that the files are written to.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Folder with the tables that the tasks are set in (see `env fetch`).
+    #[arg(long, value_name = "DIR", default_value = "tables")]
+    pub tables: PathBuf,
+    /// File of task records instead of a download.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dataset", "revision", "file"])]
+    pub records: Option<PathBuf>,
+    /// Data set on the Hugging Face hub.
+    #[arg(long, value_name = "NAME", default_value = DATASET)]
+    pub dataset: String,
+    /// Its branch, tag or commit.
+    #[arg(long, value_name = "REVISION", default_value = DATASET_REVISION)]
+    pub revision: String,
+    /// Its file of task records.
+    #[arg(long, value_name = "NAME", default_value = DATASET_FILE)]
+    pub file: String,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PlayArguments {
+    /// Task records to play one of, instead of a generated task.
+    #[arg(long, value_name = "FILE")]
+    pub records: Option<PathBuf>,
+    /// Which of the records [default: the first].
+    #[arg(long, value_name = "ID", requires = "records")]
+    pub id: Option<u64>,
+    /// Which tasks to generate one of: warm_start, train, unseen_fillings or unseen_templates.
+    #[arg(long, value_name = "SPLIT", default_value = "train", conflicts_with = "records")]
+    pub split: Split,
+    /// Seed of the generated task.
+    #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "records")]
+    pub seed: u64,
+    /// Folder with office tables for records that name no office.
+    #[arg(long, value_name = "DIR")]
+    pub tables: Option<PathBuf>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

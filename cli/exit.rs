@@ -78,6 +78,13 @@ pub fn install_panic_hook() {
     }));
 }
 
+/// From here on a panic is reported and ends its thread only: a server goes on answering others.
+pub fn only_report_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let _ = writeln!(std::io::stderr(), "error: internal error: {}", panic_message(info));
+    }));
+}
+
 fn panic_message(info: &PanicHookInfo<'_>) -> String {
     let payload = info.payload();
     let what = payload

@@ -14,12 +14,23 @@ use crate::{exit, output};
 pub fn install() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
+    let message = "\nstopping: the running step is finished and saved first (Ctrl-C again ends at once)";
+    on_first(message, move || flag.store(true, Ordering::Relaxed))?;
+    Ok(stop)
+}
+
+/// Calls `stop` and says `message` at the first Ctrl-C.
+///
+/// # Errors
+/// When the operating system refuses the handler.
+pub fn on_first(message: &'static str, stop: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+    let is_stopping = AtomicBool::new(false);
     ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
+        if is_stopping.swap(true, Ordering::Relaxed) {
             std::process::exit(exit::INTERRUPTED);
         }
-        output::note("\nstopping: the running step is finished and saved first (Ctrl-C again ends at once)");
+        stop();
+        output::note(message);
     })
-    .context("cannot install the Ctrl-C handler")?;
-    Ok(stop)
+    .context("cannot install the Ctrl-C handler")
 }

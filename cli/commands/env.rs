@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use nemo_env::generate::{self, GeneratorConfig};
-use nemo_env::{Dataset, EnvError, Offices, Replay, Session, Task, ToolCall, VerifyReport, Workplace, verify_records};
+use nemo_env::{
+    Dataset, EnvError, Offices, Replay, Session, Task, ToolCall, ToolSchema, VerifyReport, Workplace, verify_records,
+};
 use serde_json::{Value, json};
 
 use crate::arguments::{EnvCommand, OfficeArguments};
@@ -27,6 +29,10 @@ pub fn run(command: EnvCommand) -> anyhow::Result<()> {
             generate_dataset(&output, &config)
         }
         EnvCommand::Templates => templates(),
+        EnvCommand::Serve(arguments) => super::serve::run(arguments),
+        EnvCommand::Fetch(arguments) => super::fetch::fetch(&arguments),
+        EnvCommand::Prepare(arguments) => super::fetch::prepare_dataset(&arguments),
+        EnvCommand::Play(arguments) => super::play::run(&arguments),
     }
 }
 
@@ -37,21 +43,18 @@ pub fn offices(tables: Option<&Path>) -> Result<Offices, EnvError> {
 
 fn list(json: bool) -> anyhow::Result<()> {
     let tools = Workplace::tools();
-    let lines: Vec<String> = tools
-        .iter()
-        .map(|tool| {
-            if json {
-                return tool.0.to_string();
-            }
-            let required: Vec<&str> = tool.required().collect();
-            let parameters: Vec<String> = tool
-                .parameter_names()
-                .map(|name| if required.contains(&name) { name.to_owned() } else { format!("{name}?") })
-                .collect();
-            format!("{}({})", tool.name(), parameters.join(", "))
-        })
-        .collect();
+    let lines: Vec<String> = tools.iter().map(|tool| if json { tool.0.to_string() } else { signature(tool) }).collect();
     output::line(&lines.join("\n"))
+}
+
+/// A tool and its parameters; those that need not be given have a question mark.
+pub fn signature(tool: &ToolSchema) -> String {
+    let required: Vec<&str> = tool.required().collect();
+    let parameters: Vec<String> = tool
+        .parameter_names()
+        .map(|name| if required.contains(&name) { name.to_owned() } else { format!("{name}?") })
+        .collect();
+    format!("{}({})", tool.name(), parameters.join(", "))
 }
 
 fn call(tool: &str, arguments: &str, office: &OfficeArguments) -> anyhow::Result<()> {
@@ -73,12 +76,16 @@ fn session(office: &OfficeArguments) -> anyhow::Result<Session> {
 
 fn workplace(arguments: &OfficeArguments) -> anyhow::Result<Arc<Workplace>> {
     let offices = offices(arguments.tables.as_deref())?;
-    let named = match (&arguments.office, &arguments.tables) {
+    Ok(offices.workplace(&calls_of_nobody(office_name(arguments)))?)
+}
+
+/// The office that the arguments name; `None` = the tables given.
+pub fn office_name(arguments: &OfficeArguments) -> Option<String> {
+    match (&arguments.office, &arguments.tables) {
         (Some(name), _) => Some(name.clone()),
         (None, None) => Some(DEFAULT_OFFICE.to_owned()),
         (None, Some(_)) => None,
-    };
-    Ok(offices.workplace(&calls_of_nobody(named))?)
+    }
 }
 
 /// A task that consists of nothing but its office.

@@ -1,12 +1,13 @@
 //! `nemo-burn eval`: generate over a split, act in the office, count what is right.
 
 use nemo_env::generate::{self, GeneratorConfig, Split};
-use nemo_env::{Dataset, Task};
+use nemo_env::{Dataset, EnvError, StrictReport, Task};
 use nemo_model::generate::SamplingParams;
 use nemo_rl::assemble::{LoadedModel, PolicySizes};
 use nemo_rl::evaluate::{Decoding, VALIDATION_STEP_BASE, evaluate, write_episodes};
 use nemo_rl::rollout::collector::CollectSettings;
 use nemo_rl::rollout::episode::EpisodeLimits;
+use nemo_rl::trajectory::Trajectory;
 use serde_json::{Map, json};
 
 use anyhow::Context;
@@ -40,7 +41,7 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     };
     let total = tasks.len() * arguments.sampling.samples;
     let watched = output::is_watched();
-    let (report, episodes) = evaluate(
+    let (mut report, episodes) = evaluate(
         &mut policy,
         &chat,
         &environment,
@@ -55,6 +56,14 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     )?;
     if watched {
         output::overwrite("");
+    }
+    if arguments.strict {
+        let verdict = |episode: &Trajectory| -> Result<_, EnvError> {
+            let strict = environment.score_strictly(&tasks[episode.task_index], &episode.calls)?;
+            Ok((episode.outcome, strict))
+        };
+        let verdicts = episodes.iter().map(verdict).collect::<Result<Vec<_>, _>>()?;
+        report.strict = Some(StrictReport::new(verdicts));
     }
     if let Some(path) = &arguments.episodes {
         write_episodes(path, &[(decoding, &episodes)], &chat).with_context(|| {

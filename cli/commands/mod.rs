@@ -2,8 +2,11 @@
 
 pub mod env;
 pub mod eval;
+pub mod fetch;
 pub mod generate;
 mod places;
+pub mod play;
 mod run;
+pub mod serve;
 pub mod sft;
 pub mod train;

@@ -37,6 +37,17 @@ pub fn text(report: &EvaluationReport) -> String {
     if let Some(pass) = report.pass_k {
         text.push_str(&format!("\nsolved at least once in {} samples: {}", report.samples_per_task, share(Some(pass))));
     }
+    if let Some(strict) = &report.strict {
+        text.push_str(&format!(
+            "\nstricter scoring: accuracy {}, doing nothing {}\n  rewarded by the usual scoring only {}, by the stricter one only {}\n  \
+             superfluous writes per answer {:.2}",
+            share(Some(strict.strict_accuracy)),
+            share(Some(strict.strict_do_nothing_accuracy)),
+            share(Some(strict.only_lenient)),
+            share(Some(strict.only_strict)),
+            strict.mean_superfluous_writes
+        ));
+    }
     text.push_str(&format!("\ntokens per answer: {:.1}", report.avg_length));
     text
 }

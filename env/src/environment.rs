@@ -91,6 +91,11 @@ impl Offices {
         Ok(Self { default, folder: Some(folder), cache: Mutex::default() })
     }
 
+    /// The office of tasks that name none, if there is one.
+    pub fn unnamed(&self) -> Option<Arc<Workplace>> {
+        self.default.clone()
+    }
+
     /// The office a task is about.
     ///
     /// # Errors

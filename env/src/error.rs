@@ -12,7 +12,7 @@ pub enum EnvError {
     Tables(#[from] TablesError),
     #[error(
         "task {task} names no office and no tables folder was given; expected a folder with \
-         `processed/` and `raw/` (--tables DIR)"
+         `processed/` and `raw/` (--tables DIR), which `nemo-burn env fetch` makes"
     )]
     NoTables { task: u64 },
     #[error(

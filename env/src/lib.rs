@@ -1,15 +1,20 @@
 //! The Workplace Assistant: a simulated office of five databases and 27 tools, its tasks, and the
 //! reward that compares final states.
 //!
-//! Everything here is deterministic: no clock, no threads, no tensors. An [`Environment`] hands out
+//! Everything but the [`server`] and [`fetch`] is deterministic: no clock, no threads, no network, no tensors. An [`Environment`] hands out
 //! sessions (tools acting on private tables) and scores a finished list of tool calls by replaying
 //! it and the ground truth on fresh tables.
 
 pub mod environment;
 pub mod error;
+pub mod fetch;
 pub mod generate;
+pub mod play;
+pub mod prepare;
 mod python_compat;
 pub mod scoring;
+pub mod server;
+pub mod strict;
 pub mod task;
 pub mod tool;
 pub mod workplace;
@@ -17,6 +22,7 @@ pub mod workplace;
 pub use environment::{EnvSession, Environment, Offices, Outcome};
 pub use error::EnvError;
 pub use scoring::{FailedCall, Replay, VerifyReport, replay, verify_records};
+pub use strict::{StrictOutcome, StrictReport};
 pub use task::dataset::{Dataset, DatasetError};
 pub use task::record::{Demonstration, Holdout, Message, Provenance, RecordError, Role, Task, WORKPLACE_SYSTEM_PROMPT};
 pub use tool::{ToolCall, ToolSchema};

@@ -59,7 +59,7 @@ pub fn replay(offices: &Offices, task: &Task, calls: &[ToolCall]) -> Result<Repl
 
 /// Whether an answer means that the call had the effect asked for. Tools refuse in plain text, so
 /// this goes by their words.
-fn is_success(result: &ToolResult) -> bool {
+pub(crate) fn is_success(result: &ToolResult) -> bool {
     const REFUSALS: [&str; 8] =
         ["not found", "not provided", "not valid", "Invalid ", "must be ", "Missing ", "Please provide", "No "];
     !result.is_error() && result.output.as_str().is_none_or(|text| !REFUSALS.iter().any(|words| text.contains(words)))

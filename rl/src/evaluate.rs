@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use nemo_env::{Environment, Task};
+use nemo_env::{Environment, StrictReport, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -102,6 +102,9 @@ pub struct EvaluationReport {
     pub by_num_steps: BTreeMap<usize, Score>,
     /// Turns, tokens and endings.
     pub rollouts: Metrics,
+    /// The same samples under the stricter scoring, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<StrictReport>,
 }
 
 impl EvaluationReport {
@@ -128,6 +131,7 @@ impl EvaluationReport {
             by_template: grouped(trajectories, |t| t.label.template.clone()),
             by_num_steps: grouped(trajectories, |t| t.label.num_steps),
             rollouts,
+            strict: None,
         }
     }
 
@@ -153,6 +157,10 @@ impl EvaluationReport {
         }
         metrics.insert("avg_length".to_owned(), self.avg_length);
         metrics.extend(self.pass_k.map(|share| ("pass_k".to_owned(), share)));
+        if let Some(strict) = &self.strict {
+            metrics.insert("strict_accuracy".to_owned(), strict.strict_accuracy);
+            metrics.insert("strict_do_nothing_accuracy".to_owned(), strict.strict_do_nothing_accuracy);
+        }
         metrics.extend(self.rollouts.clone());
         let mut prefixed = Metrics::new();
         insert_prefixed(&mut prefixed, self.decoding.metric_prefix(), &metrics);

@@ -37,6 +37,10 @@ fn every_command_explains_itself() {
         &["env", "verify"],
         &["env", "generate"],
         &["env", "templates"],
+        &["env", "serve"],
+        &["env", "fetch"],
+        &["env", "prepare"],
+        &["env", "play"],
     ] {
         let text = run(&[command, &["--help"]].concat()).succeeded();
         assert!(text.contains("Usage: nemo-burn"), "{text}");
@@ -51,5 +55,6 @@ fn usage_errors_end_with_code_2() {
     run(&["generate", "--model=x", "--prompt=a", "--records=b"]).refused(&["cannot be used with"]);
     run(&["eval", "--model=x", "--count=0"]).refused(&["--count", "at least 1"]);
     run(&["eval", "--model=x", "--split=test"]).refused(&["unknown split", "unseen_fillings"]);
+    run(&["env", "fetch", "--wheel=a", "--folder=b"]).refused(&["cannot be used with"]);
     run(&["generate", "--model=x", "--prompt=a", "--temperature=-1"]).refused(&["--temperature", "at least 0"]);
 }

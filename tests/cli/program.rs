@@ -1,6 +1,7 @@
 //! Runs the program and checks how it ended.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -33,6 +34,21 @@ pub fn run_in<S: AsRef<std::ffi::OsStr>>(folder: &Path, arguments: &[S]) -> Fini
 /// Runs the program in the repository.
 pub fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Finished {
     run_in(&repository(), arguments)
+}
+
+/// Runs the program in the repository with this input.
+pub fn run_with_input<S: AsRef<std::ffi::OsStr>>(arguments: &[S], input: &str) -> Finished {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    // A program that ends early does not read everything.
+    let _ = child.stdin.take().expect("an input").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("the program ends");
+    Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
+    }
 }
 
 /// Runs any command without input, in an environment that neither shows backtraces nor has a model cache.

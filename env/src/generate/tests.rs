@@ -301,3 +301,31 @@ fn lengths_and_samples() {
         }
     }
 }
+
+/// The core suite's tasks and offices, written down: models are trained on them and compared by them, so no later
+/// template may move a single byte.
+#[test]
+fn the_core_suite_never_changes() {
+    for (split, expected) in CORE_TASKS {
+        let lines: Vec<String> = generated(split, 200).iter().map(Task::to_json_line).collect();
+        assert_eq!(crate::fetch::sha256(lines.join("\n").as_bytes()), expected, "{split}");
+    }
+    for (seed, expected) in CORE_OFFICES {
+        let Tables { emails, calendar_events, analytics, project_tasks, customers, directory } = office(seed);
+        let rows = [emails, calendar_events, analytics, project_tasks, customers];
+        let text = serde_json::to_string(&(rows, directory)).unwrap();
+        assert_eq!(crate::fetch::sha256(text.as_bytes()), expected, "office {seed}");
+    }
+}
+
+const CORE_TASKS: [(Split, &str); 4] = [
+    (Split::WarmStart, "b84c4e188e1213b05bdb677358edb5223a1e30aca18eb2439ff441b4f7ca2dfb"),
+    (Split::Train, "01a0e05b50cd9dc7e01ab7ccfeaf8058ee7e16a56443af130979e11475315cda"),
+    (Split::UnseenFillings, "cd52233cf030b5babcb74095f9af2bf8802d50ad59fbb269dd844770d1d8e152"),
+    (Split::UnseenTemplates, "8fca65144d61287bc75dc820ebf3decc974b4adf4190d2263261eaa10507a538"),
+];
+const CORE_OFFICES: [(u64, &str); 3] = [
+    (0, "73ef23a3557c45a36dd740e8ccc26d0df78df4d22bf668b124e6e855b6711946"),
+    (1007, "2c7eb072ba0ad6e5b7d7350f15116d85f3fadb71bc2bfdd0f3521f629e9160e6"),
+    (3063, "3c0a5848038401c4a8f9b2c57f70e8cfb9d145938f6f070a587ed1a02efa645d"),
+];

@@ -1,5 +1,7 @@
 //! JSON as Python's `json` reads it: NaN and infinities are accepted, and errors have Python's texts.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use super::Value;
@@ -7,11 +9,30 @@ use super::Value;
 /// Deeper nesting than this is refused rather than risking the stack.
 const MAX_DEPTH: usize = 256;
 
+/// The keys of an object with more of them than this are found through an index.
+const MAX_SCANNED_KEYS: usize = 16;
+
+/// Where and why a text is not JSON; shown as the text of Python's `JSONDecodeError`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SyntaxError {
+    pub(crate) message: String,
+    line: usize,
+    column: usize,
+    /// Characters before the fault.
+    pub(crate) position: usize,
+}
+
+impl fmt::Display for SyntaxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: line {} column {} (char {})", self.message, self.line, self.column, self.position)
+    }
+}
+
 /// Why a text is not usable as JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JsonError {
-    /// Not JSON; the text of Python's `JSONDecodeError`.
-    Syntax(String),
+    /// Not JSON.
+    Syntax(SyntaxError),
     /// JSON whose value cannot travel: an unpaired surrogate, an integer beyond 64 bits, or nesting
     /// beyond [`MAX_DEPTH`].
     Unrepresentable(String),
@@ -32,6 +53,36 @@ pub(crate) fn parse(text: &str) -> Result<Value, JsonError> {
     Ok(value)
 }
 
+/// The entries of an object while it is read.
+#[derive(Default)]
+struct Entries {
+    list: Vec<(Arc<str>, Value)>,
+    /// Places in `list`, once it is too long to search.
+    index: HashMap<Arc<str>, usize>,
+}
+
+impl Entries {
+    /// A repeated key keeps its first place and takes the last value.
+    fn insert(&mut self, key: Arc<str>, value: Value) {
+        let known = if self.index.is_empty() {
+            self.list.iter().position(|(name, _)| *name == key)
+        } else {
+            self.index.get(&key).copied()
+        };
+        if let Some(place) = known {
+            self.list[place].1 = value;
+            return;
+        }
+        if !self.index.is_empty() {
+            self.index.insert(Arc::clone(&key), self.list.len());
+        }
+        self.list.push((key, value));
+        if self.index.is_empty() && self.list.len() > MAX_SCANNED_KEYS {
+            self.index = self.list.iter().enumerate().map(|(place, (key, _))| (Arc::clone(key), place)).collect();
+        }
+    }
+}
+
 struct Parser<'a> {
     text: &'a str,
     /// Byte offset of the next character.
@@ -45,7 +96,7 @@ impl<'a> Parser<'a> {
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let column = before[line_start..].chars().count() + 1;
         let position = before.chars().count();
-        JsonError::Syntax(format!("{message}: line {line} column {column} (char {position})"))
+        JsonError::Syntax(SyntaxError { message: message.to_owned(), line, column, position })
     }
 
     fn peek(&self) -> Option<u8> {
@@ -153,12 +204,12 @@ impl<'a> Parser<'a> {
         let mut items = Vec::new();
         if self.peek() == Some(b']') {
             self.at += 1;
-            return Ok(Value::List(items));
+            return Ok(Value::List(items.into()));
         }
         loop {
             items.push(self.value(depth + 1)?);
             if self.end_of_item(b']', "array")? {
-                return Ok(Value::List(items));
+                return Ok(Value::List(items.into()));
             }
         }
     }
@@ -166,10 +217,10 @@ impl<'a> Parser<'a> {
     fn object(&mut self, depth: usize) -> Result<Value, JsonError> {
         self.at += 1;
         self.skip_space();
-        let mut entries: Vec<(Arc<str>, Value)> = Vec::new();
+        let mut entries = Entries::default();
         if self.peek() == Some(b'}') {
             self.at += 1;
-            return Ok(Value::Dict(entries));
+            return Ok(Value::Dict(entries.list.into()));
         }
         loop {
             if self.peek() != Some(b'"') {
@@ -183,13 +234,9 @@ impl<'a> Parser<'a> {
             self.at += 1;
             self.skip_space();
             let value = self.value(depth + 1)?;
-            // A repeated key keeps its first place and takes the last value.
-            match entries.iter_mut().find(|(name, _)| *name == key) {
-                Some(entry) => entry.1 = value,
-                None => entries.push((key, value)),
-            }
+            entries.insert(key, value);
             if self.end_of_item(b'}', "object")? {
-                return Ok(Value::Dict(entries));
+                return Ok(Value::Dict(entries.list.into()));
             }
         }
     }
@@ -290,7 +337,7 @@ mod tests {
 
     fn syntax_error(text: &str) -> String {
         match parse(text) {
-            Err(JsonError::Syntax(message)) => message,
+            Err(JsonError::Syntax(error)) => error.to_string(),
             other => format!("{other:?}"),
         }
     }
@@ -328,5 +375,11 @@ mod tests {
     fn repeated_keys_take_the_last_value() {
         let value = parse("{\"a\": 1, \"b\": NaN, \"a\": 2.0}");
         assert_eq!(value.map(|v| v.repr()), Ok("{'a': 2.0, 'b': nan}".into()));
+        // The same in objects with many keys.
+        let entry = |key: usize, value: usize| format!("\"{key}\": {value}");
+        let written: Vec<String> = (0..100).map(|key| entry(key, 0)).chain((0..100).map(|key| entry(key, 1))).collect();
+        let expected: Vec<String> = (0..100).map(|key| format!("'{key}': 1")).collect();
+        let value = parse(&format!("{{{}}}", written.join(", ")));
+        assert_eq!(value.map(|v| v.repr()), Ok(format!("{{{}}}", expected.join(", "))));
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod sort;
 pub(crate) mod text;
 pub(crate) mod timestamp;
 mod timestamp_words;
+pub(crate) mod validation;
 pub(crate) mod value;
 
 pub(crate) use value::Value;

@@ -2,6 +2,9 @@
 //!
 //! A missing table cell is `Float(NaN)` (as pandas reads it from CSV) or `None` (an argument left
 //! out); both are written as JSON `null` and count as equal when tables are compared.
+//!
+//! Whatever may be large is shared: a copy of a value costs the same whatever is inside, so a call that sets many cells
+//! takes no more memory than its arguments do.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -18,8 +21,8 @@ pub(crate) enum Value {
     Int(i128),
     Float(f64),
     Str(Arc<str>),
-    List(Vec<Value>),
-    Dict(Vec<(Arc<str>, Value)>),
+    List(Arc<Vec<Value>>),
+    Dict(Arc<Vec<(Arc<str>, Value)>>),
 }
 
 impl From<&str> for Value {
@@ -135,7 +138,7 @@ impl Value {
             (Self::None, Self::None) => true,
             (Self::Str(a), Self::Str(b)) => a == b,
             (Self::Int(a), Self::Int(b)) => a == b,
-            (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b)),
+            (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.equals(b)),
             (Self::Dict(a), Self::Dict(b)) => {
                 a.len() == b.len()
                     && a.iter()
@@ -188,9 +191,9 @@ mod tests {
 
     #[test]
     fn repr_follows_python() {
-        let value = Value::List(vec!["a".into(), Value::Int(1), Value::None, Value::Bool(true)]);
+        let value = Value::List(vec!["a".into(), Value::Int(1), Value::None, Value::Bool(true)].into());
         assert_eq!(value.repr(), "['a', 1, None, True]");
-        let value = Value::Dict(vec![("it's".into(), Value::Float(1.0))]);
+        let value = Value::Dict(vec![("it's".into(), Value::Float(1.0))].into());
         assert_eq!(value.repr(), "{\"it's\": 1.0}");
     }
 }

@@ -17,7 +17,10 @@ pub struct Dataset {
 /// Why a dataset could not be read or written.
 #[derive(Debug, Error)]
 pub enum DatasetError {
-    #[error("{path}: {source}; expected a readable JSONL file of task records")]
+    #[error(
+        "{path}: {source}; expected a readable JSONL file of task records, such as `nemo-burn env prepare` and \
+         `nemo-burn env generate` write"
+    )]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path}:{line}: {source}")]
     Record {

@@ -10,6 +10,6 @@ pub struct Split {
 }
 
 /// Number of training tasks out of `len`: nine tenths, rounded down, but at least one.
-pub(super) fn split_point(len: usize) -> usize {
+pub(crate) fn split_point(len: usize) -> usize {
     (len * 9 / 10).max(1).min(len)
 }

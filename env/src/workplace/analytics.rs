@@ -9,15 +9,17 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::arguments::{Arguments, is_one_of};
-use super::state::{NewLabel, State, Table};
+use super::state::State;
+use super::table::{NewLabel, Table};
+use super::visits::Day;
 use crate::python_compat::text::is_space;
 use crate::python_compat::{Exception, Value};
 
-const DATE: usize = 0;
+pub(super) const DATE: usize = 0;
 const VISITOR: usize = 1;
-const SESSION_DURATION: usize = 3;
-const TRAFFIC_SOURCE: usize = 4;
-const ENGAGED: usize = 5;
+pub(super) const SESSION_DURATION: usize = 3;
+pub(super) const TRAFFIC_SOURCE: usize = 4;
+pub(super) const ENGAGED: usize = 5;
 
 const PLOT_VALUES: [&str; 7] = [
     "total_visits",
@@ -34,13 +36,14 @@ pub(super) fn get_visitor_information_by_id(state: &mut State, arguments: &Argum
     let Some(id) = arguments.provided("visitor_id") else {
         return Ok("Visitor ID not provided.".into());
     };
-    let found = state.analytics.find(VISITOR, id)?;
+    let visits = &state.visits.table;
+    let found = visits.find(VISITOR, id)?;
     if found.is_empty() {
         return Ok("Visitor not found.".into());
     }
     let record = |&position: &usize| {
-        let mut record = state.analytics.record(position);
-        let duration = &state.analytics.rows[position][SESSION_DURATION];
+        let mut record = visits.record(position);
+        let duration = &visits.row(position)[SESSION_DURATION];
         if state.session_duration_is_float
             && let Ok(seconds) = float_of(duration)
             && let Some(cell) = record.get_mut("session_duration_seconds")
@@ -75,7 +78,7 @@ pub(super) fn create_plot(state: &mut State, arguments: &Arguments) -> Result<Js
 
 /// Positions of the visits within the bounds.
 fn visits_between(visits: &Table, arguments: &Arguments) -> Result<Vec<usize>, Exception> {
-    let mut positions: Vec<usize> = (0..visits.len()).collect();
+    let mut positions: Vec<usize> = visits.slots().collect();
     for (name, operator, outside) in [("time_min", ">=", Ordering::Less), ("time_max", "<=", Ordering::Greater)] {
         if let Some(bound) = arguments.provided(name) {
             positions = compare_column(visits, &positions, DATE, operator, outside, bound)?;
@@ -99,7 +102,7 @@ pub(super) fn compare_column(
     }
     let mut kept = Vec::with_capacity(positions.len());
     for &position in positions {
-        let cell = &table.rows[position][column];
+        let cell = &table.row(position)[column];
         if cell.is_null() {
             continue;
         }
@@ -119,37 +122,73 @@ pub(super) fn compare_column(
 fn count_by_date(visits: &Table, positions: &[usize], amount: impl Fn(usize) -> u64) -> Json {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for &position in positions {
-        if let Some(date) = visits.rows[position][DATE].as_str() {
+        if let Some(date) = visits.row(position)[DATE].as_str() {
             *counts.entry(date).or_default() += amount(position);
         }
     }
     counts.into_iter().map(|(date, count)| (date.to_owned(), count.into())).collect::<Map<_, _>>().into()
 }
 
+/// The days within the bounds, for arguments that are text, as nearly all are.
+fn days_between<'a>(state: &'a State, arguments: &'a Arguments) -> Option<Vec<(&'a str, &'a Day)>> {
+    let days = state.visits.days()?;
+    let mut bounds = [None, None];
+    for (bound, name) in bounds.iter_mut().zip(["time_min", "time_max"]) {
+        if let Some(value) = arguments.provided(name) {
+            *bound = Some(value.as_str()?);
+        }
+    }
+    let [min, max] = bounds;
+    let is_within = |date: &str| min.is_none_or(|min| date >= min) && max.is_none_or(|max| date <= max);
+    Some(days.iter().map(|(date, day)| (&**date, day)).filter(|(date, _)| is_within(date)).collect())
+}
+
+/// One number for each of the days.
+fn by_day(days: Vec<(&str, &Day)>, number: impl Fn(&Day) -> u64) -> Json {
+    days.into_iter().map(|(date, day)| (date.to_owned(), number(day).into())).collect::<Map<_, _>>().into()
+}
+
 pub(super) fn total_visits_count(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
-    let positions = visits_between(&state.analytics, arguments)?;
-    Ok(count_by_date(&state.analytics, &positions, |_| 1))
+    if let Some(days) = days_between(state, arguments) {
+        return Ok(by_day(days, |day| day.num_visits));
+    }
+    let visits = &state.visits.table;
+    let positions = visits_between(visits, arguments)?;
+    Ok(count_by_date(visits, &positions, |_| 1))
 }
 
 pub(super) fn engaged_users_count(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
-    let visits = &state.analytics;
+    if let Some(days) = days_between(state, arguments) {
+        return Ok(by_day(days, |day| day.num_engaged));
+    }
+    let visits = &state.visits.table;
     let positions = visits_between(visits, arguments)?;
-    Ok(count_by_date(visits, &positions, |position| u64::from(visits.rows[position][ENGAGED].is_truthy())))
+    Ok(count_by_date(visits, &positions, |position| u64::from(visits.row(position)[ENGAGED].is_truthy())))
 }
 
 pub(super) fn traffic_source_count(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
-    let visits = &state.analytics;
+    let source = arguments.provided("traffic_source");
+    if let Some(days) = days_between(state, arguments) {
+        match source {
+            None => return Ok(by_day(days, |day| day.num_visits)),
+            // Dates without a hit stay in the answer, with zero.
+            Some(Value::Str(source)) => {
+                return Ok(by_day(days, |day| day.by_source.get(source).copied().unwrap_or(0)));
+            }
+            Some(_) => {}
+        }
+    }
+    let visits = &state.visits.table;
     let positions = visits_between(visits, arguments)?;
-    let Some(source) = arguments.provided("traffic_source") else {
+    let Some(source) = source else {
         return Ok(count_by_date(visits, &positions, |_| 1));
     };
     let hits = visits.find_among(&positions, TRAFFIC_SOURCE, source)?;
-    // Dates without a hit stay in the answer, with zero.
     Ok(count_by_date(visits, &positions, |position| u64::from(hits.binary_search(&position).is_ok())))
 }
 
 /// Python's `float(text)`, for plain numbers.
-fn float_of(value: &Value) -> Result<f64, Exception> {
+pub(super) fn float_of(value: &Value) -> Result<f64, Exception> {
     let number = match value {
         Value::Str(text) => text.trim_matches(is_space).parse().ok(),
         other => other.as_number(),
@@ -158,10 +197,28 @@ fn float_of(value: &Value) -> Result<f64, Exception> {
 }
 
 pub(super) fn get_average_session_duration(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
-    let positions = visits_between(&state.analytics, arguments)?;
+    let means = match days_between(state, arguments) {
+        Some(days) => means(days.into_iter().map(|(date, day)| (date, day.duration))),
+        None => average_by_visit(state, arguments)?,
+    };
+    let is_bounded = ["time_min", "time_max"].iter().any(|name| arguments.provided(name).is_some());
+    // Without a bound the reference converts the session's own column instead of a copy.
+    state.session_duration_is_float |= !is_bounded;
+    Ok(means)
+}
+
+/// Means of the dates that have anything to take a mean of.
+fn means<'a>(sums: impl Iterator<Item = (&'a str, (f64, f64))>) -> Json {
+    let mean =
+        |(date, (sum, count)): (&str, (f64, f64))| (count > 0.0).then(|| (date.to_owned(), (sum / count).into()));
+    sums.filter_map(mean).collect::<Map<_, _>>().into()
+}
+
+fn average_by_visit(state: &State, arguments: &Arguments) -> Result<Json, Exception> {
+    let visits = &state.visits.table;
     let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
-    for position in positions {
-        let row = &state.analytics.rows[position];
+    for position in visits_between(visits, arguments)? {
+        let row = visits.row(position);
         let seconds = float_of(&row[SESSION_DURATION])?;
         if let (Some(date), false) = (row[DATE].as_str(), seconds.is_nan()) {
             let (sum, count) = sums.entry(date).or_default();
@@ -169,10 +226,5 @@ pub(super) fn get_average_session_duration(state: &mut State, arguments: &Argume
             *count += 1.0;
         }
     }
-    let means =
-        sums.into_iter().map(|(date, (sum, count))| (date.to_owned(), (sum / count).into())).collect::<Map<_, _>>();
-    let is_bounded = ["time_min", "time_max"].iter().any(|name| arguments.provided(name).is_some());
-    // Without a bound the reference converts the session's own column instead of a copy.
-    state.session_duration_is_float |= !is_bounded;
-    Ok(means.into())
+    Ok(means(sums.into_iter()))
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::arguments::{Arguments, is_one_of, lower};
+use super::base_table::ColumnUses;
 use super::pagination::paginate;
-use super::state::{NewLabel, State, Table};
+use super::state::State;
+use super::table::{NewLabel, Table};
 use super::tables::CALENDAR_COLUMNS;
 use crate::python_compat::integer::Integer;
 use crate::python_compat::text::{is_digit, zero_fill};
@@ -19,6 +21,8 @@ const NAME: usize = 1;
 const PARTICIPANT: usize = 2;
 const START: usize = 3;
 const ID_LENGTH: usize = 8;
+
+pub(super) const COLUMN_USES: ColumnUses = ColumnUses { time: START, joined: &[] };
 
 const NO_ID: &str = "Event ID not provided.";
 const INVALID_ID: &str = "Invalid event ID format. Expected 8-digit ID.";
@@ -69,12 +73,9 @@ pub(super) fn search_events(state: &mut State, arguments: &Arguments) -> Result<
     let empty = Value::from("");
     let pattern = pattern::compile(arguments.given("query").unwrap_or(&empty))?;
     let table: &Table = &state.calendar;
-    let matches = |cell: &Value| cell.as_str().is_some_and(|text| pattern.is_match(text));
     let mut events = Vec::new();
-    for (position, row) in table.rows.iter().enumerate() {
-        if matches(&row[NAME]) || matches(&row[PARTICIPANT]) {
-            events.push((position, Timestamp::from_value(&row[START])?));
-        }
+    for slot in table.search(&[NAME, PARTICIPANT], &pattern) {
+        events.push((slot, table.time(slot)?));
     }
     for (name, outside) in [("time_min", Ordering::Less), ("time_max", Ordering::Greater)] {
         let bound = match bound(arguments, name)? {
@@ -83,9 +84,9 @@ pub(super) fn search_events(state: &mut State, arguments: &Arguments) -> Result<
             Err(answer) => return Ok(answer.into()),
         };
         let mut kept = Vec::with_capacity(events.len());
-        for (position, start) in events {
+        for (slot, start) in events {
             if start.compare(&bound)?.is_some_and(|order| order != outside) {
-                kept.push((position, start));
+                kept.push((slot, start));
             }
         }
         events = kept;
@@ -95,7 +96,7 @@ pub(super) fn search_events(state: &mut State, arguments: &Arguments) -> Result<
     if events.is_empty() {
         return Ok("No events found.".into());
     }
-    let events: Vec<Json> = events[page.rows].iter().map(|&(position, _)| table.record(position)).collect();
+    let events: Vec<Json> = events[page.rows].iter().map(|&(slot, _)| table.record(slot)).collect();
     Ok(json!({"events": events, "pagination": page.summary}))
 }
 

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use super::project_management::has_text_accessor;
-use super::state::{State, Table};
+use super::state::State;
+use super::table::Table;
 use crate::python_compat::Value;
 
 /// Columns compared as they are.
@@ -38,33 +39,30 @@ pub(super) fn states_equal(a: &State, b: &State) -> Result<bool, NotComparable> 
         }
         check_columns(name, a)?;
         check_columns(name, b)?;
-        equal = equal && tables_equal(a, b);
+        equal = equal && a.equals(b, |a_row, b_row| rows_equal(a.columns(), a_row, b_row));
     }
     Ok(equal)
 }
 
-fn is_case_sensitive(column: &str) -> bool {
+pub(super) fn is_case_sensitive(column: &str) -> bool {
     CASE_SENSITIVE.contains(&column)
 }
 
 fn check_columns(name: &'static str, table: &Table) -> Result<(), NotComparable> {
-    for (index, &column) in table.columns.iter().enumerate() {
-        if !is_case_sensitive(column) && !has_text_accessor(table.rows.iter().map(|row| &row[index])) {
+    for (index, &column) in table.columns().iter().enumerate() {
+        // One text makes the column one of texts.
+        if !is_case_sensitive(column)
+            && table.num_text(index) == 0
+            && !has_text_accessor(table.rows().map(|row| &row[index]))
+        {
             return Err(NotComparable { table: name, column });
         }
     }
     Ok(())
 }
 
-fn tables_equal(a: &Table, b: &Table) -> bool {
-    a.labels == b.labels
-        && a.rows.iter().zip(&b.rows).all(|(a_row, b_row)| {
-            Arc::ptr_eq(a_row, b_row)
-                || a.columns
-                    .iter()
-                    .zip(a_row.iter().zip(b_row.iter()))
-                    .all(|(column, (a, b))| cells_equal(a, b, is_case_sensitive(column)))
-        })
+fn rows_equal(columns: &[&str], a: &[Value], b: &[Value]) -> bool {
+    columns.iter().zip(a.iter().zip(b)).all(|(column, (a, b))| cells_equal(a, b, is_case_sensitive(column)))
 }
 
 fn cells_equal(a: &Value, b: &Value, is_case_sensitive: bool) -> bool {

@@ -9,7 +9,8 @@ use super::analytics::compare_column;
 use super::arguments::{Arguments, is_one_of, lower};
 use super::pagination::paginate;
 use super::project_management::filter_by_pattern;
-use super::state::{NewLabel, State};
+use super::state::State;
+use super::table::NewLabel;
 use super::tables::CUSTOMER_COLUMNS;
 use crate::python_compat::text::zero_fill;
 use crate::python_compat::{Exception, Value};
@@ -55,12 +56,13 @@ pub(super) fn search_customers(state: &mut State, arguments: &Arguments) -> Resu
         return Ok("No search parameters provided. Please provide at least one parameter.".into());
     }
     let customers = &state.customers;
-    let mut found: Vec<usize> = (0..customers.len()).collect();
+    let mut found: Option<Vec<usize>> = None;
     for name in PATTERN_FILTERS {
         if let Some(value) = arguments.provided(name) {
-            found = filter_by_pattern(customers, &found, column_of(name), value)?;
+            found = Some(filter_by_pattern(customers, found, column_of(name), value)?);
         }
     }
+    let mut found = found.unwrap_or_else(|| customers.slots().collect());
     for (name, column, operator, outside) in DATE_FILTERS {
         if let Some(bound) = arguments.provided(name) {
             let column = column_of(column);

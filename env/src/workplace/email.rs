@@ -5,8 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::arguments::{Arguments, lower};
+use super::base_table::{ColumnUses, Row};
 use super::pagination::paginate;
-use super::state::{NewLabel, State, Table};
+use super::state::State;
+use super::table::{NewLabel, Table};
 use super::tables::EMAIL_COLUMNS;
 use crate::python_compat::sort::descending_order;
 use crate::python_compat::text::split_words;
@@ -18,6 +20,8 @@ const CORRESPONDENT: usize = 2;
 const SUBJECT: usize = 3;
 const SENT: usize = 4;
 const BODY: usize = 5;
+
+pub(super) const COLUMN_USES: ColumnUses = ColumnUses { time: SENT, joined: &[SUBJECT, BODY, CORRESPONDENT] };
 
 /// Every mail of a session is sent at the simulated present.
 const NOW: &str = "2023-11-30 23:59:00";
@@ -61,12 +65,8 @@ fn search(emails: &Table, arguments: &Arguments) -> Result<Json, Exception> {
     let empty = Value::from("");
     let query = lower(arguments.given("query").unwrap_or(&empty))?;
     let words: Vec<&str> = split_words(query.as_str().unwrap_or_default()).collect();
-    let matches = |row: &Arc<[Value]>| {
-        let text = format!("{} {} {}", row[SUBJECT].text(), row[BODY].text(), row[CORRESPONDENT].text()).to_lowercase();
-        words.iter().all(|word| text.contains(word))
-    };
-    let matching: Vec<usize> = (0..emails.len()).filter(|&i| words.is_empty() || matches(&emails.rows[i])).collect();
-    let sent: Vec<&str> = matching.iter().map(|&i| emails.rows[i][SENT].as_str().unwrap_or_default()).collect();
+    let matching = if words.is_empty() { emails.slots().collect() } else { emails.search_words(&words) };
+    let sent: Vec<&str> = matching.iter().map(|&slot| emails.row(slot)[SENT].as_str().unwrap_or_default()).collect();
     let mut found: Vec<usize> = descending_order(&sent).into_iter().map(|i| matching[i]).collect();
     // A bound is parsed only when there is a mail to compare it with.
     for (name, is_lower) in [("date_min", true), ("date_max", false)] {
@@ -77,10 +77,10 @@ fn search(emails: &Table, arguments: &Arguments) -> Result<Json, Exception> {
             return Err(Exception::other("Cannot compare NaT with datetime.date object"));
         };
         let mut kept = Vec::with_capacity(found.len());
-        for position in found {
-            let sent = Timestamp::from_value(&emails.rows[position][SENT])?.date();
+        for slot in found {
+            let sent = emails.time(slot)?.date();
             if sent.is_some_and(|day| if is_lower { day >= bound } else { day <= bound }) {
-                kept.push(position);
+                kept.push(slot);
             }
         }
         found = kept;
@@ -128,7 +128,7 @@ fn send(state: &mut State, recipient: &Value, subject: &Value, body: &Value) -> 
 
 fn append(state: &mut State, recipient: &Value, subject: &Value, body: &Value) -> Result<(), Exception> {
     // Unlike the other tables an empty mailbox starts again at 1.
-    let id = if state.emails.rows.is_empty() { "1".to_owned() } else { state.emails.next_id()?.to_string() };
+    let id = if state.emails.is_empty() { "1".to_owned() } else { state.emails.next_id()?.to_string() };
     let row = vec![id.into(), "outbox".into(), lower(recipient)?, subject.clone(), NOW.into(), body.clone()];
     Arc::make_mut(&mut state.emails).push(row, NewLabel::RenumberAll);
     Ok(())
@@ -151,12 +151,12 @@ fn delete(state: &mut State, id: &Value) -> Result<Json, Exception> {
 }
 
 /// The first mail with this id.
-fn find_email(state: &State, id: &Value) -> Result<Option<Arc<[Value]>>, Exception> {
+fn find_email(state: &State, id: &Value) -> Result<Option<Row>, Exception> {
     if !state.emails.contains(ID, id)? {
         return Ok(None);
     }
     let found = state.emails.find(ID, id)?;
-    Ok(found.first().map(|&i| Arc::clone(&state.emails.rows[i])))
+    Ok(found.first().map(|&i| Arc::clone(state.emails.row(i))))
 }
 
 /// Forwarding and replying pass a refusal on only if it speaks of an error or of something invalid;

@@ -3,24 +3,30 @@
 
 mod analytics;
 mod arguments;
+mod base_table;
 mod calendar;
 mod catalog;
 mod comparison;
 mod customer_relationship_manager;
 mod directory;
+mod effects;
 mod email;
+mod grams;
 mod pagination;
 mod project_management;
 mod session;
 mod state;
+mod table;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod visits;
 
 use std::borrow::Borrow;
 use std::sync::Arc;
 
 pub use comparison::NotComparable;
+use effects::Effects;
 pub use session::{RowChange, Session, TableChange, ToolResult};
 use state::State;
 use tables::Tables;
@@ -55,13 +61,22 @@ impl Workplace {
     /// JSON, arguments that are no object, unknown tools and arguments, exceptions.
     fn replay(&self, calls: &[ToolCall]) -> State {
         let mut state = self.initial.clone();
-        for call in calls {
-            if let Ok(Value::Dict(arguments)) = json::parse(&call.arguments) {
-                // An exception leaves the state as it was; its text is of no interest here.
-                let _ = session::execute(&mut state, &call.name, arguments);
-            }
-        }
+        calls.iter().for_each(|call| apply(&mut state, call));
         state
+    }
+
+    /// What the calls come to, and how many of them changed what they come to.
+    pub(crate) fn effects(&self, calls: &[ToolCall]) -> (Effects, usize) {
+        let mut state = self.initial.clone();
+        let mut effects = Effects::of(&state);
+        let mut num_writes = 0;
+        for call in calls {
+            apply(&mut state, call);
+            let after = Effects::of(&state);
+            num_writes += usize::from(after != effects);
+            effects = after;
+        }
+        (effects, num_writes)
     }
 
     /// Whether the two lists of calls lead to equal tables, which is what the reward asks.
@@ -70,5 +85,13 @@ impl Workplace {
     /// A final table has a column of nothing but numbers, which the reference cannot compare.
     pub fn verify(&self, predicted: &[ToolCall], ground_truth: &[ToolCall]) -> Result<bool, NotComparable> {
         comparison::states_equal(&self.replay(predicted), &self.replay(ground_truth))
+    }
+}
+
+/// Runs a call of a replay.
+fn apply(state: &mut State, call: &ToolCall) {
+    if let Ok(Value::Dict(arguments)) = json::parse(&call.arguments) {
+        // An exception leaves the state as it was; its text is of no interest here.
+        let _ = session::execute(state, &call.name, Arc::unwrap_or_clone(arguments));
     }
 }

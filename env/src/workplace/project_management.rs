@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use regex::Regex;
 use serde_json::Value as Json;
 
 use super::arguments::{Arguments, is_one_of, lower};
-use super::state::{NewLabel, State, Table};
+use super::state::State;
+use super::table::{NewLabel, Table};
 use super::tables::TASK_COLUMNS;
 use crate::python_compat::text::zero_fill;
 use crate::python_compat::{Exception, Value, pattern};
@@ -34,10 +34,19 @@ fn invalid_board() -> Json {
 
 /// Team members are whoever has a task at the moment.
 fn is_assignee(tasks: &Table, email: &Value) -> bool {
-    tasks.rows.iter().any(|row| match (&row[ASSIGNEE], email) {
-        (Value::Str(assignee), Value::Str(email)) => assignee.to_lowercase() == **email,
+    tasks.rows().any(|row| is_assigned(row, email))
+}
+
+/// Whether the assignee in lower case is `email`.
+fn is_assigned(row: &[Value], email: &Value) -> bool {
+    match (&row[ASSIGNEE], email) {
+        // Most assignees are in lower case already.
+        (Value::Str(assignee), Value::Str(email)) => {
+            (assignee == email && assignee.is_ascii() && !assignee.bytes().any(|byte| byte.is_ascii_uppercase()))
+                || assignee.to_lowercase() == **email
+        }
         _ => false,
-    })
+    }
 }
 
 pub(super) fn get_task_information_by_id(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
@@ -81,24 +90,37 @@ fn is_email(value: &Value) -> Result<bool, Exception> {
         && country.chars().all(|c| c.is_ascii_alphabetic()))
 }
 
-/// The rows of `positions` whose cell matches. As in the reference, a cell that is no text makes the
+/// The rows of `among` (`None`: all) whose cell matches. As in the reference, a cell that is no text makes the
 /// whole search fail, and so does a column of nothing but numbers.
 pub(super) fn filter_by_pattern(
     table: &Table,
-    positions: &[usize],
+    among: Option<Vec<usize>>,
     column: usize,
     value: &Value,
 ) -> Result<Vec<usize>, Exception> {
-    let cells = || positions.iter().map(|&position| &table.rows[position][column]);
+    let no_accessor = || Exception::other("Can only use .str accessor with string values!");
+    let not_text = || Exception::value("Cannot mask with non-boolean array containing NA / NaN values");
+    let Some(mut among) = among else {
+        let num_text = table.num_text(column);
+        if num_text == 0 && !has_text_accessor(table.rows().map(|row| &row[column])) {
+            return Err(no_accessor());
+        }
+        let pattern = pattern::compile(value)?;
+        if num_text < table.len() {
+            return Err(not_text());
+        }
+        return Ok(table.search(&[column], &pattern));
+    };
+    let cells = || among.iter().map(|&slot| &table.row(slot)[column]);
     if !has_text_accessor(cells()) {
-        return Err(Exception::other("Can only use .str accessor with string values!"));
+        return Err(no_accessor());
     }
-    let pattern: Regex = pattern::compile(value)?;
+    let pattern = pattern::compile(value)?;
     if cells().any(|cell| cell.as_str().is_none()) {
-        return Err(Exception::value("Cannot mask with non-boolean array containing NA / NaN values"));
+        return Err(not_text());
     }
-    let matches = |position: &usize| table.rows[*position][column].as_str().is_some_and(|text| pattern.is_match(text));
-    Ok(positions.iter().copied().filter(matches).collect())
+    among.retain(|&slot| table.row(slot)[column].as_str().is_some_and(|text| pattern.is_match(text)));
+    Ok(among)
 }
 
 /// Whether pandas offers text operations on these cells: not if they are all numbers or all booleans.
@@ -125,23 +147,22 @@ pub(super) fn search_tasks(state: &mut State, arguments: &Arguments) -> Result<J
         return Ok("Invalid email format for assigned_to_email.".into());
     }
     let tasks = &state.tasks;
-    let mut found: Vec<usize> = (0..tasks.len()).collect();
+    let mut found: Option<Vec<usize>> = None;
     for (i, name) in parameters.iter().enumerate() {
         let column = i + 1;
         let Some(value) = arguments.provided(name) else {
             continue;
         };
-        found = if column == ASSIGNEE {
+        found = Some(if column == ASSIGNEE {
             let email = lower(value)?;
-            let equal = |position: &usize| match (&tasks.rows[*position][ASSIGNEE], &email) {
-                (Value::Str(assignee), Value::Str(email)) => assignee.to_lowercase() == **email,
-                _ => false,
-            };
-            found.into_iter().filter(equal).collect()
+            let mut among = found.unwrap_or_else(|| tasks.slots().collect());
+            among.retain(|&slot| is_assigned(tasks.row(slot), &email));
+            among
         } else {
-            filter_by_pattern(tasks, &found, column, value)?
-        };
+            filter_by_pattern(tasks, found, column, value)?
+        });
     }
+    let found = found.unwrap_or_default();
     Ok(found.into_iter().map(|i| tasks.record(i)).collect())
 }
 

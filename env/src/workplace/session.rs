@@ -7,13 +7,16 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::arguments::Arguments;
+use super::base_table::Row;
 use super::catalog;
 use super::comparison::tables;
-use super::state::{State, Table};
+use super::state::State;
+use super::table::Table;
 use crate::python_compat::json::{self, JsonError};
 use crate::python_compat::json_text;
 use crate::python_compat::keyword::refused_keyword;
 use crate::python_compat::text::string_repr;
+use crate::python_compat::validation::{self, Issue};
 use crate::python_compat::{Exception, Value};
 use crate::tool::ToolCall;
 
@@ -29,6 +32,11 @@ pub struct ToolResult {
 impl ToolResult {
     fn refused(answer: String) -> Self {
         Self { output: Json::Null, refusal: Some(answer) }
+    }
+
+    /// A tool that was called with something it cannot take.
+    pub(crate) fn failed(name: &str, reason: &str) -> Self {
+        Self { output: failed(name, reason), refusal: None }
     }
 
     /// The text that the model sees.
@@ -100,13 +108,18 @@ impl Session {
         if call.name.is_empty() || call.name.contains('/') {
             return ToolResult::refused("{\"detail\":\"Not Found\"}".into());
         }
-        let Value::Dict(mut arguments) = arguments else {
-            return not_an_object(&arguments);
+        let Value::Dict(arguments) = arguments else {
+            return ToolResult::refused(validation::detail(&[Issue::object_expected(&[], &arguments)]));
         };
+        self.call_with(&call.name, Arc::unwrap_or_clone(arguments))
+    }
+
+    /// [`Session::call`] for arguments that are read already.
+    pub(crate) fn call_with(&mut self, name: &str, mut arguments: Vec<(Arc<str>, Value)>) -> ToolResult {
         // A null counts as an argument left out.
         arguments.retain(|(_, value)| !value.is_null());
-        let output = execute(&mut self.state, &call.name, arguments)
-            .unwrap_or_else(|exception| format!("Error executing tool '{}': {}", call.name, exception.text).into());
+        let output =
+            execute(&mut self.state, name, arguments).unwrap_or_else(|exception| failed(name, &exception.text));
         ToolResult { output, refusal: None }
     }
 
@@ -134,8 +147,9 @@ impl Session {
 }
 
 fn digest(table: &Table) -> String {
-    let rows: Vec<Json> = table.rows.iter().map(|row| cells(row).into()).collect();
-    let text = json_text::write(&json!([table.columns, table.labels, rows]));
+    let rows: Vec<Json> = table.rows().map(|row| cells(row).into()).collect();
+    let labels: Vec<usize> = table.labels().collect();
+    let text = json_text::write(&json!([table.columns(), labels, rows]));
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -145,53 +159,43 @@ fn cells(row: &[Value]) -> Vec<Json> {
 
 fn change(name: &'static str, before: &Table, after: &Table) -> Option<TableChange> {
     let texts = |table: &Table| -> Vec<String> {
-        let text = |row: &Arc<[Value]>| json_text::write(&cells(row).into());
-        table.rows.iter().map(text).collect()
+        let text = |row: &Row| json_text::write(&cells(row).into());
+        table.rows().map(text).collect()
     };
     let (before_texts, after_texts) = (texts(before), texts(after));
     let known: HashSet<&String> = before_texts.iter().collect();
     let kept: HashSet<&String> = after_texts.iter().collect();
     let new_or_modified: Vec<RowChange> = after_texts
         .iter()
+        .zip(after.labels().zip(after.rows()))
         .enumerate()
-        .filter(|(_, text)| !known.contains(text))
-        .map(|(position, _)| RowChange { position, label: after.labels[position], cells: cells(&after.rows[position]) })
+        .filter(|(_, (text, _))| !known.contains(text))
+        .map(|(position, (_, (label, row)))| RowChange { position, label, cells: cells(row) })
         .collect();
     let gone_ids: Vec<Json> = before_texts
         .iter()
-        .zip(&before.rows)
+        .zip(before.rows())
         .filter(|(text, _)| !kept.contains(text))
         .map(|(_, row)| row[0].to_json())
         .collect();
     let is_same = new_or_modified.is_empty()
         && gone_ids.is_empty()
-        && before.labels == after.labels
+        && before.labels().eq(after.labels())
         && before_texts == after_texts;
     (!is_same).then_some(TableChange { table: name, num_rows: after.len(), new_or_modified, gone_ids })
 }
 
+/// What a tool's exception is answered with.
+fn failed(name: &str, reason: &str) -> Json {
+    format!("Error executing tool '{name}': {reason}").into()
+}
+
 fn invalid_arguments(error: JsonError) -> ToolResult {
     let reason = match error {
-        JsonError::Syntax(text) => format!("JSONDecodeError({})", string_repr(&text)),
+        JsonError::Syntax(error) => format!("JSONDecodeError({})", string_repr(&error.to_string())),
         JsonError::Unrepresentable(text) => text,
     };
     // This answer is the agent's own, which puts a blank after the colon.
     let text = json_text::write(&format!("Invalid tool call arguments: {reason}").into());
     ToolResult::refused(format!("{{\"error\": {text}}}"))
-}
-
-fn not_an_object(arguments: &Value) -> ToolResult {
-    let (kind, message) = match arguments {
-        Value::None => ("missing", "Field required"),
-        _ => ("model_attributes_type", "Input should be a valid dictionary or object to extract fields from"),
-    };
-    let detail = json!({
-        "detail": [{
-            "type": kind,
-            "loc": ["body"],
-            "msg": message,
-            "input": arguments.to_json(),
-        }]
-    });
-    ToolResult::refused(json_text::write(&detail))
 }

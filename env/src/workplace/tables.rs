@@ -50,7 +50,9 @@ pub struct Tables {
 /// Why tables could not be read or written.
 #[derive(Debug, Error)]
 pub enum TablesError {
-    #[error("{path}: {source}")]
+    #[error(
+        "{path}: {source}; `nemo-burn env fetch` gets the tables of the real office, `nemo-burn env generate` makes others"
+    )]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}")]
     Csv { path: PathBuf, source: csv::Error },

@@ -1,7 +1,7 @@
 //! What may follow an opening parenthesis.
 
 use super::source::Token;
-use super::{Item, Translator};
+use super::{Item, MAX_GROUP_DEPTH, Translator};
 use crate::python_compat::Exception;
 use crate::python_compat::text::string_repr;
 
@@ -42,8 +42,13 @@ impl Translator {
             }
         }
         self.num_groups += usize::from(captures);
+        if self.depth == MAX_GROUP_DEPTH {
+            return Err(self.source.unsupported(&format!("nesting beyond {MAX_GROUP_DEPTH} groups is"), start));
+        }
+        self.depth += 1;
         self.out.push_str(&prefix);
         self.alternatives()?;
+        self.depth -= 1;
         if !self.source.take(')')? {
             return Err(self.source.error("missing ), unterminated subpattern", start));
         }

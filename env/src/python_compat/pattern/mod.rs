@@ -11,6 +11,8 @@ mod group;
 mod set;
 mod source;
 
+use std::cell::OnceCell;
+
 use regex::{Regex, RegexBuilder};
 
 use self::escape::{class_of_escape, escaped_character};
@@ -18,8 +20,67 @@ use self::set::translate_set;
 use self::source::{Source, Token};
 use super::{Exception, Value};
 
+/// Plain patterns beyond this length are compiled like others, so that their size is limited.
+const MAX_PLAIN_BYTES: usize = 256;
+/// Longer patterns are refused: reading one takes time in proportion to its length, and much of it for each class.
+const MAX_PATTERN_BYTES: usize = 8 << 10;
+/// Patterns that are larger than this when compiled are refused. Compiling takes time in proportion to it: some 50 ms here.
+const MAX_COMPILED_BYTES: usize = 2 << 20;
+/// What stands for itself in a pattern besides ASCII letters and digits.
+const PLAIN_PUNCTUATION: &[u8] = b" _@,-':;&%#=!\"<>~/";
+
+/// A compiled search argument.
+pub(crate) enum Pattern {
+    /// Characters that stand for themselves, and full stops, which stand for any character. Most arguments are of this
+    /// kind, and comparing costs less than compiling.
+    Plain {
+        /// ASCII letters in lower case.
+        bytes: Box<[u8]>,
+        /// For texts that are not ASCII, which have characters that match ASCII letters; made when needed.
+        regex: OnceCell<Option<Regex>>,
+    },
+    Regex(Regex),
+}
+
+impl Pattern {
+    pub(crate) fn is_match(&self, text: &str) -> bool {
+        match self {
+            Self::Plain { bytes, .. } if text.is_ascii() => occurs(bytes, text.as_bytes()),
+            Self::Plain { bytes, regex } => {
+                let regex = regex.get_or_init(|| std::str::from_utf8(bytes).ok().and_then(|text| build(text).ok()));
+                regex.as_ref().is_some_and(|regex| regex.is_match(text))
+            }
+            Self::Regex(regex) => regex.is_match(text),
+        }
+    }
+
+    /// Texts that every match contains, ASCII letters in any case.
+    pub(crate) fn literals(&self) -> impl Iterator<Item = &[u8]> {
+        let bytes: &[u8] = match self {
+            Self::Plain { bytes, .. } => bytes,
+            Self::Regex(_) => &[],
+        };
+        bytes.split(|&byte| byte == b'.')
+    }
+}
+
+/// Whether a plain pattern occurs in ASCII text.
+fn occurs(pattern: &[u8], text: &[u8]) -> bool {
+    let fits = |pattern: u8, byte: u8| {
+        if pattern == b'.' { byte != b'\n' } else { pattern == byte.to_ascii_lowercase() }
+    };
+    let Some((&first, rest)) = pattern.split_first() else {
+        return true;
+    };
+    // Fewer starts than bytes if the pattern is longer than one byte, none if it is longer than the text.
+    let starts = text.len().saturating_sub(rest.len());
+    (0..starts).any(|start| {
+        fits(first, text[start]) && rest.iter().zip(&text[start + 1..]).all(|(&pattern, &byte)| fits(pattern, byte))
+    })
+}
+
 /// Compiles a search argument, ignoring case.
-pub(crate) fn compile(pattern: &Value) -> Result<Regex, Exception> {
+pub(crate) fn compile(pattern: &Value) -> Result<Pattern, Exception> {
     let text = match pattern {
         Value::Str(text) => text,
         other if !other.is_hashable() => return Err(Exception::unhashable(other)),
@@ -27,11 +88,24 @@ pub(crate) fn compile(pattern: &Value) -> Result<Regex, Exception> {
             return Err(Exception::other("first argument must be string or compiled pattern"));
         }
     };
+    let is_plain = |&byte: &u8| byte.is_ascii_alphanumeric() || byte == b'.' || PLAIN_PUNCTUATION.contains(&byte);
+    if text.len() <= MAX_PLAIN_BYTES && text.as_bytes().iter().all(is_plain) {
+        return Ok(Pattern::Plain { bytes: text.to_ascii_lowercase().into_bytes().into(), regex: OnceCell::new() });
+    }
+    build(text).map(Pattern::Regex)
+}
+
+fn build(text: &str) -> Result<Regex, Exception> {
+    const REFUSAL: &str = "pattern too large or not supported";
+    if text.len() > MAX_PATTERN_BYTES {
+        return Err(Exception::value(REFUSAL));
+    }
     let translated = translate(text)?;
     RegexBuilder::new(&translated)
         .case_insensitive(true)
+        .size_limit(MAX_COMPILED_BYTES)
         .build()
-        .map_err(|_| Exception::value("pattern too large or not supported"))
+        .map_err(|_| Exception::value(REFUSAL))
 }
 
 fn translate(pattern: &str) -> Result<String, Exception> {
@@ -42,6 +116,9 @@ fn translate(pattern: &str) -> Result<String, Exception> {
     }
     Ok(translator.out)
 }
+
+/// Deeper nesting of groups than this is refused rather than risking the stack.
+const MAX_GROUP_DEPTH: usize = 100;
 
 /// What the last translated item was, for the repeat operators.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,12 +133,14 @@ struct Translator {
     source: Source,
     out: String,
     num_groups: usize,
+    /// Groups that are open.
+    depth: usize,
     multi_line: bool,
 }
 
 impl Translator {
     fn new(pattern: &str) -> Result<Self, Exception> {
-        Ok(Self { source: Source::new(pattern)?, out: String::new(), num_groups: 0, multi_line: false })
+        Ok(Self { source: Source::new(pattern)?, out: String::new(), num_groups: 0, depth: 0, multi_line: false })
     }
 
     /// Alternatives up to the end of the pattern or of the group.

@@ -93,11 +93,13 @@ impl Source {
     /// Up to `limit` characters that satisfy `accept`.
     pub(super) fn take_while(&mut self, limit: usize, accept: impl Fn(char) -> bool) -> String {
         let mut out = String::new();
-        while out.chars().count() < limit
+        let mut num_taken = 0;
+        while num_taken < limit
             && let Some(Token::Plain(c)) = self.peek()
             && accept(c)
         {
             out.push(c);
+            num_taken += 1;
             self.position += 1;
         }
         out

@@ -37,6 +37,21 @@ fn malformed_patterns_have_pythons_texts() {
 }
 
 #[test]
+fn deep_and_long_patterns_are_refused_in_time() {
+    let nested = |depth: usize| format!("{}a{}", "(".repeat(depth), ")".repeat(depth));
+    assert!(matches(&nested(100), "a"));
+    assert_eq!(error(&nested(101)), "nesting beyond 100 groups is not supported at position 100");
+    assert_eq!(error(&"(".repeat(8_000)), "nesting beyond 100 groups is not supported at position 100");
+    for large in ["(".repeat(1_000_000), r"\w".repeat(5_000), r"\w{1000}".into(), "((a{100}){100}){100}".into()] {
+        assert_eq!(error(&large), "pattern too large or not supported");
+    }
+    assert!(matches(r"(\w+\s?){40}\w", &"word ".repeat(50)));
+    // Groups side by side are not nested.
+    assert!(matches(&"(a)".repeat(200), &"a".repeat(200)));
+    assert!(matches(&format!("x{{{}", "1".repeat(1_000)), &format!("x{{{}", "1".repeat(1_000))));
+}
+
+#[test]
 fn meaning_is_kept() {
     for (pattern, text, expected) in [
         ("sync.up", "Sync up", true),
@@ -69,6 +84,35 @@ fn meaning_is_kept() {
 #[test]
 fn other_types_are_refused() {
     let error = |value: Value| compile(&value).map_or_else(|e| e.text, |_| String::new());
-    assert_eq!(error(Value::List(vec![])), "unhashable type: 'list'");
+    assert_eq!(error(Value::List(vec![].into())), "unhashable type: 'list'");
     assert_eq!(error(Value::Int(5)), "first argument must be string or compiled pattern");
+}
+
+#[test]
+fn plain_patterns_mean_what_the_engine_takes_them_for() {
+    let texts = [
+        "",
+        "a",
+        "A.B",
+        "axb",
+        "a\nb",
+        "Kim.Lee@Example.com",
+        "kim lee",
+        "\u{212a}im",
+        "\u{17f}ync up",
+        "sync up\n",
+        "ﬀ.ß",
+    ];
+    for pattern in ["", ".", "a.b", "KIM", "kim.lee@example.com", "s", "sync.up", "..", "-", "lee "] {
+        let Ok(plain @ Pattern::Plain { .. }) = compile(&pattern.into()) else {
+            panic!("{pattern:?} is not plain");
+        };
+        let regex = build(pattern).unwrap();
+        for text in texts {
+            assert_eq!(plain.is_match(text), regex.is_match(text), "{pattern:?} in {text:?}");
+        }
+    }
+    for pattern in ["a|b", "a+", "(a)", "[a]", "^a", "a$", "a\\b", "é", "a{2}", "a*", "a?"] {
+        assert!(matches!(compile(&pattern.into()), Ok(Pattern::Regex(_))), "{pattern:?}");
+    }
 }

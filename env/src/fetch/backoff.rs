@@ -1,0 +1,93 @@
+//! Repeating a request that failed for now: more patiently each time, or as long as the server asks.
+
+use std::time::Duration;
+
+use super::Pause;
+
+/// How often and how patiently a request is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    pub max_attempts: u32,
+    /// Pause after the first attempt; doubled after each further one.
+    pub first_pause: Duration,
+    pub longest_pause: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { max_attempts: 7, first_pause: Duration::from_secs(1), longest_pause: Duration::from_mins(1) }
+    }
+}
+
+/// A failed attempt.
+pub(super) enum Failure<E> {
+    /// May succeed later; after so long, if the server said.
+    ForNow(E, Option<Duration>),
+    ForGood(E),
+}
+
+impl Backoff {
+    /// Tries until it succeeds, fails for good, or has been tried often enough. `attempt` is told the number of the
+    /// attempt, from 1.
+    pub(super) fn run<T, E>(
+        &self,
+        pause: Pause<'_>,
+        mut attempt: impl FnMut(u32) -> Result<T, Failure<E>>,
+    ) -> Result<T, E> {
+        let mut wait = self.first_pause;
+        let mut number = 1;
+        loop {
+            match attempt(number) {
+                Ok(value) => return Ok(value),
+                Err(Failure::ForGood(error)) => return Err(error),
+                Err(Failure::ForNow(error, _)) if number >= self.max_attempts => return Err(error),
+                Err(Failure::ForNow(_, asked)) => pause(asked.unwrap_or(wait).min(self.longest_pause)),
+            }
+            wait = wait.saturating_mul(2);
+            number += 1;
+        }
+    }
+}
+
+/// Whether a request answered with this status may succeed later.
+pub(super) fn is_for_now(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn pauses(failures: &[Option<u64>], max_attempts: u32) -> (Result<u32, u32>, Vec<u64>) {
+        let backoff = Backoff { max_attempts, ..Backoff::default() };
+        let waited = RefCell::new(Vec::new());
+        let result = backoff.run(&|pause: Duration| waited.borrow_mut().push(pause.as_secs()), |number| match failures
+            .get(number as usize - 1)
+        {
+            Some(asked) => Err(Failure::ForNow(number, asked.map(Duration::from_secs))),
+            None => Ok(number),
+        });
+        (result, waited.into_inner())
+    }
+
+    #[test]
+    fn waits_longer_each_time_or_as_long_as_asked() {
+        assert_eq!(pauses(&[], 5), (Ok(1), vec![]));
+        assert_eq!(pauses(&[None, None, None], 5), (Ok(4), vec![1, 2, 4]));
+        assert_eq!(pauses(&[None, Some(30), Some(3600)], 5), (Ok(4), vec![1, 30, 60]));
+        assert_eq!(pauses(&[None; 9], 3), (Err(3), vec![1, 2]));
+        assert_eq!(pauses(&[None; 8], 9), (Ok(9), vec![1, 2, 4, 8, 16, 32, 60, 60]));
+    }
+
+    #[test]
+    fn gives_up_at_once_when_it_is_hopeless() {
+        fn no_pause(_: Duration) {
+            panic!("waited for something hopeless");
+        }
+        let result: Result<(), u16> = Backoff::default().run(&no_pause, |_| Err(Failure::ForGood(404)));
+        assert_eq!(result, Err(404));
+        assert!(is_for_now(429) && is_for_now(503) && !is_for_now(404) && !is_for_now(401));
+    }
+}

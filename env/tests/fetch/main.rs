@@ -1,0 +1,12 @@
+//! Files from elsewhere: tables and data sets, asked of servers on this machine that behave like the real ones.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
+mod fake_server;
+mod hub;
+mod tables;

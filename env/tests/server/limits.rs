@@ -1,0 +1,150 @@
+//! What a server holds and waits for is bounded.
+
+use std::time::{Duration, Instant};
+
+use nemo_env::Offices;
+use nemo_env::server::{Server, ServerConfig, ServerError};
+use serde_json::json;
+
+use super::running::{Running, config};
+
+#[test]
+fn the_session_used_least_recently_gives_way() {
+    let server = Running::with(ServerConfig { max_sessions: 2, ..config() });
+    let (mut first, mut second) = (server.seeded(), server.seeded());
+    assert_eq!(first.post("/email_search_emails", "{}").status, 200);
+    let mut third = server.seeded();
+    assert_eq!(first.post("/email_search_emails", "{}").status, 200);
+    assert_eq!(third.post("/email_search_emails", "{}").status, 200);
+    assert_eq!(second.post("/email_search_emails", "{}").status, 400);
+    assert_eq!(server.metric("nemo_env_sessions_evicted_total{reason=\"displaced\"}"), 1.0);
+    // It may come back.
+    assert_eq!(second.post("/seed_session", "{}").status, 200);
+    assert_eq!(second.post("/email_search_emails", "{}").status, 200);
+}
+
+#[test]
+fn idle_sessions_are_dropped() {
+    let server = Running::with(ServerConfig { idle_timeout: Duration::from_millis(300), ..config() });
+    let mut client = server.seeded();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while server.metric("nemo_env_sessions") > 0.0 {
+        assert!(Instant::now() < deadline, "the session is still there");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(client.post("/email_search_emails", "{}").status, 400);
+    assert_eq!(server.metric("nemo_env_sessions_evicted_total{reason=\"idle\"}"), 1.0);
+}
+
+#[test]
+fn a_session_that_is_filled_is_refused_and_others_are_not() {
+    let server = Running::with(ServerConfig { max_session_bytes: 200_000, ..config() });
+    let (mut greedy, mut modest) = (server.seeded(), server.seeded());
+    let mail = json!({"recipient": "a@b.c", "subject": "x".repeat(50_000), "body": "y"});
+    assert!(greedy.call("email_send_email", &mail).contains("sent"));
+    // Forwarding a large mail takes a small request.
+    let forward = json!({"email_id": "500", "recipient": "a@b.c"});
+    let statuses: Vec<u16> = (0..5).map(|_| greedy.post("/email_forward_email", &forward.to_string()).status).collect();
+    assert_eq!(statuses, [200, 200, 507, 507, 507]);
+    assert_eq!(modest.post("/email_search_emails", "{}").status, 200);
+    assert!(server.metric("nemo_env_session_bytes") < 200_000.0 + 10_000.0);
+    assert_eq!(greedy.post("/seed_session", "{}").status, 200);
+    assert_eq!(greedy.post("/email_search_emails", "{}").status, 200);
+}
+
+#[test]
+fn all_sessions_together_are_bounded() {
+    let server = Running::with(ServerConfig { max_total_bytes: 100_000, ..config() });
+    let mail = json!({"recipient": "a@b.c", "subject": "x".repeat(20_000), "body": "y"});
+    for _ in 0..20 {
+        assert!(server.seeded().call("email_send_email", &mail).contains("sent"));
+    }
+    assert!(server.metric("nemo_env_session_bytes") <= 100_000.0);
+    assert_eq!(server.metric("nemo_env_sessions"), 4.0);
+}
+
+#[test]
+fn large_bodies_are_refused_whether_announced_or_not() {
+    let server = Running::with(ServerConfig { max_call_bytes: 1000, max_body_bytes: 2000, ..config() });
+    for (path, num_bytes, status) in
+        [("/email_search_emails", 1000, 200), ("/email_search_emails", 1001, 413), ("/verify", 2001, 413)]
+    {
+        let mut client = server.seeded();
+        let padding = " ".repeat(num_bytes - 2);
+        let answer = client.post(path, &format!("{{{padding}}}"));
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
+    let mut client = server.seeded();
+    client.write(b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..20 {
+        client.write(format!("64\r\n{}\r\n", " ".repeat(100)).as_bytes());
+    }
+    assert_eq!(client.read().unwrap().status, 413);
+    // A body that is announced and too large is not waited for.
+    let mut client = server.client();
+    client.write(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n");
+    assert!(client.read().is_none_or(|answer| matches!(answer.status, 400 | 413 | 431)));
+}
+
+#[test]
+fn slow_requests_are_given_up() {
+    let config = ServerConfig {
+        request_timeout: Duration::from_millis(200),
+        keep_alive: Duration::from_millis(400),
+        ..config()
+    };
+    let server = Running::with(config);
+    let mut client = server.client();
+    client.write(b"POST /email_search_emails HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{");
+    let answer = client.read().unwrap();
+    assert_eq!((answer.status, &*answer.body), (408, "{\"detail\":\"The request took longer than 0.2 s\"}"));
+    // Headers that never end, and silence.
+    for bytes in [&b"POST /email_search_emails HTTP/1.1\r\nHo"[..], b""] {
+        let mut client = server.client();
+        let start = Instant::now();
+        client.write(bytes);
+        assert!(client.read().is_none_or(|answer| answer.status == 408));
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn connections_wait_for_their_turn() {
+    let server = Running::with(ServerConfig { max_connections: 1, ..config() });
+    let mut first = server.seeded();
+    let waiting = std::thread::spawn({
+        let address = server.address;
+        move || {
+            let mut second = super::client::Client::connect(address);
+            second.get("/health").status
+        }
+    });
+    assert_eq!(first.get("/health").status, 200);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!waiting.is_finished());
+    drop(first);
+    assert_eq!(waiting.join().unwrap(), 200);
+}
+
+#[test]
+fn offices_in_use_are_bounded() {
+    let server = Running::with(ServerConfig { max_offices: 2, ..config() });
+    let mut client = server.client();
+    let statuses: Vec<u16> = ["office-2", "nowhere", "office-3", "office-2", "office-4", "office-3"]
+        .iter()
+        .map(|office| client.post("/seed_session", &json!({ "office": office }).to_string()).status)
+        .collect();
+    assert_eq!(statuses, [200, 422, 200, 200, 422, 200]);
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why() {
+    let running = Running::with(config());
+    let bind = |config: ServerConfig| Server::bind(Offices::new(), config).err().unwrap();
+    let taken = bind(ServerConfig { port: running.address.port(), ..config() });
+    assert!(matches!(taken, ServerError::Bind { .. }));
+    assert!(taken.to_string().contains(&running.address.to_string()), "{taken}");
+    assert!(matches!(bind(ServerConfig { office: Some("x".into()), ..config() }), ServerError::UnknownOffice { .. }));
+    assert!(matches!(bind(ServerConfig { max_sessions: 0, ..config() }), ServerError::Zero { option: "max_sessions" }));
+    assert!(config().host.is_loopback());
+}
