@@ -100,7 +100,8 @@ impl Verifier {
 
 /// Whether a request says in which order something is to be done.
 pub(super) fn says_order(request: &str) -> bool {
-    request.split(|character: char| !character.is_alphanumeric()).any(|word| matches!(word, "first" | "then"))
+    let mut words = request.split(|character: char| !character.is_alphanumeric());
+    words.any(|word| ["first", "then"].iter().any(|order| word.eq_ignore_ascii_case(order)))
 }
 
 /// Ids and addresses in the arguments of a call.
