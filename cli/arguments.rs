@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use nemo_env::generate::Split;
+use nemo_env::generate::{Split, Suite};
 use nemo_env::prepare::{DATASET, DATASET_FILE, DATASET_REVISION};
 
 use crate::device::DeviceName;
@@ -155,6 +155,9 @@ pub struct EvalArguments {
     /// Which generated tasks: warm_start, train, unseen_fillings or unseen_templates [default: the last two].
     #[arg(long, value_name = "SPLIT")]
     pub split: Vec<Split>,
+    /// Which templates and offices: core, or full, which has more of both.
+    #[arg(long, value_name = "SUITE", default_value = "core")]
+    pub suite: Suite,
     /// Generated tasks of each split.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
     pub count: usize,
@@ -165,7 +168,7 @@ pub struct EvalArguments {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     pub num_offices: usize,
     /// Dataset of task records instead of generated tasks.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["split", "count", "task_seed", "num_offices"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["split", "suite", "count", "task_seed", "num_offices"])]
     pub records: Option<PathBuf>,
     /// Folder with office tables for records that name no office.
     #[arg(long, value_name = "DIR")]
@@ -266,12 +269,22 @@ pub enum EnvCommand {
         /// Offices the tasks are set in.
         #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
         num_offices: usize,
+        /// Which templates and offices: core, or full, which has more of both.
+        #[arg(long, value_name = "SUITE", default_value = "core")]
+        suite: Suite,
+        /// Only templates up to this difficulty, 1 (one call) to 4.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
+        difficulty: Option<u8>,
         /// Only these templates.
         #[arg(long, value_name = "NAME")]
         template: Vec<String>,
     },
     /// List the generator's task templates.
-    Templates,
+    Templates {
+        /// Those of this suite: core, or full, which has more.
+        #[arg(long, value_name = "SUITE", default_value = "core")]
+        suite: Suite,
+    },
     /// Serve the office over HTTP, for agents written for NeMo Gym's Workplace Assistant. Ctrl-C ends it.
     Serve(ServeArguments),
     /// Get the tables of the real office, from the public repository of NeMo Gym or from a file.
@@ -388,6 +401,9 @@ pub struct PlayArguments {
     /// Which tasks to generate one of: warm_start, train, unseen_fillings or unseen_templates.
     #[arg(long, value_name = "SPLIT", default_value = "train", conflicts_with = "records")]
     pub split: Split,
+    /// Which templates and offices: core, or full, which has more of both.
+    #[arg(long, value_name = "SUITE", default_value = "core", conflicts_with = "records")]
+    pub suite: Suite,
     /// Seed of the generated task.
     #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "records")]
     pub seed: u64,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use nemo_env::generate::{self, GeneratorConfig};
+use nemo_env::generate::{self, GeneratorConfig, Suite};
 use nemo_env::{
     Dataset, EnvError, Offices, Replay, Session, Task, ToolCall, ToolSchema, VerifyReport, Workplace, verify_records,
 };
@@ -23,12 +23,19 @@ pub fn run(command: EnvCommand) -> anyhow::Result<()> {
         EnvCommand::Call { tool, arguments, office } => call(&tool, &arguments, &office),
         EnvCommand::Replay { file, id, office } => replay(&file, id, &office),
         EnvCommand::Verify { files, tables, ids } => verify(&files, tables.as_deref(), ids),
-        EnvCommand::Generate { output, split, count, seed, num_offices, template } => {
-            let config =
-                GeneratorConfig { seed, count, num_offices, split, templates: template, ..GeneratorConfig::default() };
+        EnvCommand::Generate { output, split, count, seed, num_offices, suite, difficulty, template } => {
+            let config = GeneratorConfig {
+                seed,
+                count,
+                num_offices,
+                split,
+                suite,
+                max_difficulty: difficulty,
+                templates: template,
+            };
             generate_dataset(&output, &config)
         }
-        EnvCommand::Templates => templates(),
+        EnvCommand::Templates { suite } => templates(suite),
         EnvCommand::Serve(arguments) => super::serve::run(arguments),
         EnvCommand::Fetch(arguments) => super::fetch::fetch(&arguments),
         EnvCommand::Prepare(arguments) => super::fetch::prepare_dataset(&arguments),
@@ -244,8 +251,8 @@ fn generate_dataset(folder: &Path, config: &GeneratorConfig) -> anyhow::Result<(
     ))
 }
 
-fn templates() -> anyhow::Result<()> {
-    let lines: Vec<String> = generate::templates()
+fn templates(suite: Suite) -> anyhow::Result<()> {
+    let lines: Vec<String> = generate::templates(suite)
         .iter()
         .map(|info| format!("{:<44} {:<30} difficulty {}", info.name, info.domain, info.difficulty))
         .collect();

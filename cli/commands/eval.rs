@@ -91,6 +91,7 @@ fn tasks(arguments: &EvalArguments) -> anyhow::Result<Vec<Task>> {
             count: arguments.count,
             num_offices: arguments.num_offices,
             split,
+            suite: arguments.suite,
             ..GeneratorConfig::default()
         })?);
     }

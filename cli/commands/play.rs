@@ -111,8 +111,13 @@ fn task(arguments: &PlayArguments) -> anyhow::Result<Task> {
     if let Some(path) = &arguments.records {
         return recorded(path, arguments.id);
     }
-    let config =
-        GeneratorConfig { seed: arguments.seed, count: 1, split: arguments.split, ..GeneratorConfig::default() };
+    let config = GeneratorConfig {
+        seed: arguments.seed,
+        count: 1,
+        split: arguments.split,
+        suite: arguments.suite,
+        ..GeneratorConfig::default()
+    };
     generate::tasks(&config)?.pop().context("the generator made no task")
 }
 

@@ -1,9 +1,9 @@
 //! The Workplace Assistant: a simulated office of five databases and 27 tools, its tasks, and the
 //! reward that compares final states.
 //!
-//! Everything but the [`server`] and [`fetch`] is deterministic: no clock, no threads, no network, no tensors. An [`Environment`] hands out
-//! sessions (tools acting on private tables) and scores a finished list of tool calls by replaying
-//! it and the ground truth on fresh tables.
+//! Everything but the [`server`] and [`fetch`] is deterministic: no clock, no threads, no network, no tensors. An
+//! [`Environment`] hands out sessions (tools acting on private tables) and scores a finished list of tool calls by
+//! replaying it and the ground truth on fresh tables.
 
 pub mod environment;
 pub mod error;

@@ -180,6 +180,7 @@ impl LoadedModel {
             count: init.tokenizer.corpus_count,
             num_offices: config.data.train.generate.num_offices,
             split: Split::WarmStart,
+            suite: config.data.train.generate.suite,
             ..GeneratorConfig::default()
         })?;
         let trained = train_bpe(&conversations(&tasks)?, &training)?;

@@ -44,6 +44,7 @@ pub fn generator_configs(generate: &GenerateConfig) -> Vec<GeneratorConfig> {
             seed: generate.seed,
             count: generate.count,
             num_offices: generate.num_offices,
+            suite: generate.suite,
             max_difficulty: generate.max_difficulty,
             split: match split {
                 TaskSplit::WarmStart => Split::WarmStart,

@@ -51,6 +51,22 @@ fn calls_are_replayed() {
 }
 
 #[test]
+fn the_full_suite_is_generated_by_difficulty() {
+    let folder = tempfile::tempdir().unwrap();
+    let generate =
+        ["env", "generate", "--output=out", "--suite=full", "--count=60", "--num-offices=2", "--difficulty=2"];
+    let text = run_in(folder.path(), &generate).succeeded();
+    assert!(text.contains("60 tasks in out/full_train.jsonl") && text.contains("WorkBench"), "{text}");
+    let verify = run_in(folder.path(), &["env", "verify", "out/full_train.jsonl"]).succeeded();
+    assert_eq!((numbers(&verify, "records "), numbers(&verify, "ground truth scores 1")), (vec![60], vec![60]));
+    let list = |suite: &str| run(&["env", "templates", suite]).succeeded().lines().count();
+    assert_eq!(list("--suite=core"), 46);
+    assert!(list("--suite=full") > 90);
+    run(&["env", "templates", "--suite=all"]).refused(&["unknown suite", "core"]);
+    run(&["env", "generate", "--output=x", "--difficulty=5"]).refused(&["--difficulty"]);
+}
+
+#[test]
 fn generated_tasks_verify() {
     let folder = tempfile::tempdir().unwrap();
     let generate = ["env", "generate", "--output=out", "--split=unseen_fillings", "--count=40", "--num-offices=2"];

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::task::record::Task;
 
-use super::{GenerateError, GeneratorConfig, office, office_seed, tasks};
+use super::{GenerateError, GeneratorConfig, Suite, office, office_seed, tasks};
 
 /// What [`write_dataset`] wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrittenDataset {
-    /// `DIR/<split>.jsonl`
+    /// `DIR/<split>.jsonl`, or `DIR/full_<split>.jsonl` of the full suite.
     pub records: PathBuf,
     pub num_tasks: usize,
     /// `DIR/offices`, with one folder (`office-0007/{processed,raw}`) per office that a task is set in.
@@ -20,7 +20,7 @@ pub struct WrittenDataset {
     pub num_offices: usize,
 }
 
-/// Generates the tasks of `config` and writes `dir/<split>.jsonl` and `dir/offices/office-*/`.
+/// Generates the tasks of `config` and writes `dir/<split>.jsonl` (`dir/full_<split>.jsonl`) and `dir/offices/office-*/`.
 /// Writing other splits into the same folder later leaves this one as it is.
 ///
 /// # Errors
@@ -35,7 +35,11 @@ pub fn write_dataset(dir: impl AsRef<Path>, config: &GeneratorConfig) -> Result<
             office(seed).write_dir(offices.join(name))?;
         }
     }
-    let records = dir.join(format!("{}.jsonl", config.split));
+    let name = match config.suite {
+        Suite::Core => format!("{}.jsonl", config.split),
+        Suite::Full => format!("full_{}.jsonl", config.split),
+    };
+    let records = dir.join(name);
     write_records(&records, &tasks).map_err(|source| GenerateError::Io { path: records.clone(), source })?;
     Ok(WrittenDataset { num_tasks: tasks.len(), num_offices: names.len(), records, offices })
 }

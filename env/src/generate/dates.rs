@@ -24,6 +24,9 @@ pub(super) const FIRST_DUE: Day = Day(118);
 pub(super) const LAST_DUE: Day = Day(134);
 /// Last follow-up date in the customer table.
 pub(super) const LAST_FOLLOW_UP: Day = Day(150);
+/// Monday and Sunday of next week. Requests say "next Friday" of a day between them: that of this week is tomorrow.
+pub(super) const NEXT_MONDAY: Day = Day(125);
+pub(super) const NEXT_SUNDAY: Day = Day(131);
 /// Last day that requests name: 2024-02-28.
 pub(super) const LAST_FUTURE: Day = Day(211);
 
@@ -39,6 +42,28 @@ impl Day {
     /// `2023-11-30`
     pub fn iso(self) -> String {
         self.date().to_string()
+    }
+
+    /// `November 30`
+    pub fn in_words(self) -> String {
+        const MONTHS: [&str; 12] = [
+            "January",
+            "February",
+            "March",
+            "April",
+            "May",
+            "June",
+            "July",
+            "August",
+            "September",
+            "October",
+            "November",
+            "December",
+        ];
+        let date = self.date();
+        // Months are counted from 1.
+        let month = usize::from(date.month().unsigned_abs()) - 1;
+        format!("{} {}", MONTHS[month], date.day())
     }
 
     /// `2023-11-30 23:59:00`, as contact and follow-up dates are stored.
@@ -80,6 +105,9 @@ mod tests {
         assert_eq!(LAST_DUE.iso(), "2023-12-13");
         assert_eq!(LAST_FOLLOW_UP.iso(), "2023-12-29");
         assert_eq!(LAST_FUTURE.iso(), "2024-02-28");
+        assert_eq!((NEXT_MONDAY.iso(), NEXT_SUNDAY.iso()), ("2023-12-04".into(), "2023-12-10".into()));
+        assert_eq!(NEXT_MONDAY.date().weekday(), Weekday::Monday);
+        assert_eq!((TODAY.in_words(), Day(0).in_words()), ("November 30".into(), "August 1".into()));
         assert!(Day(4).is_weekend());
         assert_eq!(clock(575), "09:35");
     }

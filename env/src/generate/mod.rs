@@ -8,8 +8,12 @@
 //!   (by a hash of the text), so no request of one can occur in another, whatever the seeds;
 //! - templates of [`Split::UnseenTemplates`] are used by no other split.
 //!
+//! There are two sets of templates, see [`Suite`]; they share no office and no id.
+//!
 //! Every task is run on the real tools before it is returned: see `verify`.
 
+mod claim;
+mod crowd;
 mod dataset;
 mod dates;
 mod error;
@@ -19,6 +23,7 @@ mod phrases;
 mod random;
 mod report;
 mod split;
+mod suite;
 mod template;
 mod verify;
 mod world;
@@ -36,6 +41,7 @@ pub use dataset::{WrittenDataset, write_dataset};
 pub use error::GenerateError;
 pub use report::{Distribution, distribution};
 pub use split::{ParseSplitError, Split};
+pub use suite::{ParseSuiteError, Suite};
 pub use template::TemplateInfo;
 
 use random::{Purpose, Random};
@@ -51,6 +57,8 @@ pub const FINAL_TEXT_DONE: &str = "Done.";
 pub const FINAL_TEXT_NOTHING: &str = "Nothing to do.";
 /// Largest number of offices a split has.
 pub const MAX_OFFICES: usize = 1000;
+/// Seed of the first office with namesakes and rows that look alike; those before it have neither.
+pub const CROWDED_OFFICES: u64 = 1_000_000;
 /// Draws before a template is given up; a draw fits about once in ten times at worst.
 const MAX_DRAWS: usize = 5000;
 
@@ -65,6 +73,8 @@ pub struct GeneratorConfig {
     /// Number of different offices the tasks are set in, 1 to [`MAX_OFFICES`].
     pub num_offices: usize,
     pub split: Split,
+    /// Which templates and offices.
+    pub suite: Suite,
     /// Only templates up to this difficulty (see [`TemplateInfo::difficulty`]).
     pub max_difficulty: Option<u8>,
     /// Only templates of these names; empty = all of the split.
@@ -73,12 +83,21 @@ pub struct GeneratorConfig {
 
 impl Default for GeneratorConfig {
     fn default() -> Self {
-        Self { seed: 0, count: 1000, num_offices: 64, split: Split::Train, max_difficulty: None, templates: Vec::new() }
+        Self {
+            seed: 0,
+            count: 1000,
+            num_offices: 64,
+            split: Split::Train,
+            suite: Suite::Core,
+            max_difficulty: None,
+            templates: Vec::new(),
+        }
     }
 }
 
 /// The tables of the office with this seed: 500 mails, 300 events, 1,000 visits, 300 tasks, 200
-/// customers, 20 addresses; always the same for the same seed.
+/// customers, 20 addresses; always the same for the same seed. From [`CROWDED_OFFICES`] on there are namesakes and rows
+/// that look alike.
 pub fn office(seed: u64) -> Tables {
     office::world(seed).tables()
 }
@@ -94,9 +113,10 @@ pub fn office_seed(name: &str) -> Option<u64> {
     (office_name(seed) == name).then_some(seed)
 }
 
-/// All templates, training templates first.
-pub fn templates() -> Vec<TemplateInfo> {
-    [false, true].into_iter().flat_map(template::all).map(|template| template.info).collect()
+/// All templates of a suite, training templates first.
+pub fn templates(suite: Suite) -> Vec<TemplateInfo> {
+    let all = [false, true].into_iter().flat_map(|held_out| template::all(suite, held_out));
+    all.map(|template| template.info).collect()
 }
 
 /// Generates tasks: uniform over templates, each with a demonstration whose calls score 1 and a
@@ -117,7 +137,7 @@ pub fn tasks(config: &GeneratorConfig) -> Result<Vec<Task>, GenerateError> {
     let mut tasks = Vec::with_capacity(config.count);
     let mut order: Vec<usize> = (0..templates.len()).collect();
     for index in 0..config.count {
-        let filling = config.split.first_filling() + index as u64;
+        let filling = config.suite.first_filling(config.split) + index as u64;
         // Every block of as many tasks as there are templates uses each of them once.
         let position = index % templates.len();
         if position == 0 {
@@ -131,7 +151,7 @@ pub fn tasks(config: &GeneratorConfig) -> Result<Vec<Task>, GenerateError> {
 }
 
 fn select(config: &GeneratorConfig) -> Result<Vec<&'static Template>, GenerateError> {
-    let all = template::all(config.split == Split::UnseenTemplates);
+    let all = template::all(config.suite, config.split == Split::UnseenTemplates);
     for name in &config.templates {
         if !all.iter().any(|template| template.info.name == name) {
             return Err(GenerateError::UnknownTemplate {
@@ -164,7 +184,7 @@ impl OpenOffices {
     fn get(&mut self, number: usize, seed: u64) -> &(World, Verifier) {
         self.open[number].get_or_insert_with(|| {
             let world = office::world(seed);
-            let verifier = Verifier::new(&world.tables());
+            let verifier = Verifier::new(world.tables());
             (world, verifier)
         })
     }
@@ -180,15 +200,17 @@ fn generate(
     let split = config.split;
     let mut random = Random::keyed(Purpose::Task, config.seed, filling);
     let number = random.below(config.num_offices);
-    let seed = split.first_office() + number as u64;
+    let seed = config.suite.first_office(split) + number as u64;
     let office = office_name(seed);
     let (world, verifier) = offices.get(number, seed);
     let mut scene = Scene { world, random: &mut random };
-    let draft = (0..MAX_DRAWS)
+    let mut draft = (0..MAX_DRAWS)
         .find_map(|_| (template.fill)(&mut scene).filter(|draft| split.owns(&draft.request)))
         .ok_or_else(|| GenerateError::NoFilling { template: template.info.name, office: office.clone() })?;
+    let claims = draft.claims.take();
     let task = assemble(split, template, filling, office.clone(), draft, tools);
-    verifier.check(&task).map_err(|problem| GenerateError::Unsound {
+    let unique = || claims.map_or(Ok(()), |claims| verifier.check_unique(&task, &claims));
+    verifier.check(&task).and_then(|()| unique()).map_err(|problem| GenerateError::Unsound {
         template: template.info.name,
         task: task.id,
         office,

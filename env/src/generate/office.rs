@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::CROWDED_OFFICES;
+use super::crowd::crowd;
 use super::dates::{
     Day, FIRST_DUE, FIRST_EVENT, FIRST_MAIL, FIRST_VISIT, LAST_DUE, LAST_EVENT, LAST_FOLLOW_UP, TODAY, clock,
 };
@@ -44,7 +46,7 @@ pub(super) fn world(seed: u64) -> World {
     random.shuffle(&mut order);
     let team = order[..NUM_TEAM].to_vec();
     let agents = order[NUM_PEOPLE - NUM_AGENTS..].to_vec();
-    World {
+    let mut world = World {
         mails: mails(random, &people),
         events: events(random, &people),
         visits: visits(random),
@@ -53,7 +55,11 @@ pub(super) fn world(seed: u64) -> World {
         people,
         team,
         agents,
+    };
+    if seed >= CROWDED_OFFICES {
+        crowd(&mut world, &mut Random::keyed(Purpose::Crowd, seed, 0));
     }
+    world
 }
 
 /// `count` ids of 8 digits in random order.

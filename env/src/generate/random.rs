@@ -11,6 +11,7 @@ pub(super) enum Purpose {
     Office = 1,
     TemplateOrder = 2,
     Task = 3,
+    Crowd = 4,
 }
 
 /// A stream of random numbers.

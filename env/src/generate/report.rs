@@ -7,7 +7,25 @@ use serde::Serialize;
 
 use crate::task::record::Task;
 
-/// Counts over a list of tasks. Tasks without provenance count only in `num_tasks` and `do_nothing`.
+/// What WorkBench's published set consists of, to compare with: 690 tasks from 69 templates in 204 wordings (Styles et
+/// al., "WorkBench: a Benchmark Dataset for Agents in a Realistic Workplace Setting", 2024,
+/// github.com/olly-styles/WorkBench). Counted over its ground truths, which are changes only.
+const WORKBENCH_TASKS: usize = 690;
+const WORKBENCH_TEMPLATES: usize = 69;
+const WORKBENCH_DOMAINS: [(&str, usize); 6] = [
+    ("email", 90),
+    ("calendar", 110),
+    ("analytics", 120),
+    ("project_management", 80),
+    ("customer_relationship_manager", 80),
+    ("multi_domain", 210),
+];
+/// By number of changes; those of seven to twelve together.
+const WORKBENCH_WRITES: [(usize, usize); 8] =
+    [(0, 122), (1, 416), (2, 88), (3, 23), (4, 14), (5, 2), (6, 5), (MANY_WRITES, 20)];
+const MANY_WRITES: usize = 7;
+
+/// Counts over a list of tasks. Tasks without provenance count only in `num_tasks`, `by_num_writes` and `do_nothing`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Distribution {
     pub num_tasks: usize,
@@ -15,6 +33,8 @@ pub struct Distribution {
     pub by_template: BTreeMap<String, usize>,
     /// By the number of calls of the demonstration, look-ups included.
     pub by_num_steps: BTreeMap<usize, usize>,
+    /// By the number of calls of the ground truth, which are changes only.
+    pub by_num_writes: BTreeMap<usize, usize>,
     pub by_difficulty: BTreeMap<u8, usize>,
     /// Tasks whose ground truth has no calls: what a policy that does nothing gets right.
     pub do_nothing: usize,
@@ -26,6 +46,7 @@ pub struct Distribution {
 pub fn distribution(tasks: &[Task]) -> Distribution {
     let mut counts = Distribution { num_tasks: tasks.len(), ..Distribution::default() };
     for task in tasks {
+        *counts.by_num_writes.entry(task.ground_truth.len()).or_default() += 1;
         counts.do_nothing += usize::from(task.ground_truth.is_empty());
         counts.id_from_result += usize::from(needs_id(task));
         if let Some(provenance) = &task.provenance {
@@ -54,6 +75,32 @@ impl Distribution {
         100.0 * count as f64 / self.num_tasks.max(1) as f64
     }
 
+    /// The shares that can be compared with WorkBench's.
+    fn beside_workbench(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |key: &str, count: usize, reference: usize| {
+            let reference = 100.0 * reference as f64 / WORKBENCH_TASKS as f64;
+            writeln!(formatter, "  {key:<32} {count:>7} {:>5.1} %    WorkBench {reference:>5.1} %", self.percent(count))
+        };
+        for (domain, reference) in WORKBENCH_DOMAINS {
+            line(domain, self.by_domain.get(domain).copied().unwrap_or_default(), reference)?;
+        }
+        for (writes, reference) in WORKBENCH_WRITES {
+            let (key, count) = match writes {
+                MANY_WRITES => {
+                    let many = self.by_num_writes.range(MANY_WRITES..);
+                    ("7 or more changes".to_owned(), many.map(|(_, count)| count).sum())
+                }
+                _ => (format!("{writes} change(s)"), self.by_num_writes.get(&writes).copied().unwrap_or_default()),
+            };
+            line(&key, count, reference)?;
+        }
+        writeln!(
+            formatter,
+            "  {} templates; WorkBench has {WORKBENCH_TEMPLATES} and no levels of difficulty",
+            self.by_template.len()
+        )
+    }
+
     /// Share of tasks that are right when nothing is done, 0 to 1.
     pub fn do_nothing_share(&self) -> f64 {
         self.percent(self.do_nothing) / 100.0
@@ -75,7 +122,7 @@ impl fmt::Display for Distribution {
             Ok(())
         }
         writeln!(formatter, "{} tasks", self.num_tasks)?;
-        group(self, formatter, "domain", &self.by_domain)?;
+        self.beside_workbench(formatter)?;
         group(self, formatter, "template", &self.by_template)?;
         group(self, formatter, "calls of the demonstration", &self.by_num_steps)?;
         group(self, formatter, "difficulty", &self.by_difficulty)?;

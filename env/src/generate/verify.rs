@@ -9,17 +9,19 @@ use crate::tool::ToolCall;
 use crate::workplace::Workplace;
 use crate::workplace::tables::Tables;
 
+use super::claim::{self, Claim};
 use super::report::ids_in;
 use super::template::tool;
 
 /// Checks tasks of one office.
 pub(super) struct Verifier {
+    tables: Tables,
     workplace: Workplace,
 }
 
 impl Verifier {
-    pub fn new(tables: &Tables) -> Self {
-        Self { workplace: Workplace::new(tables) }
+    pub fn new(tables: Tables) -> Self {
+        Self { workplace: Workplace::new(&tables), tables }
     }
 
     /// Checks that every call of the demonstration succeeds, that its ids and addresses stand in
@@ -42,6 +44,43 @@ impl Verifier {
         Ok(())
     }
 
+    /// Checks that the answer is the only one: what the request describes fits the rows and colleagues that the ground
+    /// truth is about and no others, and where the request does not say an order, none matters.
+    pub fn check_unique(&self, task: &Task, claims: &[Claim]) -> Result<(), String> {
+        let evidence = claim::check(claims, &self.tables)?;
+        let request = task.user_message();
+        for call in &task.ground_truth {
+            if let Some(value) =
+                copied_values(&call.arguments).find(|value| !request.contains(value) && !evidence.has(value))
+            {
+                return Err(format!("no claim says why {value} in {} is the only one", call.arguments));
+            }
+        }
+        if says_order(request) { Ok(()) } else { self.check_order(&task.ground_truth) }
+    }
+
+    /// Checks that calls may be made in another order: any two neighbours swapped, and all of them reversed.
+    pub fn check_order(&self, calls: &[ToolCall]) -> Result<(), String> {
+        let swapped = (1..calls.len()).map(|second| {
+            let mut swapped = calls.to_vec();
+            swapped.swap(second - 1, second);
+            swapped
+        });
+        let mut others = swapped.chain([calls.iter().rev().cloned().collect()]);
+        others.try_for_each(|other| {
+            self.check_equal(&other, calls).map_err(|_| "the request says no order, but it matters".to_owned())
+        })
+    }
+
+    /// Checks that two lists of calls come to the same as far as the reward can tell.
+    pub fn check_equal(&self, calls: &[ToolCall], others: &[ToolCall]) -> Result<(), String> {
+        match self.workplace.verify(calls, others) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the final tables differ".to_owned()),
+            Err(error) => Err(format!("the final tables cannot be compared: {error:?}")),
+        }
+    }
+
     fn run(&self, request: &str, demonstration: &Demonstration) -> Result<(), String> {
         let mut session = self.workplace.session();
         let mut seen = request.to_owned();
@@ -57,6 +96,12 @@ impl Verifier {
         }
         Ok(())
     }
+}
+
+/// Whether a request says in which order something is to be done.
+pub(super) fn says_order(request: &str) -> bool {
+    let mut words = request.split(|character: char| !character.is_alphanumeric());
+    words.any(|word| ["first", "then"].iter().any(|order| word.eq_ignore_ascii_case(order)))
 }
 
 /// Ids and addresses in the arguments of a call.

@@ -9,12 +9,17 @@ use super::names::COMPANY_DOMAIN;
 
 pub(super) struct Person {
     pub first: String,
+    pub last: String,
     pub address: String,
 }
 
 impl Person {
     pub fn new(first: &str, last: &str) -> Self {
-        Self { first: first.to_owned(), address: format!("{first}.{last}@{COMPANY_DOMAIN}").to_lowercase() }
+        Self {
+            first: first.to_owned(),
+            last: last.to_owned(),
+            address: format!("{first}.{last}@{COMPANY_DOMAIN}").to_lowercase(),
+        }
     }
 }
 
@@ -88,6 +93,12 @@ pub(super) struct World {
 }
 
 impl World {
+    /// Whether nobody shares the first name of the person with this index.
+    pub fn is_alone(&self, person: usize) -> bool {
+        let first = &self.people[person].first;
+        self.people.iter().filter(|other| other.first == *first).count() == 1
+    }
+
     /// Mails that contain every word of the query, newest first.
     pub fn mails_matching(&self, query: &str) -> Vec<usize> {
         let query = query.to_lowercase();

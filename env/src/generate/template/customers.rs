@@ -17,7 +17,7 @@ const NOTHING_FOUND_PERCENT: usize = 15;
 
 fn add(scene: &mut Scene) -> Option<Draft> {
     let name = full_name(scene.random);
-    let agent = &scene.agent().address;
+    let agent = &scene.agent()?.address;
     let (status, product) = (scene.random.word(&STATUSES), scene.random.word(&PRODUCTS));
     let request = scene.say(
         &[

@@ -238,7 +238,7 @@ fn product(scene: &mut Scene) -> Option<Draft> {
 
 fn reassign(scene: &mut Scene) -> Option<Draft> {
     let (customer, search) = scene.customer()?;
-    let to = scene.agent();
+    let to = scene.agent()?;
     if to.address == scene.world.people[customer.agent].address {
         return None;
     }

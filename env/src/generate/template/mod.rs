@@ -8,6 +8,7 @@ mod analytics;
 mod calendar;
 mod customers;
 mod email;
+mod full;
 mod holdout;
 mod multi_domain;
 mod projects;
@@ -16,6 +17,8 @@ mod scene;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::generate::claim::Claim;
+use crate::generate::suite::Suite;
 use crate::tool::ToolCall;
 
 pub(super) use scene::Scene;
@@ -35,6 +38,7 @@ pub(super) mod tool {
     pub const CREATE_PLOT: &str = "analytics_create_plot";
     pub const COUNT_VISITS: &str = "analytics_total_visits_count";
     pub const COUNT_ENGAGED: &str = "analytics_engaged_users_count";
+    pub const COUNT_SOURCE: &str = "analytics_traffic_source_count";
     pub const SEARCH_TASKS: &str = "project_management_search_tasks";
     pub const CREATE_TASK: &str = "project_management_create_task";
     pub const DELETE_TASK: &str = "project_management_delete_task";
@@ -53,6 +57,7 @@ pub(super) mod tool {
                 | SEARCH_EVENTS
                 | COUNT_VISITS
                 | COUNT_ENGAGED
+                | COUNT_SOURCE
                 | SEARCH_TASKS
                 | SEARCH_CUSTOMERS
         )
@@ -81,6 +86,8 @@ pub struct TemplateInfo {
     pub difficulty: u8,
     /// Only used for validation.
     pub holdout: bool,
+    /// The smallest suite that has it.
+    pub suite: Suite,
 }
 
 /// A template: its description and the function that fills it.
@@ -96,11 +103,13 @@ pub(super) struct Draft {
     pub request: String,
     /// The demonstration's calls, look-ups included.
     pub calls: Vec<ToolCall>,
+    /// Why the answer is the only one; `None` for templates that see to it themselves.
+    pub claims: Option<Vec<Claim>>,
 }
 
 impl Draft {
     fn new(request: String, calls: impl Into<Vec<ToolCall>>) -> Self {
-        Self { request, calls: calls.into() }
+        Self { request, calls: calls.into(), claims: None }
     }
 
     /// The calls that change tables.
@@ -123,7 +132,7 @@ const fn template(
     difficulty: u8,
     fill: fn(&mut Scene) -> Option<Draft>,
 ) -> Template {
-    let info = TemplateInfo { name, domain, difficulty, holdout: false };
+    let info = TemplateInfo { name, domain, difficulty, holdout: false, suite: Suite::Core };
     Template { info, fill }
 }
 
@@ -138,8 +147,15 @@ const fn holdout(
     template
 }
 
-/// All templates in a fixed order; `held_out` chooses between training and validation-only ones.
-pub(super) fn all(held_out: bool) -> Vec<&'static Template> {
+/// All templates of a suite in a fixed order; `held_out` chooses between training and validation-only ones.
+pub(super) fn all(suite: Suite, held_out: bool) -> Vec<&'static Template> {
+    match suite {
+        Suite::Core => core(held_out),
+        Suite::Full => [core(held_out), full::all(held_out)].concat(),
+    }
+}
+
+fn core(held_out: bool) -> Vec<&'static Template> {
     if held_out {
         return holdout::TEMPLATES.iter().collect();
     }

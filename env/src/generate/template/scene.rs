@@ -75,13 +75,31 @@ impl<'a> Scene<'a> {
         text
     }
 
-    pub fn person(&mut self) -> &'a Person {
-        self.random.pick(&self.world.people)
+    /// One of several wordings as the beginning of a sentence, whatever slot it starts with.
+    pub fn say_capitalized(&mut self, wordings: &[&str], slots: &[(&str, &str)]) -> String {
+        let text = self.say(wordings, slots);
+        let first = text.chars().next().map(|first| first.to_ascii_uppercase());
+        first.into_iter().chain(text.chars().skip(1)).collect()
     }
 
-    /// Index of a person with project tasks.
+    /// Somebody whose first name nobody shares.
+    pub fn person(&mut self) -> &'a Person {
+        loop {
+            let index = self.random.below(self.world.people.len());
+            if self.world.is_alone(index) {
+                return &self.world.people[index];
+            }
+        }
+    }
+
+    /// Index of a person with project tasks, whose first name nobody shares.
     pub fn team_member(&mut self) -> usize {
-        *self.random.pick(&self.world.team)
+        loop {
+            let index = *self.random.pick(&self.world.team);
+            if self.world.is_alone(index) {
+                return index;
+            }
+        }
     }
 
     /// Somebody with project tasks.
@@ -90,9 +108,10 @@ impl<'a> Scene<'a> {
         &self.world.people[index]
     }
 
-    /// Somebody who looks after customers.
-    pub fn agent(&mut self) -> &'a Person {
-        &self.world.people[*self.random.pick(&self.world.agents)]
+    /// Somebody who looks after customers, whose first name nobody shares.
+    pub fn agent(&mut self) -> Option<&'a Person> {
+        let index = *self.random.pick(&self.world.agents);
+        self.world.is_alone(index).then(|| &self.world.people[index])
     }
 
     /// A weekday after today.
@@ -266,4 +285,8 @@ pub(super) fn count_visits(date: &str) -> ToolCall {
 
 pub(super) fn count_engaged(date: &str) -> ToolCall {
     call(tool::COUNT_ENGAGED, &[("time_min", date), ("time_max", date)])
+}
+
+pub(super) fn count_source(date: &str, source: &str) -> ToolCall {
+    call(tool::COUNT_SOURCE, &[("time_min", date), ("time_max", date), ("traffic_source", source)])
 }

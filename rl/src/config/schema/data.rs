@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use nemo_env::generate::Suite;
 use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -35,6 +36,8 @@ pub struct GenerateConfig {
     pub split: Vec<TaskSplit>,
     /// Distinct generated offices the tasks play in.
     pub num_offices: usize,
+    /// Which templates and offices: `core`, or `full`, which has more of both.
+    pub suite: Suite,
     /// Only templates up to this difficulty, 1 (one call) to 4; null = all.
     pub max_difficulty: Option<u8>,
 }
