@@ -34,7 +34,7 @@ fn policy() -> ModelPolicy {
 
 /// Trajectories of several sampled turns with tokens of the environment between them.
 fn trajectories(policy: &mut ModelPolicy) -> TrainBatch {
-    let sampling = SamplingParams { max_new_tokens: 9, ..SamplingParams::default() };
+    let sampling = SamplingParams { temperature: 1.0, top_p: 1.0, top_k: None, max_new_tokens: 9 };
     let mut sequences = Vec::new();
     for group in 0..GROUPS {
         let prompt: Vec<u32> = (0..21).map(|t| (17 * t + 5 * group as u32) % 96).collect();
