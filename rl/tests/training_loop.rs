@@ -345,8 +345,8 @@ fn supervised_training_resumes_to_the_same_bytes_and_publishes() {
         fs::read(output.join("weights.json")).unwrap(),
         fs::read(whole.join("step_6/policy/weights.json")).unwrap()
     );
-    let tokens = summary.series("train/total_num_tokens");
-    assert!(tokens.iter().all(|(_, tokens)| *tokens <= 200.0), "{tokens:?}");
+    let demonstrations = summary.series("train/global_valid_seqs");
+    assert!(demonstrations.iter().all(|(_, count)| *count == 6.0), "{demonstrations:?}");
 
     let parts = folder.path().join("parts");
     let mut observer = StopAfter { steps: 3, flag: Some(&setup.stop), ..StopAfter::default() };
