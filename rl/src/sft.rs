@@ -165,9 +165,11 @@ fn same_call(a: &ToolCall, b: &ToolCall) -> bool {
 struct Stream<'a> {
     source: &'a dyn DemonstrationSource,
     seed: u64,
-    /// The chunk that is held, the stage it is for, and its tasks, permuted.
-    held: Option<((u64, Option<CurriculumStage>), Vec<Task>)>,
+    held: Option<HeldChunk>,
 }
+
+/// A chunk's tasks, permuted, and what they are: its number and the stage it is for.
+type HeldChunk = ((u64, Option<CurriculumStage>), Vec<Task>);
 
 impl Stream<'_> {
     fn get(&mut self, position: u64, stage: Option<CurriculumStage>) -> Result<&Task, GenerateError> {
