@@ -136,34 +136,29 @@ const fn template(
     Template { info, fill }
 }
 
-const fn holdout(
-    name: &'static str,
-    domain: &'static str,
-    difficulty: u8,
-    fill: fn(&mut Scene) -> Option<Draft>,
-) -> Template {
-    let mut template = template(name, domain, difficulty, fill);
-    template.info.holdout = true;
-    template
+impl Template {
+    /// The same for validation only.
+    const fn held_out(mut self) -> Self {
+        self.info.holdout = true;
+        self
+    }
 }
+
+/// The core suite's templates, by subject.
+const TRAINING: [&[Template]; 6] = [
+    &email::TEMPLATES,
+    &calendar::TEMPLATES,
+    &analytics::TEMPLATES,
+    &projects::TEMPLATES,
+    &customers::TEMPLATES,
+    &multi_domain::TEMPLATES,
+];
+const HELD_OUT: [&[Template]; 1] = [&holdout::TEMPLATES];
 
 /// All templates of a suite in a fixed order; `held_out` chooses between training and validation-only ones.
 pub(super) fn all(suite: Suite, held_out: bool) -> Vec<&'static Template> {
-    match suite {
-        Suite::Core => core(held_out),
-        Suite::Full => [core(held_out), full::all(held_out)].concat(),
-    }
-}
-
-fn core(held_out: bool) -> Vec<&'static Template> {
-    if held_out {
-        return holdout::TEMPLATES.iter().collect();
-    }
-    (email::TEMPLATES.iter())
-        .chain(&calendar::TEMPLATES)
-        .chain(&analytics::TEMPLATES)
-        .chain(&projects::TEMPLATES)
-        .chain(&customers::TEMPLATES)
-        .chain(&multi_domain::TEMPLATES)
-        .collect()
+    let (core, more): (&'static [&'static [Template]], &'static [&'static [Template]]) =
+        if held_out { (&HELD_OUT, &full::HELD_OUT) } else { (&TRAINING, &full::TRAINING) };
+    let more = if suite == Suite::Full { more } else { &[] };
+    core.iter().chain(more).copied().flatten().collect()
 }

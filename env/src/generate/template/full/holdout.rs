@@ -11,19 +11,19 @@ use crate::generate::template::scene::{
 use crate::generate::template::{call, tool};
 
 use super::analytics::plot_from;
-use super::{Draft, Template, full_holdout};
+use super::{Draft, Template, full};
 
 pub(super) const TEMPLATES: [Template; 10] = [
-    full_holdout("email_forward_namesake", EMAIL, 3, forward_namesake),
-    full_holdout("calendar_stranger", CALENDAR, 2, stranger),
-    full_holdout("calendar_extend_next", CALENDAR, 3, extend_next),
-    full_holdout("analytics_plot_if_quieter", ANALYTICS, 3, plot_if_quieter),
-    full_holdout("task_delete_on_board", PROJECTS, 3, delete_on_board),
-    full_holdout("task_take_over", PROJECTS, 4, take_over),
-    full_holdout("customer_product_of_company", CUSTOMERS, 3, product_of_company),
-    full_holdout("customer_follow_up_group", CUSTOMERS, 4, follow_up_group),
-    full_holdout("customer_lost", MULTI, 4, customer_lost),
-    full_holdout("kickoff", MULTI, 4, kickoff),
+    full("email_forward_namesake", EMAIL, 3, forward_namesake).held_out(),
+    full("calendar_stranger", CALENDAR, 2, stranger).held_out(),
+    full("calendar_extend_next", CALENDAR, 3, extend_next).held_out(),
+    full("analytics_plot_if_quieter", ANALYTICS, 3, plot_if_quieter).held_out(),
+    full("task_delete_on_board", PROJECTS, 3, delete_on_board).held_out(),
+    full("task_take_over", PROJECTS, 4, take_over).held_out(),
+    full("customer_product_of_company", CUSTOMERS, 3, product_of_company).held_out(),
+    full("customer_follow_up_group", CUSTOMERS, 4, follow_up_group).held_out(),
+    full("customer_lost", MULTI, 4, customer_lost).held_out(),
+    full("kickoff", MULTI, 4, kickoff).held_out(),
 ];
 
 fn forward_namesake(scene: &mut Scene) -> Option<Draft> {

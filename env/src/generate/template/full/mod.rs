@@ -39,30 +39,16 @@ const fn full(
     template
 }
 
-const fn full_holdout(
-    name: &'static str,
-    domain: &'static str,
-    difficulty: u8,
-    fill: fn(&mut Scene) -> Option<Draft>,
-) -> Template {
-    let mut template = full(name, domain, difficulty, fill);
-    template.info.holdout = true;
-    template
-}
-
-/// The suite's own templates; `held_out` chooses between training and validation-only ones.
-pub(super) fn all(held_out: bool) -> Vec<&'static Template> {
-    if held_out {
-        return holdout::TEMPLATES.iter().collect();
-    }
-    (email::TEMPLATES.iter())
-        .chain(&calendar::TEMPLATES)
-        .chain(&analytics::TEMPLATES)
-        .chain(&projects::TEMPLATES)
-        .chain(&customers::TEMPLATES)
-        .chain(&multi_domain::TEMPLATES)
-        .collect()
-}
+/// The suite's own templates, by subject.
+pub(super) const TRAINING: [&[Template]; 6] = [
+    &email::TEMPLATES,
+    &calendar::TEMPLATES,
+    &analytics::TEMPLATES,
+    &projects::TEMPLATES,
+    &customers::TEMPLATES,
+    &multi_domain::TEMPLATES,
+];
+pub(super) const HELD_OUT: [&[Template]; 1] = [&holdout::TEMPLATES];
 
 #[cfg(test)]
 mod tests;
