@@ -144,6 +144,11 @@ pub fn clipped_policy_gradient_loss(
     LossTerms { loss, kl, positive_nll }
 }
 
+/// Whether the loss of a sequence with this advantage can move the weights.
+pub fn has_gradient(config: &LossConfig, advantage: f32) -> bool {
+    advantage != 0.0 || config.reference_policy_kl_penalty != 0.0 || config.positive_example_nll_weight != 0.0
+}
+
 /// The clipped objective of each token, `[R]`, before importance weights and denominators.
 fn token_objective(
     config: &LossConfig,

@@ -39,7 +39,7 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { fresh: false, max_open_sequences: 128, greedy_validation: true, shuffle_rewards_within_groups: false }
+        Self { fresh: false, max_open_sequences: 256, greedy_validation: true, shuffle_rewards_within_groups: false }
     }
 }
 

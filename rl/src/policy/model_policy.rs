@@ -13,7 +13,7 @@ use super::api::{
 };
 use super::tree_pass::{TrainedRows, TreePass};
 use crate::loss::{
-    LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss, loss_metrics,
+    LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss, has_gradient, loss_metrics,
     merge_loss_metrics,
 };
 use crate::optimizer::AdamW;
@@ -111,8 +111,10 @@ impl Policy for ModelPolicy {
             ..UpdateReport::default()
         };
         let mut entropy = 0.0;
+        let graded: Vec<bool> = batch.sequences.iter().map(|s| has_gradient(&params.loss, s.advantage)).collect();
         let gradients = {
-            let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, self.options.max_batch_tokens);
+            let limit = self.options.max_batch_tokens;
+            let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, &graded, limit);
             pass.run(&mut |rows| {
                 let TrainedRows { hidden, head, targets, places } = rows;
                 let output = nemo_kernels::linear_log_prob(hidden, head, targets, params.temperature);
@@ -163,8 +165,10 @@ impl Policy for ModelPolicy {
             log_probs: sequences.iter().map(|tokens| vec![0.0; tokens.len()]).collect(),
             ..SupervisedReport::default()
         };
+        let graded = vec![true; sequences.len()];
         let gradients = {
-            let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, self.options.max_batch_tokens);
+            let limit = self.options.max_batch_tokens;
+            let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, &graded, limit);
             pass.run(&mut |rows| {
                 let TrainedRows { hidden, head, targets, places } = rows;
                 let weights: Vec<f32> = places

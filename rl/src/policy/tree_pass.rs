@@ -3,6 +3,9 @@
 //! A segment's children start from its outgoing state. Their gradients with respect to that state are summed, and
 //! the segment is run again and differentiated against the sum; so the gradient is exactly that of the separate
 //! sequences. Only the states of the current path are alive. Leaves of one parent run together as one padded batch.
+//!
+//! A sequence that cannot move the weights (its advantage is zero, as in a group that all solved or none did) is run
+//! forward only, for its log-probs; a segment with no other sequences below it is not differentiated at all.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +19,12 @@ use crate::token_tree::{SegmentId, TokenTree};
 /// Gradients by parameter name, flat `[n]`.
 pub(super) type ParameterGradients = BTreeMap<String, Tensor<1>>;
 
-/// What a leaf batch's loss is computed from: one row per trained token.
+/// What a leaf batch's loss is computed from: one row per trained token. Tensors are tracked where the batch is
+/// differentiated.
 pub(super) struct TrainedRows {
-    /// Normed hidden values of the positions before the trained tokens, `[rows, hidden]`, tracked.
+    /// Normed hidden values of the positions before the trained tokens, `[rows, hidden]`.
     pub hidden: Tensor<2>,
-    /// The head's weight `[vocab, hidden]`, tracked.
+    /// The head's weight `[vocab, hidden]`.
     pub head: Tensor<2>,
     /// The trained tokens `[rows]`.
     pub targets: Tensor<1, Int>,
@@ -36,21 +40,25 @@ pub(super) struct TreePass<'a, S> {
     sequences: &'a [S],
     /// Entry t of a sequence's mask: token t is trained.
     masks: &'a [Vec<bool>],
+    /// Which sequences' losses have a gradient.
+    graded: &'a [bool],
     max_batch_tokens: usize,
     gradients: ParameterGradients,
 }
 
 impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
-    /// A pass of `model` over `tree`. Padded leaf batches hold at most `max_batch_tokens` tokens.
+    /// A pass of `model` over `tree`. Padded leaf batches hold at most `max_batch_tokens` tokens. The losses of
+    /// sequences that are not `graded` must not depend on the weights to first order: their gradient is taken for zero.
     pub fn new(
         model: &'a NemotronH,
         tree: &'a TokenTree,
         sequences: &'a [S],
         masks: &'a [Vec<bool>],
+        graded: &'a [bool],
         max_batch_tokens: usize,
     ) -> Self {
         let tracked = model.tracked();
-        Self { model, tracked, tree, sequences, masks, max_batch_tokens, gradients: BTreeMap::new() }
+        Self { model, tracked, tree, sequences, masks, graded, max_batch_tokens, gradients: BTreeMap::new() }
     }
 
     /// Runs every leaf batch through `loss` and back; returns the parameters' gradients of the summed losses.
@@ -78,7 +86,14 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
         };
         let (leaves, inner): (Vec<_>, Vec<_>) =
             children.iter().copied().partition(|&id| self.tree.segments()[id].children.is_empty());
-        for batch in self.leaf_batches(leaves) {
+        let (graded, ungraded): (Vec<_>, Vec<_>) =
+            leaves.into_iter().partition(|&id| self.graded[self.tree.segments()[id].sequence]);
+        for batch in self.leaf_batches(ungraded) {
+            if let Some(rows) = self.leaf_rows(self.model, &batch, incoming.clone()) {
+                loss(rows);
+            }
+        }
+        for batch in self.leaf_batches(graded) {
             add(self.run_leaves(&batch, incoming, wants_gradient, loss));
         }
         for id in inner {
@@ -110,7 +125,7 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
         gradient
     }
 
-    /// Sibling leaves as one right-padded batch.
+    /// Sibling leaves, forward and backward.
     fn run_leaves(
         &mut self,
         leaves: &[SegmentId],
@@ -118,6 +133,16 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
         wants_gradient: bool,
         loss: &mut dyn FnMut(TrainedRows) -> Tensor<1>,
     ) -> Option<HybridState> {
+        let start = self.tracked_state(incoming, wants_gradient);
+        let rows = self.leaf_rows(&self.tracked, leaves, start.clone())?;
+        let mut gradients = loss(rows).backward();
+        let gradient = wants_gradient.then(|| start.take_gradients(&mut gradients));
+        self.accumulate(gradients);
+        gradient
+    }
+
+    /// Sibling leaves through `model` as one right-padded batch; `None` if none of their tokens is trained.
+    fn leaf_rows(&self, model: &NemotronH, leaves: &[SegmentId], start: HybridState) -> Option<TrainedRows> {
         let rows: Vec<&[TokenId]> = leaves.iter().map(|&id| self.tree.tokens(id, self.sequences)).collect();
         let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
         let length = lengths.iter().copied().max().unwrap_or(0);
@@ -137,11 +162,10 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
         if places.is_empty() {
             return None;
         }
-        let start = self.tracked_state(incoming, wants_gradient);
-        let ids = self.tracked.token_tensor(&rows, length, 0);
+        let ids = model.token_tensor(&rows, length, 0);
         let ragged = lengths.iter().any(|&valid| valid < length);
         let context = ForwardContext { lengths: ragged.then_some(lengths.as_slice()) };
-        let (hidden, _) = self.tracked.forward(ids, start.clone(), context);
+        let (hidden, _) = model.forward(ids, start, context);
         let [batch, _, width] = hidden.dims();
         let device = hidden.device();
         let to_tensor = |ids: Vec<i64>| {
@@ -150,12 +174,8 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
         };
         let count = positions.len();
         let hidden = hidden.reshape([batch * length, width]).select(0, to_tensor(positions));
-        let hidden = self.tracked.normalize(hidden.reshape([1, count, width])).reshape([count, width]);
-        let value = loss(TrainedRows { hidden, head: self.tracked.head_weight(), targets: to_tensor(targets), places });
-        let mut gradients = value.backward();
-        let gradient = wants_gradient.then(|| start.take_gradients(&mut gradients));
-        self.accumulate(gradients);
-        gradient
+        let hidden = model.normalize(hidden.reshape([1, count, width])).reshape([count, width]);
+        Some(TrainedRows { hidden, head: model.head_weight(), targets: to_tensor(targets), places })
     }
 
     /// Leaves by falling length, cut into batches whose padded size stays within the budget.
@@ -228,7 +248,11 @@ mod tests {
         (sequences, masks)
     }
 
-    fn gradients(min_shared: usize, max_batch_tokens: usize) -> (f64, usize, BTreeMap<String, Vec<f64>>) {
+    fn gradients(
+        min_shared: usize,
+        max_batch_tokens: usize,
+        graded: [bool; 6],
+    ) -> (f64, usize, BTreeMap<String, Vec<f64>>) {
         let config = ModelConfig::from_json_text(CONFIG, std::path::Path::new("config.json")).expect("a config");
         let model = nemo_model::random(&config, 9, &Device::flex(), DType::F32).expect("a model");
         let (sequences, masks) = sequences();
@@ -236,11 +260,12 @@ mod tests {
             masks.iter().map(|mask| mask.iter().position(|&m| m).expect("a trained token") - 1).collect();
         let tree = TokenTree::build_within(&sequences, &shareable, min_shared);
         let mut total = 0.0;
-        let pass = TreePass::new(&model, &tree, &sequences, &masks, max_batch_tokens);
+        let pass = TreePass::new(&model, &tree, &sequences, &masks, &graded, max_batch_tokens);
         let gradients = pass.run(&mut |rows| {
             let output = nemo_kernels::linear_log_prob(rows.hidden, rows.head, rows.targets, 1.0);
-            // Each sequence has a weight of its own, as an advantage is.
-            let weights: Vec<f32> = rows.places.iter().map(|&(sequence, _)| sequence as f32 - 2.2).collect();
+            // Each sequence has a weight of its own, as an advantage is; sequences 1, 3, 4 and 5 have none.
+            let weight = |sequence: usize| [1.3, 0.0, -0.8, 0.0, 0.0, 0.0][sequence];
+            let weights: Vec<f32> = rows.places.iter().map(|&(sequence, _)| weight(sequence)).collect();
             let weights = Tensor::<1>::from_floats(weights.as_slice(), &output.log_prob.device());
             let loss = (output.log_prob * weights).sum();
             total += loss.to_data().iter::<f64>().sum::<f64>();
@@ -253,10 +278,14 @@ mod tests {
     /// The tree, its leaves in any batches, gives the loss and every gradient of the separate sequences.
     #[test]
     fn tree_equals_flat_sequences() {
-        let (flat_loss, flat_segments, flat) = gradients(usize::MAX, 1);
+        let (flat_loss, flat_segments, flat) = gradients(usize::MAX, 1, [true; 6]);
         assert_eq!(flat_segments, 6);
-        for (max_batch_tokens, min_shared) in [(100_000, 8), (64, 8), (1, 8), (100_000, 24)] {
-            let (loss, segments, tree) = gradients(min_shared, max_batch_tokens);
+        let all = [true; 6];
+        let weighted = [true, false, true, false, false, false];
+        for (max_batch_tokens, min_shared, graded) in
+            [(100_000, 8, all), (64, 8, all), (1, 8, all), (100_000, 24, all), (100_000, 8, weighted), (1, 8, weighted)]
+        {
+            let (loss, segments, tree) = gradients(min_shared, max_batch_tokens, graded);
             assert!(segments > flat_segments, "nothing is shared");
             assert!((loss - flat_loss).abs() <= 1e-4 * flat_loss.abs(), "{loss} against {flat_loss}");
             assert_eq!(tree.keys().collect::<Vec<_>>(), flat.keys().collect::<Vec<_>>());
