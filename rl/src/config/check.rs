@@ -124,8 +124,6 @@ fn ranges(config: &RunConfig) -> Result<()> {
         ("grpo.val_num_generations_per_prompt", grpo.val_num_generations_per_prompt),
         ("grpo.max_num_epochs", grpo.max_num_epochs),
         ("policy.train_global_batch_size", policy.train_global_batch_size),
-        ("policy.train_micro_batch_size", policy.train_micro_batch_size),
-        ("policy.logprob_batch_size", policy.logprob_batch_size),
         ("policy.max_total_sequence_length", policy.max_total_sequence_length),
         ("policy.generation.max_new_tokens", policy.generation.max_new_tokens),
         ("checkpointing.save_period", config.checkpointing.save_period),
@@ -168,11 +166,9 @@ fn ranges(config: &RunConfig) -> Result<()> {
     ] {
         require((0.0..1.0).contains(&value), key, "it has to be at least 0 and below 1")?;
     }
-    for (key, value) in [
-        ("policy.generation.top_p", generation.top_p),
-        ("policy.generation.val_top_p", generation.val_top_p),
-        ("policy.generation.vllm_cfg.gpu_memory_utilization", generation.vllm_cfg.gpu_memory_utilization),
-    ] {
+    for (key, value) in
+        [("policy.generation.top_p", generation.top_p), ("policy.generation.val_top_p", generation.val_top_p)]
+    {
         require(value > 0.0 && value <= 1.0, key, "it has to be above 0 and at most 1")?;
     }
     Ok(())

@@ -15,6 +15,9 @@ const MIXTURE_OF_EXPERTS: &str = "tunes mixture-of-experts training, which the t
 const ASYNC: &str = "without effect while grpo.async_grpo.enabled is false";
 const DRAFT: &str = "without effect while policy.draft.enabled is false";
 const VLLM_INTERNAL: &str = "tunes the inside of vLLM; the built-in engine has no such switch";
+const BATCHES: &str = "padded batches are cut by tokens (policy.dynamic_batching.train_mb_tokens), not by sequences";
+const TILES: &str = "log-probs are computed in the training forward, tile by tile; the tiles are fixed";
+const NO_SINK: &str = "without effect while the sink it belongs to does not exist; metrics.jsonl has every metric";
 const MLFLOW: &str = "without effect while logger.mlflow_enabled is false";
 
 /// (key, why it has no effect). A key stands for everything below it.
@@ -27,6 +30,9 @@ const IGNORED: &[(&str, &str)] = &[
     ("grpo.async_grpo.in_flight_weight_updates", ASYNC),
     ("grpo.async_grpo.recompute_kv_cache_after_weight_updates", ASYNC),
     ("policy.generation_batch_size", "it bounds a Hugging Face generation backend, which does not exist here"),
+    ("policy.train_micro_batch_size", BATCHES),
+    ("policy.logprob_batch_size", BATCHES),
+    ("policy.logprob_chunk_size", TILES),
     ("policy.dtensor_cfg._v2", OTHER_BACKEND),
     ("policy.dtensor_cfg.cpu_offload", OTHER_BACKEND),
     ("policy.dtensor_cfg.sequence_parallel", OTHER_BACKEND),
@@ -37,6 +43,9 @@ const IGNORED: &[(&str, &str)] = &[
     ("policy.dtensor_cfg.clear_cache_every_n_steps", OTHER_BACKEND),
     ("policy.megatron_cfg.bias_activation_fusion", MEGATRON_INTERNAL),
     ("policy.megatron_cfg.empty_unused_memory_level", MEGATRON_INTERNAL),
+    ("policy.megatron_cfg.activation_checkpointing", "what sequences share is always recomputed in the backward pass"),
+    ("policy.megatron_cfg.checkpoint.async_save", "a checkpoint is on disk before the next step begins"),
+    ("policy.megatron_cfg.optimizer.bf16", "policy.precision sets the precision"),
     ("policy.megatron_cfg.train_iters", "grpo.max_num_steps and grpo.max_num_epochs end the run"),
     ("policy.megatron_cfg.pipeline_dtype", "there is no pipeline parallelism"),
     ("policy.megatron_cfg.freeze_moe_router", MIXTURE_OF_EXPERTS),
@@ -65,6 +74,8 @@ const IGNORED: &[(&str, &str)] = &[
     ("policy.scheduler", "policy.megatron_cfg.scheduler sets the learning rate"),
     ("policy.generation.vllm_cfg.async_engine", VLLM_INTERNAL),
     ("policy.generation.vllm_cfg.use_deep_gemm", VLLM_INTERNAL),
+    ("policy.generation.vllm_cfg.enforce_eager", VLLM_INTERNAL),
+    ("policy.generation.vllm_cfg.gpu_memory_utilization", VLLM_INTERNAL),
     ("policy.generation.vllm_cfg.num_last_layers_in_bf16", VLLM_INTERNAL),
     ("policy.generation.vllm_cfg.num_first_layers_in_bf16", VLLM_INTERNAL),
     ("policy.generation.vllm_cfg.skip_tokenizer_init", VLLM_INTERNAL),
@@ -72,9 +83,14 @@ const IGNORED: &[(&str, &str)] = &[
     ("policy.generation.vllm_kwargs.compilation_config.backend", VLLM_INTERNAL),
     ("data.max_input_seq_length", "policy.max_total_sequence_length bounds prompt and response together"),
     ("data.num_workers", ONE_PROCESS),
+    ("env.should_log_nemo_gym_responses", "rollouts are not logged"),
+    ("env.should_mask_flagged_samples", "the environment flags no samples"),
     ("env.nemo_gym.port_range_low", ONE_PROCESS),
     ("env.nemo_gym.port_range_high", ONE_PROCESS),
     ("env.nemo_gym.code_gen.resources_servers.code_gen.num_processes", "there is no code-generation environment"),
+    ("logger.log_dir", "metrics.jsonl and the plot lie beside the checkpoints, in checkpointing.checkpoint_dir"),
+    ("logger.wandb", NO_SINK),
+    ("logger.gpu_monitoring", NO_SINK),
     ("logger.mlflow.experiment_name", MLFLOW),
     ("logger.mlflow.run_name", MLFLOW),
 ];

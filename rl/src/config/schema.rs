@@ -19,8 +19,8 @@ pub use grpo::{
 };
 pub use policy::{
     ChatServerConfig, DistributedDataParallelConfig, DynamicBatchingConfig, GenerationConfig, InitConfig,
-    InitTokenizerConfig, LrDecayStyle, MegatronCheckpointConfig, MegatronConfig, OptimizerConfig, PolicyConfig,
-    Precision, SchedulerConfig, SequencePackingConfig, TokenizerConfig, VllmConfig, VllmKwargs, WeightDecayStyle,
+    InitTokenizerConfig, LrDecayStyle, MegatronConfig, OptimizerConfig, PolicyConfig, Precision, SchedulerConfig,
+    SequencePackingConfig, TokenizerConfig, VllmConfig, VllmKwargs, WeightDecayStyle,
 };
 
 use std::path::PathBuf;
@@ -66,35 +66,14 @@ pub struct CheckpointingConfig {
 /// Sinks of the metrics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoggerConfig {
-    /// Parent of the numbered folders `exp_NNN`.
-    pub log_dir: PathBuf,
     /// Number of validation rollouts shown in the terminal after each validation.
     pub num_val_samples_to_print: usize,
     pub wandb_enabled: bool,
     pub tensorboard_enabled: bool,
     pub mlflow_enabled: bool,
     pub monitor_gpus: bool,
-    pub wandb: WandbConfig,
     /// Free-form options of the TensorBoard writer.
     pub tensorboard: serde_json::Map<String, serde_json::Value>,
-    pub gpu_monitoring: GpuMonitoringConfig,
-}
-
-/// Names under which a run appears in Weights & Biases.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WandbConfig {
-    pub project: String,
-    pub name: String,
-    pub log_nemo_gym_full_result_tables: bool,
-}
-
-/// Sampling of GPU utilisation and memory.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GpuMonitoringConfig {
-    /// Seconds between samples.
-    pub collection_interval: f64,
-    /// Seconds between writes to the sinks.
-    pub flush_interval: f64,
 }
 
 /// Devices of the run.

@@ -84,6 +84,8 @@ fn the_9b_recipe_means_what_it_means_upstream() {
     assert_eq!(
         keys,
         [
+            "logger.log_dir",
+            "logger.wandb",
             "policy.generation.backend",
             "policy.megatron_cfg.distributed_data_parallel_config.grad_reduce_in_fp32",
             "policy.megatron_cfg.tensor_model_parallel_size",
@@ -137,12 +139,13 @@ fn interpolation_refers_computes_and_fails_with_reasons() {
     assert_eq!(steps("${div:${grpo.seed}, 2}"), 21);
     assert_eq!(config(&["policy.max_grad_norm=${div:1, 4}"]).policy.max_grad_norm, 0.25);
     assert_eq!(
-        config(&["logger.log_dir=logs/${policy.model_name}-${grpo.seed}"]).logger.log_dir,
-        PathBuf::from("logs/tiny-42")
+        config(&["checkpointing.checkpoint_dir=runs/${policy.model_name}-${grpo.seed}"]).checkpointing.checkpoint_dir,
+        PathBuf::from("runs/tiny-42")
     );
     // The inner reference is replaced first.
-    let nested = config(&["++logger.tensorboard.key=project", "logger.log_dir=${logger.wandb.${.tensorboard.key}}"]);
-    assert_eq!(nested.logger.log_dir, PathBuf::from("nemo-burn"));
+    let nested =
+        config(&["++logger.tensorboard.key=project", "policy.model_name=${logger.wandb.${logger.tensorboard.key}}"]);
+    assert_eq!(nested.policy.model_name, "nemo-burn");
 
     let fails = |value: &str| error(&[&format!("grpo.max_num_steps={value}")]);
     assert_says(&fails("${grpo.sed}"), &["`grpo.max_num_steps`", "there is no key `grpo.sed`"]);
@@ -171,18 +174,15 @@ fn files_inherit() {
         fs::write(&path, text).expect("writes");
         path
     };
-    write(
-        "base.yaml",
-        "policy: {model_name: base}\ngrpo: {seed: 1, max_num_steps: 5}\nlogger: {tensorboard: {a: 1}}\n",
-    );
+    write("base.yaml", "policy: {model_name: base, hf_config_overrides: {a: 1}}\ngrpo: {seed: 1, max_num_steps: 5}\n");
     write("more.yaml", "defaults: base.yaml\ngrpo: {seed: 2}\n");
     let child = write(
         "child.yaml",
-        "defaults: [more.yaml]\npolicy: {model_name: child}\nlogger:\n  tensorboard:\n    _override_: true\n    b: 2\n",
+        "defaults: [more.yaml]\npolicy:\n  model_name: child\n  hf_config_overrides:\n    _override_: true\n    b: 2\n",
     );
     let loaded = config::load(&child, &[]).expect("loads").config;
     assert_eq!((loaded.policy.model_name.as_str(), loaded.grpo.seed, loaded.grpo.max_num_steps), ("child", 2, 5));
-    assert_eq!(loaded.logger.tensorboard.keys().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(loaded.policy.hf_config_overrides.keys().collect::<Vec<_>>(), ["b"]);
 
     let wrong = write("wrong.yaml", "defaults: base.yaml\ngrpo:\n  seeed: 3\n");
     let message = config::load(&wrong, &[]).expect_err("unknown key").to_string();
@@ -233,7 +233,7 @@ fn dumps_keep_every_value() {
         "policy.tokenizer.name=\"yes\"",
         "policy.tokenizer.chat_template_kwargs={a: null, b: [1, 2.5, \"x: y # z\"], c: {d: \"true\"}}",
         "policy.hf_config_overrides={num_hidden_layers: 4}",
-        "logger.log_dir=\"a b'c\\\"\\n\\u00e9: #\"",
+        "checkpointing.checkpoint_dir=\"a b'c\\\"\\n\\u00e9: #\"",
         "data.validation.generate.count=128",
     ]);
     assert_eq!(config.loss_fn.truncated_importance_sampling_type, Some(TruncationType::SeqMaskTis));

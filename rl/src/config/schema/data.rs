@@ -68,8 +68,6 @@ pub struct DatasetDefaults {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EnvConfig {
     pub should_use_nemo_gym: bool,
-    pub should_log_nemo_gym_responses: bool,
-    pub should_mask_flagged_samples: bool,
     /// Folder with the tables of records that name no office; null refuses such records. *Own key.*
     pub tables_dir: Option<PathBuf>,
     pub nemo_gym: NemoGymConfig,

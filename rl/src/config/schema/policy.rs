@@ -17,14 +17,9 @@ pub struct PolicyConfig {
     pub hf_config_overrides: Map<String, Value>,
     /// Sequences per optimizer step.
     pub train_global_batch_size: usize,
-    /// Sequences per forward and backward pass; a bound of memory, without effect on results.
-    pub train_micro_batch_size: usize,
-    pub logprob_batch_size: usize,
     /// Tokens of prompt and response together.
     pub max_total_sequence_length: usize,
     pub precision: Precision,
-    /// Tokens per tile of the log-prob computation; null chooses.
-    pub logprob_chunk_size: Option<usize>,
     pub megatron_cfg: MegatronConfig,
     pub dynamic_batching: DynamicBatchingConfig,
     pub sequence_packing: SequencePackingConfig,
@@ -74,19 +69,11 @@ pub enum Precision {
 pub struct MegatronConfig {
     /// Accepted either way: there is one training backend.
     pub enabled: bool,
-    pub checkpoint: MegatronCheckpointConfig,
     pub tensor_model_parallel_size: usize,
-    pub activation_checkpointing: bool,
     pub defer_fp32_logits: bool,
     pub optimizer: OptimizerConfig,
     pub scheduler: SchedulerConfig,
     pub distributed_data_parallel_config: DistributedDataParallelConfig,
-}
-
-/// How checkpoints are written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MegatronCheckpointConfig {
-    pub async_save: bool,
 }
 
 /// AdamW. `optimizer` is `adam` or refused.
@@ -99,7 +86,6 @@ pub struct OptimizerConfig {
     pub min_lr: f64,
     /// Decoupled decay; one-dimensional parameters are never decayed.
     pub weight_decay: f64,
-    pub bf16: bool,
     pub params_dtype: Precision,
     pub adam_beta1: f64,
     pub adam_beta2: f64,
@@ -192,12 +178,8 @@ pub struct GenerationConfig {
 pub struct VllmConfig {
     pub precision: Precision,
     pub tensor_parallel_size: usize,
-    /// Share of the device's memory that generation may use.
-    pub gpu_memory_utilization: f64,
     /// Tokens of one sequence, prompt included.
     pub max_model_len: usize,
-    /// True runs without graph capture.
-    pub enforce_eager: bool,
     pub expose_http_server: bool,
     pub http_server_serving_chat_kwargs: ChatServerConfig,
 }
