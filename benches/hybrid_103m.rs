@@ -15,10 +15,12 @@
     reason = "a bench stops when something is wrong and prints what it measures"
 )]
 
-use std::path::Path;
-use std::time::Instant;
+mod machine;
 
-use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
+use std::path::Path;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second};
 use nemo_model::NemotronH;
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::{Engine, EngineOptions, SampleKey, SamplingParams, TurnEnd};
@@ -26,7 +28,6 @@ use nemo_model::parallel::ForwardContext;
 use nemo_rl::config::load_text;
 use nemo_rl::policy::api::{Policy, SupervisedBatch, SupervisedSequence, UpdateParams};
 use nemo_rl::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
-use rayon::prelude::*;
 
 /// As in the program.
 #[global_allocator]
@@ -71,39 +72,6 @@ fn main() {
         let share = format!("{:.0} % {kind}", 100.0 * rate / limit);
         println!("{name:<32} {rate:>10.0} {share:>12} {pytorch:>14.0} {:>8.2}", rate / pytorch);
     }
-}
-
-/// Seconds of the fastest of `repeats` runs, after one that does not count.
-fn best_seconds(repeats: usize, mut run: impl FnMut()) -> f64 {
-    run();
-    let timed = |run: &mut dyn FnMut()| {
-        let began = Instant::now();
-        run();
-        began.elapsed().as_secs_f64()
-    };
-    (0..repeats).map(|_| timed(&mut run)).fold(f64::INFINITY, f64::min)
-}
-
-fn copy_bytes_per_second() -> f64 {
-    const NUM_BYTES: usize = 256 << 20;
-    const CHUNK: usize = 1 << 20;
-    let from = vec![1u8; NUM_BYTES];
-    let mut to = vec![0u8; NUM_BYTES];
-    let seconds = best_seconds(5, || {
-        to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
-    });
-    assert_eq!(to[NUM_BYTES - 1], 1);
-    2.0 * NUM_BYTES as f64 / seconds
-}
-
-fn matmul_flops_per_second(device: &Device) -> f64 {
-    const N: usize = 1536;
-    let a = Tensor::<2>::random([N, N], Distribution::Default, device);
-    let b = Tensor::<2>::random([N, N], Distribution::Default, device);
-    let seconds = best_seconds(5, || {
-        std::hint::black_box(a.clone().matmul(b.clone()).into_data());
-    });
-    2.0 * (N * N * N) as f64 / seconds
 }
 
 /// Token ids that look like text: anything but a constant.

@@ -313,7 +313,12 @@ pub fn policy(
     let mut variables = config.policy.tokenizer.chat_template_kwargs.clone().unwrap_or_default();
     let server = &config.env.nemo_gym.policy_model.responses_api_models.vllm_model.extra_body;
     variables.extend(server.chat_template_kwargs.clone());
-    loaded.into_policy(sizes, variables)
+    let (policy, chat) = loaded.into_policy(sizes, variables)?;
+    let policy = match config.loss_fn.reference_policy_kl_penalty == 0.0 {
+        true => policy,
+        false => policy.with_reference(),
+    };
+    Ok((policy, chat))
 }
 
 /// The environment that a configuration describes; `tables` replaces its `env.tables_dir`.

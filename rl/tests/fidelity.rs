@@ -1,4 +1,5 @@
-//! The training forward against the engine: the same weights give the same log-probabilities, and other weights show.
+//! The training forward against the engine and the reference policy: the same weights give the same log-probabilities,
+//! and other weights show.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -64,18 +65,33 @@ fn trajectories(policy: &mut ModelPolicy) -> TrainBatch {
 
 /// An update that measures and leaves the weights as they are.
 fn measure(policy: &mut ModelPolicy, batch: &TrainBatch) -> UpdateReport {
+    policy.train(batch, &update(0.0, 0.0)).unwrap()
+}
+
+fn update(learning_rate: f64, kl_penalty: f64) -> UpdateParams {
     let task = ["data.train.generate.count=1".to_owned()];
-    let loss = load_text("policy: {model_name: test}", Path::new("test"), &task).unwrap().config.loss_fn;
-    let params = UpdateParams {
-        learning_rate: 0.0,
+    let mut loss = load_text("policy: {model_name: test}", Path::new("test"), &task).unwrap().config.loss_fn;
+    loss.reference_policy_kl_penalty = kl_penalty;
+    UpdateParams {
+        learning_rate,
         weight_decay: 0.0,
         betas: (0.9, 0.999),
         epsilon: 1e-8,
         max_grad_norm: 1.0,
         temperature: 1.0,
         loss,
-    };
-    policy.train(batch, &params).unwrap()
+    }
+}
+
+/// Weights other than those that were sampled from.
+fn perturb(policy: &mut ModelPolicy) {
+    policy.update_model(|model| {
+        model.visit_mut(&mut |name, mut parameter| {
+            if name == "backbone.layers.1.mixer.q_proj.weight" {
+                parameter.update_flat(|weights| weights * 1.5);
+            }
+        });
+    });
 }
 
 fn largest_difference(batch: &TrainBatch, report: &UpdateReport) -> f32 {
@@ -98,14 +114,34 @@ fn training_sees_the_probabilities_that_were_sampled_from_and_notices_other_weig
     assert!(largest_difference(&batch, &same) < 1e-4);
     assert!(same.grad_norm > 0.0);
 
-    policy.update_model(|model| {
-        model.visit_mut(&mut |name, mut parameter| {
-            if name == "backbone.layers.1.mixer.q_proj.weight" {
-                parameter.update_flat(|weights| weights * 1.5);
-            }
-        });
-    });
+    perturb(&mut policy);
     let other = measure(&mut policy, &batch);
     assert!(other.metrics["token_mult_prob_error"] > 1.0 + 1e-3, "{:?}", other.metrics);
     assert!(largest_difference(&batch, &other) > 1e-2);
+}
+
+#[test]
+fn the_penalty_measures_the_distance_from_the_reference_and_shortens_it() {
+    let mut policy = policy();
+    let mut batch = trajectories(&mut policy);
+    assert!(policy.train(&batch, &update(0.0, 0.5)).is_err(), "there is no reference");
+    let mut policy = policy.with_reference();
+    // Without advantages nothing but the penalty moves the weights.
+    batch.sequences.iter_mut().for_each(|sequence| sequence.advantage = 0.0);
+    let at_reference = policy.train(&batch, &update(0.0, 0.5)).unwrap();
+    assert!(at_reference.metrics["kl_penalty"].abs() < 1e-9, "{:?}", at_reference.metrics);
+
+    perturb(&mut policy);
+    let away = policy.train(&batch, &update(1e-3, 0.5)).unwrap();
+    let pairs = at_reference.log_probs.iter().zip(&away.log_probs).zip(&batch.sequences);
+    let k3 = pairs.flat_map(|((reference, current), sequence)| {
+        let tokens = reference.iter().zip(current).zip(&sequence.mask).filter(|(_, trained)| **trained);
+        tokens.map(|((r, c), _)| f64::from(r - c)).map(|x| x.exp() - x - 1.0).collect::<Vec<_>>()
+    });
+    let expected = k3.sum::<f64>() / batch.global_valid_tokens as f64;
+    let found = away.metrics["kl_penalty"];
+    assert!((found - expected).abs() < 1e-3 * expected, "{found} {expected}");
+    assert!(away.grad_norm > 0.0);
+    let nearer = policy.train(&batch, &update(0.0, 0.5)).unwrap().metrics["kl_penalty"];
+    assert!(nearer < 0.9 * found, "{nearer} {found}");
 }

@@ -41,9 +41,9 @@ pub(super) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
             "advantages of single turns are not implemented",
         ),
         (
-            loss.reference_policy_kl_penalty != 0.0 || loss.use_kl_in_reward,
-            "loss_fn.reference_policy_kl_penalty",
-            "a reference policy is not implemented",
+            loss.use_kl_in_reward,
+            "loss_fn.use_kl_in_reward",
+            "the divergence is a term of the loss (loss_fn.reference_policy_kl_penalty), not of the reward",
         ),
         (
             policy.train_global_batch_size != batch,

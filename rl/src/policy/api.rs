@@ -139,6 +139,9 @@ pub enum PolicyError {
         /// Its value.
         value: f64,
     },
+    /// The loss has a Kullback-Leibler penalty and the policy keeps no reference.
+    #[error("the loss compares with a reference policy, and none was kept when the run was set up")]
+    NoReference,
     /// A file of the checkpoint could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

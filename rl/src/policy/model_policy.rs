@@ -37,6 +37,8 @@ pub struct ModelPolicyOptions {
 #[derive(Debug)]
 pub struct ModelPolicy {
     engine: Engine,
+    /// The policy that a Kullback-Leibler penalty holds to.
+    reference: Option<NemotronH>,
     optimizer: AdamW,
     options: ModelPolicyOptions,
     version: u64,
@@ -46,7 +48,14 @@ impl ModelPolicy {
     /// A policy with a fresh optimizer.
     pub fn new(model: NemotronH, options: ModelPolicyOptions) -> Self {
         let engine = Engine::new(model, options.engine.clone());
-        Self { engine, optimizer: AdamW::default(), options, version: 0 }
+        Self { engine, reference: None, optimizer: AdamW::default(), options, version: 0 }
+    }
+
+    /// Keeps the present weights as the reference policy, which a loss with a Kullback-Leibler penalty needs.
+    #[must_use]
+    pub fn with_reference(mut self) -> Self {
+        self.reference = Some(self.engine.model().clone());
+        self
     }
 
     /// The model.
@@ -58,6 +67,28 @@ impl ModelPolicy {
     pub fn update_model<R>(&mut self, change: impl FnOnce(&mut NemotronH) -> R) -> R {
         self.version += 1;
         self.engine.update_model(change)
+    }
+
+    /// Log-probs of the trained tokens under the reference policy; entry t of a row belongs to token t, others are 0.
+    fn reference_log_probs(
+        &self,
+        tree: &TokenTree,
+        sequences: &[&[TokenId]],
+        masks: &[Vec<bool>],
+        temperature: f64,
+    ) -> Result<Vec<Vec<f32>>, PolicyError> {
+        let reference = self.reference.as_ref().ok_or(PolicyError::NoReference)?;
+        let mut log_probs: Vec<Vec<f32>> = sequences.iter().map(|tokens| vec![0.0; tokens.len()]).collect();
+        let ungraded = vec![false; sequences.len()];
+        let pass = TreePass::new(reference, tree, sequences, masks, &ungraded, self.options.max_batch_tokens);
+        pass.run(&mut |rows| {
+            let output = nemo_kernels::linear_log_prob(rows.hidden, rows.head, rows.targets, temperature);
+            for (&(sequence, t), value) in rows.places.iter().zip(read(output.log_prob.clone())) {
+                log_probs[sequence][t] = value;
+            }
+            output.log_prob
+        });
+        Ok(log_probs)
     }
 
     fn apply(
@@ -111,6 +142,10 @@ impl Policy for ModelPolicy {
             ..UpdateReport::default()
         };
         let mut entropy = 0.0;
+        let reference = match params.loss.reference_policy_kl_penalty == 0.0 {
+            true => None,
+            false => Some(self.reference_log_probs(&tree, &sequences, &masks, params.temperature)?),
+        };
         let graded: Vec<bool> = batch.sequences.iter().map(|s| has_gradient(&params.loss, s.advantage)).collect();
         let gradients = {
             let limit = self.options.max_batch_tokens;
@@ -123,7 +158,10 @@ impl Policy for ModelPolicy {
                     report.log_probs[sequence][t] = value;
                 }
                 entropy += read(output.entropy).iter().map(|&e| f64::from(e)).sum::<f64>();
-                let tokens = loss_tokens(batch, &places);
+                let mut tokens = loss_tokens(batch, &places);
+                tokens.reference_log_probs = reference
+                    .as_ref()
+                    .map(|reference| places.iter().map(|&(sequence, t)| reference[sequence][t]).collect());
                 let terms = clipped_policy_gradient_loss(
                     &params.loss,
                     LossInputs { log_probs: output.log_prob, unfiltered_log_probs: None, tokens: &tokens },
