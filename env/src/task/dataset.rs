@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn reads_records_and_skips_blank_lines() {
-        let dataset = load(&format!("\u{feff}{RECORD}\n\n{RECORD}\n")).unwrap();
+        let dataset = load(format!("\u{feff}{RECORD}\n\n{RECORD}\n")).unwrap();
         assert_eq!(dataset.len(), 2);
         assert_eq!(dataset.tasks[0].id, 7);
         assert!(Arc::ptr_eq(&dataset.tasks[0].tools, &dataset.tasks[1].tools));
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn splits_nine_to_one() {
-        let dataset = load(&format!("{RECORD}\n").repeat(1255)).unwrap();
+        let dataset = load(format!("{RECORD}\n").repeat(1255)).unwrap();
         let split = dataset.split();
         assert_eq!((split.training.len(), split.validation.len()), (1129, 126));
     }
