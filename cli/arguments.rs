@@ -285,7 +285,7 @@ pub enum EnvCommand {
         #[arg(long, value_name = "SUITE", default_value = "core")]
         suite: Suite,
     },
-    /// Serve the office over HTTP, for agents written for NeMo Gym's Workplace Assistant. Ctrl-C ends it.
+    /// Serve the office over HTTP, for agents written for NeMo Gym's Workplace Assistant. Ctrl-C and SIGTERM end it.
     Serve(ServeArguments),
     /// Get the tables of the real office, from the public repository of NeMo Gym or from a file.
     ///
@@ -341,6 +341,9 @@ pub struct ServeLimits {
     /// Seconds after which a request is given up [default: 30].
     #[arg(long, value_name = "S")]
     pub request_timeout: Option<u64>,
+    /// Seconds after which a client that does not take its answer is cut off [default: 60].
+    #[arg(long, value_name = "S")]
+    pub response_timeout: Option<u64>,
     /// Connections at the same time; further ones wait [default: 4096].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_connections: Option<usize>,

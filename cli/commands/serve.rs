@@ -23,8 +23,10 @@ pub fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         max_offices: limits.max_offices.unwrap_or(defaults.max_offices),
         max_body_bytes: limits.max_body_mib.map_or(defaults.max_body_bytes, bytes_of_mib),
         request_timeout: limits.request_timeout.map_or(defaults.request_timeout, Duration::from_secs),
+        response_timeout: limits.response_timeout.map_or(defaults.response_timeout, Duration::from_secs),
         max_connections: limits.max_connections.unwrap_or(defaults.max_connections),
         num_threads: limits.threads.unwrap_or(defaults.num_threads),
+        stops_on_sigterm: true,
         ..defaults
     };
     let is_public = !config.host.is_loopback();

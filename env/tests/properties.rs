@@ -109,7 +109,7 @@ fn task() -> impl Strategy<Value = Task> {
     let role = prop::sample::select(vec![Role::System, Role::User, Role::Assistant, Role::Tool]);
     let messages = prop::collection::vec((role, any::<String>()), 1..4);
     let provenance = prop::option::of((any::<String>(), any::<u64>(), 0usize..9, any::<u8>()));
-    let temperature = prop::option::of(prop::sample::select(vec![0.0, 0.5, 0.7, 1.0, 1.25]));
+    let temperature = prop::option::of(prop::num::f64::POSITIVE | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO);
     let demonstration = prop::option::of((calls(), any::<String>()));
     (any::<u64>(), messages, calls(), temperature, prop::option::of("[a-z0-9-]{1,12}"), provenance, demonstration)
         .prop_map(|(id, messages, ground_truth, temperature, office, provenance, demonstration)| Task {
@@ -188,6 +188,21 @@ proptest! {
         let read = Task::from_json_line(&line).unwrap();
         prop_assert_eq!(read.to_json_line(), line);
         prop_assert_eq!(read, task);
+    }
+
+    #[test]
+    fn values_come_back_as_they_were_given(value in any_json()) {
+        let is_left_out = [json!(null), json!(false), json!(0), json!(0.0), json!(""), json!([]), json!({})];
+        prop_assume!(!is_left_out.contains(&value) && value != json!(-0.0));
+        let mut session = WORKPLACE.session();
+        let event = json!({
+            "event_name": value, "participant_email": "a@b.c", "event_start": "2023-12-05 09:00:00", "duration": "30",
+        });
+        let created: Value = serde_json::from_str(&session.call(&ToolCall::new("calendar_create_event", &event)).body())?;
+        let look = json!({"event_id": created["output"], "field": "event_name"});
+        let body = session.call(&ToolCall::new("calendar_get_event_information_by_id", &look)).body();
+        let read: Value = serde_json::from_str(&body)?;
+        prop_assert_eq!(&read["output"]["event_name"], &value, "{}", body);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub use suite::{ParseSuiteError, Suite};
 pub use template::TemplateInfo;
 
 use random::{Purpose, Random};
-use template::{Draft, Scene, Template};
+use template::{Draft, Scene, Template, domain};
 use verify::Verifier;
 use world::World;
 
@@ -119,7 +119,8 @@ pub fn templates(suite: Suite) -> Vec<TemplateInfo> {
     all.map(|template| template.info).collect()
 }
 
-/// Generates tasks: uniform over templates, each with a demonstration whose calls score 1 and a
+/// Generates tasks: uniform over templates, but for the full suite's own ones over several domains, which come twice as
+/// often, so that these domains' share is about WorkBench's. Each task has a demonstration whose calls score 1 and a
 /// ground truth of its writing calls.
 ///
 /// # Errors
@@ -138,7 +139,7 @@ pub fn tasks(config: &GeneratorConfig) -> Result<Vec<Task>, GenerateError> {
     let mut order: Vec<usize> = (0..templates.len()).collect();
     for index in 0..config.count {
         let filling = config.suite.first_filling(config.split) + index as u64;
-        // Every block of as many tasks as there are templates uses each of them once.
+        // Every block of as many tasks as there are entries uses each of them once.
         let position = index % templates.len();
         if position == 0 {
             order.sort_unstable();
@@ -150,6 +151,7 @@ pub fn tasks(config: &GeneratorConfig) -> Result<Vec<Task>, GenerateError> {
     Ok(tasks)
 }
 
+/// The templates to use, each as often as it is to be used in a block.
 fn select(config: &GeneratorConfig) -> Result<Vec<&'static Template>, GenerateError> {
     let all = template::all(config.suite, config.split == Split::UnseenTemplates);
     for name in &config.templates {
@@ -172,7 +174,8 @@ fn select(config: &GeneratorConfig) -> Result<Vec<&'static Template>, GenerateEr
     if selected.is_empty() {
         return Err(GenerateError::NoTemplates { split: config.split, max_difficulty: config.max_difficulty });
     }
-    Ok(selected)
+    let times = |info: &TemplateInfo| if info.suite == Suite::Full && info.domain == domain::MULTI { 2 } else { 1 };
+    Ok(selected.into_iter().flat_map(|template| std::iter::repeat_n(template, times(&template.info))).collect())
 }
 
 /// The offices of one run, each made when the first task is set in it.

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::environment::Offices;
 use crate::error::EnvError;
+use crate::task::dataset::{record_lines, record_text};
 use crate::task::split::split_point;
 use metrics::Metrics;
 use record::{PreparedRecord, RecordProblem};
@@ -83,38 +84,62 @@ pub enum PrepareError {
     Environment(#[from] EnvError),
 }
 
+/// The records of a file, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckedRecords {
+    /// Records in the file, broken ones included.
+    pub num_records: usize,
+    pub broken: Vec<BrokenRecord>,
+    pub idle: Vec<IdleRecord>,
+    kept: Vec<PreparedRecord>,
+}
+
+impl CheckedRecords {
+    /// The lines to write, one for each record that can be used.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.kept.iter().map(|record| record.text.as_str())
+    }
+}
+
+/// Checks the records of a file, given its contents.
+///
+/// # Errors
+/// The offices' tables cannot be read. What is wrong with records is in the result.
+pub fn check(records: &[u8], offices: &Offices) -> Result<CheckedRecords, EnvError> {
+    let mut checked = CheckedRecords { num_records: 0, broken: Vec::new(), idle: Vec::new(), kept: Vec::new() };
+    let mut lines_of_ids: BTreeMap<u64, usize> = BTreeMap::new();
+    for (line, bytes) in record_lines(records) {
+        checked.num_records += 1;
+        let record = match record_text(bytes) {
+            Ok(text) => PreparedRecord::check(text, offices)?,
+            Err(error) => Err(RecordProblem::new(None, error.to_string())),
+        };
+        let record = record.and_then(|record| match lines_of_ids.get(&record.id) {
+            Some(first) => Err(RecordProblem::new(Some(record.id), format!("the id is that of line {first} too"))),
+            None => Ok(record),
+        });
+        match record {
+            Ok(record) => {
+                lines_of_ids.insert(record.id, line);
+                if record.is_idle {
+                    checked.idle.push(IdleRecord { line, id: record.id, num_calls: record.num_calls });
+                }
+                checked.kept.push(record);
+            }
+            Err(RecordProblem { id, problem }) => checked.broken.push(BrokenRecord { line, id, problem }),
+        }
+    }
+    Ok(checked)
+}
+
 /// Checks the records of a file and writes training and validation files with their metrics into `folder`.
 ///
 /// # Errors
 /// The file cannot be read or holds no usable record, the offices' tables cannot be read, or the folder cannot be
 /// written.
 pub fn prepare(records: &Path, offices: &Offices, folder: &Path) -> Result<PrepareReport, PrepareError> {
-    let text =
-        std::fs::read_to_string(records).map_err(|source| PrepareError::Io { path: records.to_owned(), source })?;
-    let (mut kept, mut broken, mut idle) = (Vec::new(), Vec::new(), Vec::new());
-    let mut lines_of_ids: BTreeMap<u64, usize> = BTreeMap::new();
-    let mut num_records = 0;
-    for (index, text) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        if text.trim().is_empty() {
-            continue;
-        }
-        let line = index + 1;
-        num_records += 1;
-        let checked = PreparedRecord::check(text, offices)?.and_then(|record| match lines_of_ids.get(&record.id) {
-            Some(first) => Err(RecordProblem::new(Some(record.id), format!("the id is that of line {first} too"))),
-            None => Ok(record),
-        });
-        match checked {
-            Ok(record) => {
-                lines_of_ids.insert(record.id, line);
-                if record.is_idle {
-                    idle.push(IdleRecord { line, id: record.id, num_calls: record.num_calls });
-                }
-                kept.push(record);
-            }
-            Err(RecordProblem { id, problem }) => broken.push(BrokenRecord { line, id, problem }),
-        }
-    }
+    let bytes = std::fs::read(records).map_err(|source| PrepareError::Io { path: records.to_owned(), source })?;
+    let CheckedRecords { num_records, broken, idle, kept } = check(&bytes, offices)?;
     if kept.is_empty() {
         return Err(match broken.first() {
             None => PrepareError::Empty { path: records.to_owned() },

@@ -101,3 +101,13 @@ fn a_file_without_usable_records_is_an_error() {
     let error = report.unwrap_err().to_string();
     assert!(error.contains("found 1 records, none of which can be used (line 1: call 1"), "{error}");
 }
+
+#[test]
+fn bytes_that_are_no_text_break_one_record() {
+    let good = record(1, &deletion("00000007")).to_string();
+    let offices = Offices::with_tables(&generate::office(3));
+    let checked = check(&[b"\n{\"id\": 3, \xc3\"}\n", good.as_bytes()].concat(), &offices).unwrap();
+    assert_eq!((checked.num_records, checked.lines().count()), (2, 1));
+    let [BrokenRecord { line: 2, id: None, problem }] = &checked.broken[..] else { panic!("{:?}", checked.broken) };
+    assert!(problem.starts_with("not UTF-8 text"), "{problem}");
+}

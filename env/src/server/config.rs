@@ -30,12 +30,17 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// A request whose answer takes longer, from its headers on, is given up.
     pub request_timeout: Duration,
+    /// A client that has not taken an answer for this long is cut off.
+    pub response_timeout: Duration,
     /// A connection without the headers of a request for this long is closed.
     pub keep_alive: Duration,
     /// Connections at the same time; further ones wait to be accepted.
     pub max_connections: usize,
     /// How long requests may go on once the server is told to stop.
     pub shutdown_timeout: Duration,
+    /// Whether SIGTERM stops the server as [`StopHandle::stop`](super::StopHandle::stop) does. The signal then no longer
+    /// ends the process by itself.
+    pub stops_on_sigterm: bool,
     /// Threads that answer requests; 0 = one for each core.
     pub num_threads: usize,
 }
@@ -58,9 +63,11 @@ impl Default for ServerConfig {
             max_call_bytes: 256 << 10,
             max_body_bytes: 32 << 20,
             request_timeout: Duration::from_secs(30),
+            response_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(75),
             max_connections: 4096,
             shutdown_timeout: Duration::from_secs(10),
+            stops_on_sigterm: false,
             num_threads: 0,
         }
     }

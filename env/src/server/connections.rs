@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::routes::Shared;
+use super::timed_writes::TimedWrites;
 
 /// Bytes of a request's headers at most.
 const MAX_HEADER_BYTES: usize = 64 << 10;
@@ -19,26 +20,33 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 /// More connections than this are beyond any operating system's means.
 const MAX_CONNECTIONS: usize = 1 << 24;
 
-/// Longer waits for the next request than this are the same as waiting for ever.
-const MAX_KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
+/// Longer waits than this are the same as waiting for ever.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Wait after the operating system refused a connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves connections until `stop` is set, then lets running requests end. Returns the number of connections that
+/// Serves connections until `tell` says to stop or the process is asked to end, then lets running requests end. Returns the number of connections that
 /// did not end in time.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
     shared: Arc<Shared>,
-    mut stop: watch::Receiver<bool>,
+    tell: &watch::Sender<bool>,
 ) -> usize {
+    let mut stop = tell.subscribe();
     let max_connections = shared.config.max_connections.min(MAX_CONNECTIONS);
     let places = Arc::new(Semaphore::new(max_connections));
+    let mut terminated = std::pin::pin!(terminated(shared.config.stops_on_sigterm));
     let sweeper = tokio::spawn(drop_idle_sessions(Arc::clone(&shared)));
     loop {
         let accepted = tokio::select! {
             () = stopped(&mut stop) => break,
+            () = &mut terminated => {
+                // The connections that are open are told.
+                tell.send_replace(true);
+                break;
+            }
             accepted = accept(&listener, &places) => accepted,
         };
         if let Some((stream, place)) = accepted {
@@ -63,6 +71,18 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Returns once the process is asked to end (SIGTERM), if that is to be heeded.
+async fn terminated(is_heeded: bool) {
+    #[cfg(unix)]
+    if is_heeded
+        && let Ok(mut signals) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        && signals.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
 /// The next connection, once there is a place for it; `None` if the operating system refuses it.
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
@@ -80,11 +100,12 @@ async fn serve_connection(
     place: OwnedSemaphorePermit,
 ) {
     shared.metrics.num_connections.fetch_add(1, Ordering::Relaxed);
+    let stream = TimedWrites::new(stream, shared.config.response_timeout.min(MAX_WAIT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.config.keep_alive.min(MAX_KEEP_ALIVE))
+        .header_read_timeout(shared.config.keep_alive.min(MAX_WAIT))
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(stream, TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     // However it ends, only this client is concerned, and it knows.
     tokio::select! {

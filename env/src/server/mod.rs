@@ -25,6 +25,7 @@ mod request_body;
 mod routes;
 mod session_cookie;
 mod session_store;
+mod timed_writes;
 mod verify;
 
 use std::collections::HashSet;
@@ -142,7 +143,7 @@ impl Server {
         let num_cut = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener).map_err(threads_error)?;
             let router = routes::router(Arc::clone(&self.shared));
-            Ok::<usize, ServerError>(connections::serve(listener, router, self.shared, self.stop.subscribe()).await)
+            Ok::<usize, ServerError>(connections::serve(listener, router, self.shared, &self.stop).await)
         })?;
         // Work that cannot be interrupted is left behind.
         runtime.shutdown_timeout(Duration::from_millis(100));

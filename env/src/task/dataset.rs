@@ -41,18 +41,20 @@ impl Dataset {
     /// and line).
     pub fn load(path: impl AsRef<Path>) -> Result<Self, DatasetError> {
         let path = path.as_ref();
-        let text =
-            std::fs::read_to_string(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
+        Self::parse(path, &bytes)
+    }
+
+    /// [`Dataset::load`] for the contents of a file that is read already; `path` is its name in errors.
+    ///
+    /// # Errors
+    /// The file holds no record, or a line is not a task record (the error names file and line).
+    pub fn parse(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self, DatasetError> {
+        let path = path.as_ref();
         let mut tasks: Vec<Task> = Vec::new();
-        for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-            if line.trim().is_empty() {
-                continue;
-            }
-            let mut task = Task::from_json_line(line).map_err(|source| DatasetError::Record {
-                path: path.to_owned(),
-                line: index + 1,
-                source,
-            })?;
+        for (line, bytes) in record_lines(bytes) {
+            let error = |source| DatasetError::Record { path: path.to_owned(), line, source };
+            let mut task = record_text(bytes).and_then(Task::from_json_line).map_err(error)?;
             // Records usually carry the same tools; they are kept once.
             if let Some(last) = tasks.last().filter(|last| last.tools == task.tools) {
                 task.tools = Arc::clone(&last.tools);
@@ -96,13 +98,25 @@ impl Dataset {
     }
 }
 
+/// The lines of a JSONL file that hold a record, with their numbers from 1: blank ones and a byte order mark are left
+/// out.
+pub(crate) fn record_lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let lines = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes).split(|&byte| byte == b'\n');
+    (1..).zip(lines.map(<[u8]>::trim_ascii)).filter(|(_, line)| !line.is_empty())
+}
+
+/// A line as text.
+pub(crate) fn record_text(line: &[u8]) -> Result<&str, RecordError> {
+    std::str::from_utf8(line).map_err(RecordError::NotText)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
-    fn load(text: &str) -> Result<Dataset, String> {
+    fn load(text: impl AsRef<[u8]>) -> Result<Dataset, String> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("nemo-env-dataset-{}-{count}.jsonl", std::process::id());
@@ -120,7 +134,7 @@ mod tests {
 
     #[test]
     fn reads_records_and_skips_blank_lines() {
-        let dataset = load(&format!("\u{feff}{RECORD}\n\n{RECORD}\n")).unwrap();
+        let dataset = load(format!("\u{feff}{RECORD}\n\n{RECORD}\n")).unwrap();
         assert_eq!(dataset.len(), 2);
         assert_eq!(dataset.tasks[0].id, 7);
         assert!(Arc::ptr_eq(&dataset.tasks[0].tools, &dataset.tasks[1].tools));
@@ -152,8 +166,14 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_text_are_found_in_their_line() {
+        let error = load([RECORD.as_bytes(), b"\n\n", &RECORD.as_bytes()[..9], b"\xff\n{"].concat()).unwrap_err();
+        assert!(error.starts_with("FILE:3: not UTF-8 text"), "{error:?}");
+    }
+
+    #[test]
     fn splits_nine_to_one() {
-        let dataset = load(&format!("{RECORD}\n").repeat(1255)).unwrap();
+        let dataset = load(format!("{RECORD}\n").repeat(1255)).unwrap();
         let split = dataset.split();
         assert_eq!((split.training.len(), split.validation.len()), (1129, 126));
     }

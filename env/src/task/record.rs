@@ -84,6 +84,8 @@ pub struct Task {
 /// Why a line is not a task record.
 #[derive(Debug, Error)]
 pub enum RecordError {
+    #[error("not UTF-8 text ({0}); expected one JSON object per line")]
+    NotText(std::str::Utf8Error),
     #[error("not valid JSON ({0}); expected one JSON object per line")]
     Json(serde_json::Error),
     #[error("found {found}, expected a JSON object with the keys `id`, `responses_create_params` and `ground_truth`")]

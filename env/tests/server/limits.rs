@@ -109,6 +109,34 @@ fn slow_requests_are_given_up() {
 }
 
 #[test]
+fn clients_that_do_not_take_their_answer_are_cut_off() {
+    let config = ServerConfig { response_timeout: Duration::from_millis(300), max_connections: 1, ..config() };
+    let server = Running::with(config);
+    // More than sockets hold, and it is all sent back.
+    let text = "x".repeat(24 << 20);
+    let request = json!({
+        "responses_create_params": {"input": text}, "response": {"output": []}, "ground_truth": [], "id": 1,
+        "category": "", "environment_name": "",
+    });
+    let mut silent = server.client();
+    let head = "POST /verify HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+    let body = request.to_string();
+    silent.write(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+    // There is no place for anybody else until it is cut off.
+    let start = Instant::now();
+    assert_eq!(server.client().get("/health").status, 200);
+    assert!(start.elapsed() < Duration::from_secs(20));
+    // What was sent until then is the beginning of the answer.
+    assert!(silent.read().is_none());
+    // An answer that fits into the sockets may lie there unread.
+    drop(silent);
+    let mut slow = server.client();
+    slow.write(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(900));
+    assert_eq!(slow.read().unwrap().status, 200);
+}
+
+#[test]
 fn connections_wait_for_their_turn() {
     let server = Running::with(ServerConfig { max_connections: 1, ..config() });
     let mut first = server.seeded();

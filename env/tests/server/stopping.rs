@@ -1,6 +1,7 @@
 //! The end of a server: what has begun is finished, nothing new begins.
 
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nemo_env::server::{Ending, ServerConfig};
@@ -35,6 +36,22 @@ fn running_requests_are_answered_before_the_end() {
     let answer = busy.read().unwrap();
     assert_eq!(answer.status, 200);
     assert!(answer.body.starts_with("{\"output\":"), "{}", answer.body);
+    assert_eq!(server.ending(), Ending { num_cut: 0 });
+}
+
+/// The signal reaches all of this process; no other server in it heeds it.
+#[test]
+fn a_termination_signal_ends_it_in_the_same_way() {
+    let server = Running::with(ServerConfig { stops_on_sigterm: true, ..config() });
+    let mut idle = server.seeded();
+    let mut busy = server.seeded();
+    busy.write(b"POST /email_search_emails HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{");
+    std::thread::sleep(Duration::from_millis(300));
+    let sent = Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    assert!(idle.read().is_none());
+    busy.write(b"}");
+    assert_eq!(busy.read().unwrap().status, 400, "a request that had begun is answered");
     assert_eq!(server.ending(), Ending { num_cut: 0 });
 }
 

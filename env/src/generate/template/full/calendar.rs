@@ -7,7 +7,7 @@ use crate::generate::template::scene::{Scene, create_event, search_events, updat
 use crate::generate::template::{call, tool};
 use crate::tool::ToolCall;
 
-use super::look_up::{PAGE, column, is};
+use super::look_up::{PAGE, column, ends_in_hours, is};
 use super::{Draft, Template, full};
 
 pub(super) const TEMPLATES: [Template; 7] = [
@@ -106,6 +106,9 @@ fn move_with(scene: &mut Scene) -> Option<Draft> {
     }
     let when = scene.soon();
     let slot = scene.slot_on(&when);
+    if !ends_in_hours(&slot.time, event.minutes) {
+        return None;
+    }
     let request = scene.say(
         &[
             "Move the event '{event}' with {name} to another time: {when} at {time}.",

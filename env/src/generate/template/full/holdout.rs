@@ -11,9 +11,10 @@ use crate::generate::template::scene::{
 use crate::generate::template::{call, tool};
 
 use super::analytics::plot_from;
+use super::look_up::ends_in_hours;
 use super::{Draft, Template, full};
 
-pub(super) const TEMPLATES: [Template; 10] = [
+pub(super) const TEMPLATES: [Template; 12] = [
     full("email_forward_namesake", EMAIL, 3, forward_namesake).held_out(),
     full("calendar_stranger", CALENDAR, 2, stranger).held_out(),
     full("calendar_extend_next", CALENDAR, 3, extend_next).held_out(),
@@ -22,6 +23,8 @@ pub(super) const TEMPLATES: [Template; 10] = [
     full("task_take_over", PROJECTS, 4, take_over).held_out(),
     full("customer_product_of_company", CUSTOMERS, 3, product_of_company).held_out(),
     full("customer_follow_up_group", CUSTOMERS, 4, follow_up_group).held_out(),
+    full("plot_and_meeting", MULTI, 3, plot_and_meeting).held_out(),
+    full("meeting_moved", MULTI, 4, meeting_moved).held_out(),
     full("customer_lost", MULTI, 4, customer_lost).held_out(),
     full("kickoff", MULTI, 4, kickoff).held_out(),
 ];
@@ -65,7 +68,7 @@ fn extend_next(scene: &mut Scene) -> Option<Draft> {
     let (next, search, claim) = scene.next_event(&with)?;
     let event = next?;
     let minutes = 5 * scene.random.within(2, 60);
-    if minutes == event.minutes {
+    if minutes == event.minutes || !ends_in_hours(&event.start[11..16], minutes) {
         return None;
     }
     let minutes = minutes.to_string();
@@ -157,6 +160,49 @@ fn follow_up_group(scene: &mut Scene) -> Option<Draft> {
     let mut calls = vec![agent.find, search];
     calls.extend(customers.hits.iter().map(|customer| update_customer(&customer.id, "follow_up_by", &date)));
     Some(Draft::unique(request, calls, [customers.claim, agent.claim]))
+}
+
+fn plot_and_meeting(scene: &mut Scene) -> Option<Draft> {
+    let day = scene.visit_day();
+    let plot = plot_from(scene, day);
+    let (with, meeting) = (scene.anybody(), scene.meeting());
+    let request = scene.say(
+        &[
+            "Make a {kind} chart of {words} since {from} and book '{event}' with {name} {when} at {time}, {minutes} minutes.",
+            "I want to discuss {words} since {from} with {name}: plot them as a {kind} chart and put '{event}' in my calendar {when} at {time}, {minutes} minutes.",
+        ],
+        &[
+            &meeting.slots()[..],
+            &[("kind", plot.kind), ("words", plot.words), ("from", &plot.from), ("name", &with.name)],
+        ]
+        .concat(),
+    );
+    let calls = [plot.call(), with.find, create_event(&meeting.name, with.address, &meeting.slot)];
+    Some(Draft::unique(request, calls, [with.claim]))
+}
+
+fn meeting_moved(scene: &mut Scene) -> Option<Draft> {
+    let with = scene.anybody();
+    let (next, search, claim) = scene.next_event(&with)?;
+    let (event, when, letter) = (next?, scene.soon(), scene.letter());
+    let slot = scene.slot_on(&when);
+    if !ends_in_hours(&slot.time, event.minutes) {
+        return None;
+    }
+    let request = scene.say(
+        &[
+            "Move my next meeting with {name} to another time, {when} at {time}, and mail {name} with subject '{subject}' and body '{body}'",
+            "The next meeting with {name} starts {when} at {time} instead. Change that and write to {name}, subject '{subject}', text '{body}'",
+        ],
+        &[&letter.slots()[..], &[("name", &with.name), ("when", &when.words), ("time", &slot.time)]].concat(),
+    );
+    let calls = [
+        search,
+        update_event(&event.id, "event_start", &slot.start()),
+        with.find,
+        send_mail(with.address, &letter.subject, &letter.body),
+    ];
+    Some(Draft::unique(request, calls, [claim, with.claim]))
 }
 
 fn customer_lost(scene: &mut Scene) -> Option<Draft> {

@@ -92,6 +92,12 @@ fn bounds(first: Day, last: Day) -> (String, String) {
     (format!("{} 00:00:00", first.iso()), format!("{} 23:59:59", last.iso()))
 }
 
+/// Whether an event that starts at a time of day (`10:30`) and takes so long ends in working hours.
+pub(super) fn ends_in_hours(start: &str, minutes: usize) -> bool {
+    let parts = start.split_once(':').and_then(|(hour, minute)| Some((hour.parse().ok()?, minute.parse().ok()?)));
+    parts.is_some_and(|(hour, minute): (usize, usize)| 60 * hour + minute + minutes <= 18 * 60)
+}
+
 impl<'a> Scene<'a> {
     /// A colleague, by first name if nobody shares it.
     pub(super) fn whom(&mut self, index: usize) -> Whom<'a> {
