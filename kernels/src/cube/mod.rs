@@ -112,6 +112,11 @@ impl Numbers {
 pub(crate) fn arg(tensor: &CubeTensor) -> BufferArg {
     let elements = tensor.shape().num_elements();
     assert!(u32::try_from(elements).is_ok(), "a device kernel was given {elements} elements, more than 2^32 - 1");
+    if elements == 0 {
+        // No buffer of size zero can be bound; the kernel reads nothing of it.
+        // SAFETY: the buffer holds one element of any dtype.
+        return unsafe { BufferArg::from_raw_parts(tensor.client.empty(size_of::<u64>()), 1) };
+    }
     tensor.clone().into_buffer_arg()
 }
 

@@ -13,6 +13,7 @@ use cubecl::prelude::CubeDim;
 
 use super::kernel::{COLUMNS, ROWS, UNITS, combine_kernel, slope_kernel, softmax_kernel};
 use super::{LinearLogProbGradient, LinearLogProbOps, LogProbRows, LogProbSaved};
+use crate::cube::sum::{Parts, sum_parts};
 use crate::cube::{arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, sizes};
 
 /// Tokens of the vocabulary per cube of the forward pass; a multiple of `COLUMNS`.
@@ -92,10 +93,15 @@ impl LinearLogProbGradient for CubeBackend {
         let dtypes = [hidden.dtype, weight.dtype];
         let [rows, width] = sizes(&hidden);
         let [vocabulary, _] = sizes(&weight);
+        if rows == 0 {
+            let hidden_gradient = empty(&hidden, [0, width], dtypes[0]);
+            let nothing = Parts { count: 0, stride: 0, offset: 0 };
+            return [hidden_gradient, sum_parts(&cotangent, nothing, [vocabulary, width], dtypes[1])];
+        }
         let wide_hidden = cast_to(hidden.clone(), DType::F32);
         let mut hidden_gradient: Option<CubeTensor> = None;
         let mut weight_gradient = empty(&hidden, [vocabulary, width], DType::F32);
-        let range = (SLOPE_ELEMENTS / rows.max(1) / COLUMNS).max(1) * COLUMNS;
+        let range = (SLOPE_ELEMENTS / rows / COLUMNS).max(1) * COLUMNS;
         for first in (0..vocabulary).step_by(range) {
             let count = range.min(vocabulary - first);
             let slopes =

@@ -199,9 +199,11 @@ fn weight_gradient_kernel<F: Float>(
     if from < rows {
         let to = min(from + rows_per_part, rows);
         let mut sum = 0.0f32;
-        for row in from..to {
+        let mut row = from;
+        while row < to {
             let at = row * width + column;
             sum += f32::cast_from(cotangent[at]) * f32::cast_from(x[at]) * inverses[row];
+            row += 1usize;
         }
         parts[ABSOLUTE_POS] = sum;
     }

@@ -69,7 +69,7 @@ pub fn sequences(contexts: &[usize], queries: &[usize], page_size: usize) -> (Ve
             let block_table = (0..context_length.div_ceil(page_size))
                 .map(|_| {
                     next += 1;
-                    (next * 7) % (total + 1 + u32::from((total + 1) % 7 == 0))
+                    (next * 7) % (total + 1 + u32::from((total + 1).is_multiple_of(7)))
                 })
                 .collect();
             let sequence = PagedSequence { block_table, query_start, num_queries, context_length };
