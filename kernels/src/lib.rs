@@ -1,14 +1,17 @@
 //! Fused tensor operations of hybrid Mamba-2/attention models, differentiable where training needs it.
 //!
 //! Every operation is a plain function on Burn tensors. On the CPU device (Flex) in f32 it runs
-//! hand-written slice code with a hand-written backward pass; everywhere else, and in every other
-//! precision, it runs its reference: the paper's formula in Burn's own tensor operations, which
-//! Burn differentiates. The operations know tensors and sizes only, never a model's configuration.
+//! hand-written slice code with a hand-written backward pass, on a CubeCL device (features `wgpu` and
+//! `cuda`) in f32, f16 or bf16 hand-written device kernels; in every other precision it runs its
+//! reference: the paper's formula in Burn's own tensor operations, which Burn differentiates. The operations know tensors and sizes only, never a model's configuration.
 
 mod autodiff;
 pub mod causal_attention;
 pub mod causal_conv;
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
+mod dispatch;
 mod error;
 pub mod gated_rms_norm;
 pub mod linear_log_prob;

@@ -4,6 +4,8 @@
 //! a token's place in the flattened pool, `page * page_size + offset`.
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod launch;
 pub mod reference;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
@@ -12,7 +14,7 @@ use burn::tensor::Tensor;
 use crate::error::{assert_shape, assert_size};
 
 /// Backends that can run [`cache_write`]. Never differentiated, so there is no autodiff implementation.
-#[backend_extension(Flex)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub trait CacheWriteOps: Backend {
     /// See [`cache_write`](super::cache_write()).
     fn cache_write(

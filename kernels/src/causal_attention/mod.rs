@@ -8,9 +8,15 @@
 mod autodiff;
 mod cpu;
 mod cpu_backward;
+#[cfg(feature = "cube")]
+mod kernel;
+#[cfg(feature = "cube")]
+mod kernel_backward;
+#[cfg(feature = "cube")]
+mod launch;
 pub mod reference;
 
-use crate::cpu::is_host_f32;
+use crate::dispatch::has_kernel;
 use crate::error::{assert_broadcast_batch, assert_lengths, assert_shape, assert_size};
 use burn::backend::{Backend, Dispatch, ExtensionType, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
@@ -63,9 +69,9 @@ pub fn causal_attention(
         assert_lengths(NAME, "prefix_lengths", prefix_lengths, batch, prefix_tokens);
     }
     let prefix = prefix.filter(|(prefix_k, _)| prefix_k.dims()[1] > 0);
-    let prefix_on_host = |(prefix_k, prefix_v): &(Tensor<4>, Tensor<4>)| is_host_f32(prefix_k) && is_host_f32(prefix_v);
-    let own_on_host = is_host_f32(&q) && is_host_f32(&k) && is_host_f32(&v);
-    if own_on_host && prefix.as_ref().is_none_or(prefix_on_host) {
+    let prefix_fast = |(prefix_k, prefix_v): &(Tensor<4>, Tensor<4>)| has_kernel(prefix_k) && has_kernel(prefix_v);
+    let own_fast = has_kernel(&q) && has_kernel(&k) && has_kernel(&v);
+    if own_fast && prefix.as_ref().is_none_or(prefix_fast) && fits(&q, key_heads) {
         let (prefix_k, prefix_v) = prefix.unwrap_or_else(|| {
             let nothing = Tensor::zeros([1, 0, key_heads, head_dim], &q.device());
             (nothing.clone(), nothing)
@@ -86,6 +92,19 @@ pub fn causal_attention(
     reference::causal_attention(q, k, v, prefix, prefix_lengths, scale)
 }
 
+/// Whether the kernels' tiles hold heads of this width: on the host always.
+#[cfg(feature = "cube")]
+fn fits(q: &Tensor<4>, key_heads: usize) -> bool {
+    let [_, _, query_heads, width] = q.dims();
+    !crate::dispatch::is_on_cube(q) || launch::supports(query_heads / key_heads, width)
+}
+
+/// Whether the kernels' tiles hold heads of this width: on the host always.
+#[cfg(not(feature = "cube"))]
+fn fits(_: &Tensor<4>, _: usize) -> bool {
+    true
+}
+
 /// Tensor arguments of [`causal_attention`](fn@causal_attention) as a backend's own tensors.
 #[derive(Clone, Debug, ExtensionType)]
 pub struct AttentionTensors<B: Backend> {
@@ -102,7 +121,7 @@ pub struct AttentionTensors<B: Backend> {
 }
 
 /// The operation on a backend's own tensors.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait CausalAttentionOps: Backend {
     /// See [`causal_attention`](fn@causal_attention); `prefix_lengths` has one entry per row.
     fn causal_attention(

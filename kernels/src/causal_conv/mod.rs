@@ -7,9 +7,13 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "cube")]
+mod kernel;
+#[cfg(feature = "cube")]
+mod launch;
 pub mod reference;
 
-use crate::cpu::is_host_f32;
+use crate::dispatch::has_kernel;
 use crate::error::{assert_broadcast_batch, assert_lengths, assert_shape, assert_size};
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
@@ -48,8 +52,8 @@ pub fn causal_conv(
     assert_shape(NAME, "window", &window.dims(), &[window_batch, channels, taps - 1]);
     assert_broadcast_batch(NAME, "window", window_batch, batch);
     assert_lengths(NAME, "lengths", lengths, batch, tokens);
-    let host = is_host_f32(&x) && is_host_f32(&weight) && is_host_f32(&window);
-    if host && bias.as_ref().is_none_or(is_host_f32) {
+    let fast = has_kernel(&x) && has_kernel(&weight) && has_kernel(&window);
+    if fast && bias.as_ref().is_none_or(has_kernel) {
         // No bias adds zeros: the sums start from the bias either way.
         let bias = bias.unwrap_or_else(|| Tensor::zeros([channels], &x.device()));
         let lengths = lengths.map_or_else(|| vec![tokens; batch], <[usize]>::to_vec);
@@ -66,7 +70,7 @@ pub fn causal_conv(
 }
 
 /// The operation on a backend's own tensors.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait CausalConvOps: Backend {
     /// See [`causal_conv`](fn@causal_conv); `lengths` has one entry per row.
     fn causal_conv(

@@ -6,9 +6,11 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "cube")]
+pub(crate) mod launch;
 pub mod reference;
 
-use crate::cpu::is_host_f32;
+use crate::dispatch::has_kernel;
 use crate::error::{assert_shape, assert_size};
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
@@ -33,7 +35,7 @@ pub fn gated_rms_norm(x: Tensor<3>, gate: Tensor<3>, weight: Tensor<1>, num_grou
         num_groups > 0 && width.is_multiple_of(num_groups),
         "it must divide the width",
     );
-    if is_host_f32(&x) && is_host_f32(&gate) && is_host_f32(&weight) {
+    if has_kernel(&x) && has_kernel(&gate) && has_kernel(&weight) {
         return Tensor::from_dispatch(Dispatch::gated_rms_norm(
             x.into_dispatch(),
             gate.into_dispatch(),
@@ -46,7 +48,7 @@ pub fn gated_rms_norm(x: Tensor<3>, gate: Tensor<3>, weight: Tensor<1>, num_grou
 }
 
 /// The operation on a backend's own tensors.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait GatedRmsNormOps: Backend {
     /// See [`gated_rms_norm`](fn@gated_rms_norm).
     fn gated_rms_norm(

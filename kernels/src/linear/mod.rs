@@ -6,6 +6,8 @@
 
 mod autodiff;
 pub(crate) mod cpu;
+#[cfg(feature = "cube")]
+mod launch;
 pub mod reference;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
@@ -14,7 +16,7 @@ use burn::tensor::Tensor;
 use crate::error::assert_shape;
 
 /// Backends that can run [`linear`].
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait LinearOps: Backend {
     /// `x W^T`: `[batch, tokens, in]`, `[out, in]` to `[batch, tokens, out]`.
     fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -5,9 +5,14 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "cube")]
+mod kernel;
+#[cfg(feature = "cube")]
+mod launch;
 pub mod reference;
 
 use crate::cpu::is_host_f32;
+use crate::dispatch::has_kernel;
 use crate::error::assert_shape;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
@@ -43,11 +48,13 @@ pub fn linear_log_prob(
     let [vocabulary, _] = weight.dims();
     assert_shape(NAME, "weight", &weight.dims(), &[vocabulary, width]);
     assert_shape(NAME, "targets", &targets.dims(), &[rows]);
-    if is_host_f32(&hidden) && is_host_f32(&weight) {
+    if has_kernel(&hidden) && has_kernel(&weight) {
+        // Devices without 64-bit integers exist.
+        let target_dtype = if is_host_f32(&hidden) { IntDType::I64 } else { IntDType::I32 };
         let (log_prob, entropy) = Dispatch::linear_log_prob(
             hidden.into_dispatch(),
             weight.into_dispatch(),
-            targets.cast(IntDType::I64).into_dispatch(),
+            targets.cast(target_dtype).into_dispatch(),
             temperature,
         );
         return LogProbOutput { log_prob: Tensor::from_dispatch(log_prob), entropy: Tensor::from_dispatch(entropy) };
@@ -56,10 +63,10 @@ pub fn linear_log_prob(
 }
 
 /// The operation on a backend's own tensors.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait LinearLogProbOps: Backend {
     /// Log-probabilities and entropies, see [`linear_log_prob`](fn@linear_log_prob); `targets` in
-    /// i64.
+    /// i64 on the host and i32 elsewhere.
     fn linear_log_prob(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,

@@ -5,6 +5,10 @@
 //! `h / (query_heads / kv_heads)`.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cube")]
+mod kernel;
+#[cfg(feature = "cube")]
+mod launch;
 pub mod reference;
 
 use std::sync::Arc;
@@ -28,7 +32,7 @@ pub struct PagedSequence {
 }
 
 /// Backends that can run [`paged_attention`]. Never differentiated, so there is no autodiff implementation.
-#[backend_extension(Flex)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub trait PagedAttentionOps: Backend {
     /// See [`paged_attention`](super::paged_attention()).
     fn paged_attention(

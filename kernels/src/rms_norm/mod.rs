@@ -5,9 +5,11 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "cube")]
+mod launch;
 pub mod reference;
 
-use crate::cpu::is_host_f32;
+use crate::dispatch::has_kernel;
 use crate::error::assert_shape;
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
@@ -24,7 +26,7 @@ use burn::tensor::Tensor;
 pub fn rms_norm(x: Tensor<3>, weight: Tensor<1>, epsilon: f64) -> Tensor<3> {
     let [_, _, width] = x.dims();
     assert_shape("rms_norm", "weight", &weight.dims(), &[width]);
-    if is_host_f32(&x) && is_host_f32(&weight) {
+    if has_kernel(&x) && has_kernel(&weight) {
         let y = Dispatch::rms_norm(x.into_dispatch(), weight.into_dispatch(), epsilon);
         return Tensor::from_dispatch(y);
     }
@@ -32,7 +34,7 @@ pub fn rms_norm(x: Tensor<3>, weight: Tensor<1>, epsilon: f64) -> Tensor<3> {
 }
 
 /// The operation on a backend's own tensors.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait RmsNormOps: Backend {
     /// See [`rms_norm`](fn@rms_norm).
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;

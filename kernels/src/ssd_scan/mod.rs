@@ -12,15 +12,21 @@
 mod autodiff;
 mod cpu;
 mod cpu_backward;
+#[cfg(feature = "cube")]
+mod kernel;
+#[cfg(feature = "cube")]
+mod kernel_backward;
+#[cfg(feature = "cube")]
+mod launch;
 pub mod reference;
 
-use crate::cpu::is_host_f32;
+use crate::dispatch::has_kernel;
 use crate::error::{assert_broadcast_batch, assert_lengths, assert_shape, assert_size};
 use burn::backend::{Backend, Dispatch, ExtensionType, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
-/// Largest state the host code is compiled for; larger ones take the reference.
-const MAX_HOST_STATE: usize = 256;
+/// Largest state the kernels are made for; larger ones take the reference.
+const MAX_STATE: usize = 256;
 
 /// Tensor arguments of [`ssd_scan`].
 ///
@@ -79,15 +85,15 @@ pub fn ssd_scan(inputs: SsdInputs, dt_limit: (f64, f64), lengths: Option<&[usize
         "it must divide the number of heads",
     );
     assert_lengths(NAME, "lengths", lengths, batch, tokens);
-    let on_host = is_host_f32(&inputs.x)
-        && is_host_f32(&inputs.dt)
-        && is_host_f32(&inputs.a_log)
-        && is_host_f32(&inputs.b)
-        && is_host_f32(&inputs.c)
-        && is_host_f32(&inputs.d)
-        && is_host_f32(&inputs.dt_bias)
-        && is_host_f32(&inputs.state);
-    if on_host && state_size <= MAX_HOST_STATE {
+    let fast = has_kernel(&inputs.x)
+        && has_kernel(&inputs.dt)
+        && has_kernel(&inputs.a_log)
+        && has_kernel(&inputs.b)
+        && has_kernel(&inputs.c)
+        && has_kernel(&inputs.d)
+        && has_kernel(&inputs.dt_bias)
+        && has_kernel(&inputs.state);
+    if fast && state_size <= MAX_STATE {
         let lengths = lengths.map_or_else(|| vec![tokens; batch], <[usize]>::to_vec);
         let tensors = SsdTensors {
             x: inputs.x.into_dispatch(),
@@ -127,7 +133,7 @@ pub struct SsdTensors<B: Backend> {
 }
 
 /// The operation on a backend's own tensors.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait SsdScanOps: Backend {
     /// See [`ssd_scan`](fn@ssd_scan); `lengths` has one entry per row.
     fn ssd_scan(

@@ -7,6 +7,8 @@
 //! [`gated_rms_norm`](crate::gated_rms_norm()) for one token.
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod launch;
 pub mod reference;
 
 use burn::backend::{Backend, Dispatch, ExtensionType, backend_extension, tensor::FloatTensor};
@@ -72,7 +74,7 @@ pub struct SsmStepTensors<B: Backend> {
 }
 
 /// Backends that can run [`ssm_step`]. Never differentiated, so there is no autodiff implementation.
-#[backend_extension(Flex)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub trait SsmStepOps: Backend {
     /// See [`ssm_step`](super::ssm_step()); returns `y`, the convolution pool and the state pool.
     fn ssm_step(

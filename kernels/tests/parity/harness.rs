@@ -48,15 +48,30 @@ pub fn tensor(values: &[f64], dtype: DType, device: &Device) -> Tensor<1> {
 
 /// Runs without autodiff.
 pub fn outputs(inputs: &[Vec<f64>], dtype: DType, operation: &Operation) -> Vec<Vec<f64>> {
-    let device = device();
-    let inputs: Vec<_> = inputs.iter().map(|v| tensor(v, dtype, &device)).collect();
+    outputs_on(&device(), inputs, dtype, operation)
+}
+
+/// [`outputs`] on a device of choice.
+pub fn outputs_on(device: &Device, inputs: &[Vec<f64>], dtype: DType, operation: &Operation) -> Vec<Vec<f64>> {
+    let inputs: Vec<_> = inputs.iter().map(|v| tensor(v, dtype, device)).collect();
     operation(&inputs).into_iter().map(to_vec).collect()
 }
 
 /// Runs with autodiff; the loss is a fixed random weighting of every output. `which` outputs carry
 /// a cotangent (all when empty).
 pub fn evaluate(inputs: &[Vec<f64>], dtype: DType, which: &[usize], operation: &Operation) -> Evaluation {
-    let device = device().autodiff();
+    evaluate_on(device(), inputs, dtype, which, operation)
+}
+
+/// [`evaluate`] on a device of choice.
+pub fn evaluate_on(
+    device: Device,
+    inputs: &[Vec<f64>],
+    dtype: DType,
+    which: &[usize],
+    operation: &Operation,
+) -> Evaluation {
+    let device = device.autodiff();
     let inputs: Vec<_> = inputs.iter().map(|v| tensor(v, dtype, &device).require_grad()).collect();
     let outputs = operation(&inputs);
     let values: Vec<_> = outputs.iter().cloned().map(to_vec).collect();

@@ -1,0 +1,127 @@
+//! What the device kernels share: contiguous arguments, uninitialised results, grids, lists of numbers.
+//!
+//! Kernels index plain buffers in row-major order and never bind a buffer twice. Cubes never exceed 256 units or
+//! 32 KiB of shared memory, and nothing depends on the width of a plane (subgroup).
+
+pub(crate) mod flash;
+pub(crate) mod math;
+pub(crate) mod sum;
+
+use burn::backend::TensorMetadata;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::kernel::{cast, into_contiguous};
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::calculate_cube_count_elemwise;
+use cubecl::client::Client;
+use cubecl::ir::{ElemType, FloatKind};
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+
+/// Units of a cube that works on one row.
+pub(crate) const BLOCK: usize = 128;
+
+/// Bytes of shared memory that every device offers.
+pub(crate) const SHARED_BYTES: usize = 32 << 10;
+
+/// The tensor in row-major order.
+pub(crate) fn contiguous(tensor: CubeTensor) -> CubeTensor {
+    into_contiguous(tensor)
+}
+
+/// The tensor in row-major order and in `dtype`.
+pub(crate) fn contiguous_as(tensor: CubeTensor, dtype: DType) -> CubeTensor {
+    into_contiguous(if tensor.dtype == dtype { tensor } else { cast(tensor, dtype) })
+}
+
+/// The tensor in `dtype`, as it is when it has it already.
+pub(crate) fn cast_to(tensor: CubeTensor, dtype: DType) -> CubeTensor {
+    if tensor.dtype == dtype { tensor } else { cast(tensor, dtype) }
+}
+
+/// A tensor without values on the device of `like`; every element must be written.
+pub(crate) fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+    let shape: Shape = shape.into();
+    // No buffer of size zero: it could not be bound.
+    let bytes = shape.num_elements().max(1) * dtype.size();
+    let handle = like.client.empty(bytes);
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
+}
+
+/// The sizes of a tensor whose rank is known.
+pub(crate) fn sizes<const D: usize>(tensor: &CubeTensor) -> [usize; D] {
+    let shape = tensor.shape();
+    std::array::from_fn(|axis| shape[axis])
+}
+
+/// How kernels name the dtype of a buffer of floating-point numbers.
+pub(crate) fn element_type(dtype: DType) -> ElemType {
+    match dtype {
+        DType::F16 => ElemType::Float(FloatKind::F16),
+        DType::BF16 => ElemType::Float(FloatKind::BF16),
+        _ => ElemType::Float(FloatKind::F32),
+    }
+}
+
+/// `cubes` cubes; the grid may be larger, so kernels check `CUBE_POS`.
+pub(crate) fn grid(client: &Client, cubes: usize) -> CubeCount {
+    calculate_cube_count_elemwise(client, cubes, CubeDim::new_single())
+}
+
+/// Cubes of [`BLOCK`] units for `units` units; kernels check `ABSOLUTE_POS`.
+pub(crate) fn grid_of_units(client: &Client, units: usize) -> CubeCount {
+    grid(client, units.div_ceil(BLOCK))
+}
+
+/// A cube of [`BLOCK`] units.
+pub(crate) fn block() -> CubeDim {
+    CubeDim::new_1d(BLOCK as u32)
+}
+
+/// Numbers from the host in a device buffer.
+pub(crate) struct Numbers {
+    handle: Handle,
+    len: usize,
+}
+
+impl Numbers {
+    pub(crate) fn new(client: &Client, numbers: &[u32]) -> Self {
+        // No buffer of size zero: it could not be bound.
+        let numbers = if numbers.is_empty() { &[0] } else { numbers };
+        Self { handle: client.create_from_slice(u32::as_bytes(numbers)), len: numbers.len() }
+    }
+
+    pub(crate) fn from_sizes(client: &Client, sizes: &[usize]) -> Self {
+        let numbers: Vec<u32> = sizes.iter().map(|&size| size as u32).collect();
+        Self::new(client, &numbers)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn arg(&self) -> BufferArg {
+        // SAFETY: the buffer was made from `len` numbers.
+        unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.len) }
+    }
+}
+
+/// A tensor as a kernel argument.
+///
+/// # Panics
+/// When the tensor has more elements than 32 bits count: kernels address buffers with 32 bits.
+pub(crate) fn arg(tensor: &CubeTensor) -> BufferArg {
+    let elements = tensor.shape().num_elements();
+    assert!(u32::try_from(elements).is_ok(), "a device kernel was given {elements} elements, more than 2^32 - 1");
+    if elements == 0 {
+        // No buffer of size zero can be bound; the kernel reads nothing of it.
+        // SAFETY: the buffer holds one element of any dtype.
+        return unsafe { BufferArg::from_raw_parts(tensor.client.empty(size_of::<u64>()), 1) };
+    }
+    tensor.clone().into_buffer_arg()
+}
+
+/// A tensor that may be written in place: itself when this is the only handle, a copy otherwise.
+pub(crate) fn writable(tensor: CubeTensor) -> CubeTensor {
+    let tensor = contiguous(tensor);
+    if tensor.can_mut() { tensor } else { tensor.copy() }
+}

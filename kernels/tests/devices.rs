@@ -1,0 +1,29 @@
+//! Device kernels equal references: every operation on a CubeCL device against plain tensor operations on the CPU.
+//!
+//! The device is the first CUDA device with the feature `cuda`, else software Vulkan with the feature `wgpu`. Without a
+//! device, or without these features, every test prints `skipped` and why.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
+#[path = "devices/check.rs"]
+mod check;
+#[path = "parity/harness.rs"]
+#[allow(dead_code, reason = "shared with the tests of the host kernels")]
+mod harness;
+
+#[path = "devices/attention.rs"]
+mod attention;
+#[path = "devices/engine.rs"]
+mod engine;
+#[path = "devices/half_precision.rs"]
+mod half_precision;
+#[path = "devices/invariance.rs"]
+mod invariance;
+#[path = "devices/sequence.rs"]
+mod sequence;

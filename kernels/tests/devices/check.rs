@@ -1,0 +1,100 @@
+//! The device under test, and comparisons that report the largest error seen.
+
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::harness::*;
+
+/// The device under test, or nothing and a line that says why.
+pub fn test_device() -> Option<Device> {
+    #[cfg(feature = "cuda")]
+    if let Some(device) = Device::enumerate(burn::tensor::DeviceType::Cuda).first() {
+        return Some(device.clone());
+    }
+    #[cfg(feature = "wgpu")]
+    {
+        let software = Device::wgpu(burn::tensor::DeviceKind::Cpu);
+        let found = Device::enumerate(burn::tensor::DeviceType::Wgpu);
+        if found.iter().any(|device| format!("{device:?}") == format!("{software:?}")) {
+            return Some(software);
+        }
+        println!("skipped: no Vulkan device (none of {found:?} is a software device)");
+    }
+    #[cfg(not(feature = "wgpu"))]
+    println!("skipped: built without a device feature (wgpu or cuda)");
+    None
+}
+
+/// Largest relative L2 error of a list of tensors, which must be finite, and where it is.
+fn largest_error(name: &str, found: &[Vec<f64>], expected: &[Vec<f64>]) -> (f64, String) {
+    assert_eq!(found.len(), expected.len(), "{name}: number of tensors");
+    let errors = found.iter().zip(expected).enumerate().map(|(index, (found, expected))| {
+        assert!(found.iter().all(|v| v.is_finite()), "{name}: tensor {index} is not finite");
+        let error = relative_error(found, expected);
+        assert!(error < 1e-2, "{name}: tensor {index} differs by {error:.3e}");
+        (error, format!("{name}, tensor {index}"))
+    });
+    errors.fold((0.0, String::new()), |largest, error| if error.0 > largest.0 { error } else { largest })
+}
+
+/// Largest errors of one operation over all its cases.
+pub struct Report {
+    operation: &'static str,
+    device: Device,
+    output: (f64, String),
+    gradient: (f64, String),
+}
+
+impl Report {
+    pub fn new(operation: &'static str, device: Device) -> Self {
+        Self { operation, device, output: (0.0, String::new()), gradient: (0.0, String::new()) }
+    }
+
+    /// Compares values and gradients; `which` outputs carry a cotangent (all when empty).
+    pub fn with_gradients(
+        &mut self,
+        name: &str,
+        inputs: &[Vec<f64>],
+        which: &[usize],
+        fast: &Operation,
+        reference: &Operation,
+    ) {
+        let name = format!("{} {name}", self.operation);
+        let found = evaluate_on(self.device.clone(), inputs, DType::F32, which, fast);
+        let expected = evaluate(inputs, DType::F64, which, reference);
+        let plain = outputs_on(&self.device, inputs, DType::F32, fast);
+        assert_eq!(plain, found.outputs, "{name}: the same with and without autodiff");
+        keep_larger(&mut self.output, largest_error(&name, &found.outputs, &expected.outputs));
+        keep_larger(&mut self.gradient, largest_error(&name, &found.gradients, &expected.gradients));
+    }
+
+    /// Compares values.
+    pub fn values(&mut self, name: &str, inputs: &[Vec<f64>], fast: &Operation, reference: &Operation) {
+        let name = format!("{} {name}", self.operation);
+        let found = outputs_on(&self.device, inputs, DType::F32, fast);
+        let expected = outputs(inputs, DType::F64, reference);
+        keep_larger(&mut self.output, largest_error(&name, &found, &expected));
+    }
+
+    /// Prints the largest errors and compares them with the bounds.
+    #[track_caller]
+    pub fn finish(self, output_bound: f64, gradient_bound: f64) {
+        let Self { operation, device, output, gradient } = self;
+        println!("{operation} on {device:?}: values within {:.1e}, gradients within {:.1e}", output.0, gradient.0);
+        println!("  largest at {} and {}", output.1, gradient.1);
+        assert!(output.0 <= output_bound, "values of {}: {:.3e} > {output_bound:.1e}", output.1, output.0);
+        assert!(gradient.0 <= gradient_bound, "gradients of {}: {:.3e} > {gradient_bound:.1e}", gradient.1, gradient.0);
+    }
+}
+
+fn keep_larger(largest: &mut (f64, String), error: (f64, String)) {
+    if error.0 > largest.0 {
+        *largest = error;
+    }
+}
+
+/// The values as a tensor of the shape whose axes 0 and 1 lie swapped in memory.
+pub fn swapped<const D: usize>(flat: &Tensor<1>, shape: [usize; D]) -> Tensor<D> {
+    let mut memory = shape;
+    memory.swap(0, 1);
+    flat.clone().reshape(memory).swap_dims(0, 1)
+}

@@ -1,0 +1,183 @@
+//! Operations of generation and of the optimizer, which are never differentiated.
+
+use burn::tensor::Tensor;
+use nemo_kernels::{AdamWOptions, SsmStepInputs, SsmStepOptions, adamw, cache_write, linear, ssm_step, sum_of_squares};
+
+use crate::check::*;
+use crate::harness::*;
+
+#[test]
+fn adamw_is_its_reference() {
+    let Some(device) = test_device() else { return };
+    let options = AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let mut report = Report::new("adamw", device.clone());
+    for (size, step) in [(1, 1), (127, 2), (128, 3), (129, 100), (5000, 7)] {
+        let mut noise = Noise::new(7);
+        let mut inputs = [noise.vector(size), noise.vector(size), noise.vector(size), noise.vector(size)];
+        inputs[3].iter_mut().for_each(|v| *v = v.abs());
+        type Update =
+            fn(Tensor<1>, Tensor<1>, Tensor<1>, Tensor<1>, u64, AdamWOptions) -> (Tensor<1>, Tensor<1>, Tensor<1>);
+        let run = |flat: &[Tensor<1>], update: Update| {
+            // Fresh buffers, which are written in place.
+            let [p, g, m, v] = [0, 1, 2, 3].map(|index| flat[index].clone() * 1.0);
+            let (p, m, v) = update(p, g, m, v, step, options);
+            vec![p, m, v]
+        };
+        let reference = nemo_kernels::adamw::reference::adamw;
+        report.values(&format!("{size} step {step}"), &inputs, &|f| run(f, adamw), &|f| run(f, reference));
+        let sum = sum_of_squares(&tensor(&inputs[0], burn::tensor::DType::F32, &device));
+        let expected: f64 = inputs[0].iter().map(|v| v * v).sum();
+        assert!((sum - expected).abs() <= 1e-6 * expected, "sum of squares: {sum} and {expected}");
+    }
+    report.finish(1e-6, 0.0);
+}
+
+#[test]
+fn cache_write_is_its_reference() {
+    let Some(device) = test_device() else { return };
+    let mut report = Report::new("cache_write", device);
+    for (sizes, slots) in [([1, 1, 1, 1], vec![0]), ([3, 8, 2, 5], vec![23, 0, 7, 0, 8]), ([4, 16, 3, 43], vec![9])] {
+        let [pages, page_size, heads, width] = sizes;
+        let mut noise = Noise::new(8);
+        let (pool, new) = (pages * page_size * heads * width, slots.len() * heads * width);
+        let inputs = [noise.vector(pool), noise.vector(pool), noise.vector(new), noise.vector(new)];
+        let parts = |flat: &[Tensor<1>]| {
+            // Fresh buffers, which are written in place.
+            let pool = |index: usize| (flat[index].clone() * 1.0).reshape(sizes);
+            let rows = |index: usize| swapped(&flat[index].clone().narrow(0, 0, new), [slots.len(), heads, width]);
+            (pool(0), pool(1), rows(2), rows(3))
+        };
+        let flatten = |(k, v): (Tensor<4>, Tensor<4>)| vec![k.flatten(0, 3), v.flatten(0, 3)];
+        report.values(
+            &format!("{sizes:?} {slots:?}"),
+            &inputs,
+            &|flat| {
+                let (k_pool, v_pool, k, v) = parts(flat);
+                flatten(cache_write(k_pool, v_pool, k, v, slots.clone()))
+            },
+            &|flat| {
+                let (k_pool, v_pool, k, v) = parts(flat);
+                flatten(nemo_kernels::cache_write::reference::cache_write(k_pool, v_pool, k, v, &slots))
+            },
+        );
+    }
+    report.finish(0.0, 0.0);
+}
+
+/// rows, slots, heads, width, groups, state, taps
+type StepSizes = [usize; 7];
+
+const STEP_SIZES: [StepSizes; 5] = [
+    [3, 7, 4, 5, 2, 3, 4],
+    [1, 2, 2, 16, 1, 16, 2],
+    [9, 12, 6, 33, 3, 37, 4],
+    [17, 40, 8, 32, 1, 64, 12],
+    [2, 3, 2, 8, 2, 128, 4],
+];
+
+fn step_inputs([rows, slots, heads, width, groups, state, taps]: StepSizes) -> Vec<Vec<f64>> {
+    let mut noise = Noise::new(9);
+    let inner = heads * width;
+    let channels = inner + 2 * groups * state;
+    [
+        rows * (inner + channels + heads),
+        channels * taps,
+        channels,
+        heads,
+        heads,
+        heads,
+        inner,
+        slots * channels * (taps - 1),
+        slots * inner * state,
+    ]
+    .map(|size| noise.vector(size))
+    .to_vec()
+}
+
+/// One projection's output, split as the model does, so that the parts are strided.
+fn step_arguments(
+    flat: &[Tensor<1>],
+    [rows, slots, heads, width, groups, state, taps]: StepSizes,
+) -> (SsmStepInputs, SsmStepOptions) {
+    let inner = heads * width;
+    let channels = inner + 2 * groups * state;
+    let projected = flat[0].clone().reshape([rows, inner + channels + heads]) * 2.0;
+    let inputs = SsmStepInputs {
+        z: projected.clone().narrow(1, 0, inner),
+        xbc: projected.clone().narrow(1, inner, channels),
+        dt: projected.narrow(1, inner + channels, heads),
+        conv_weight: flat[1].clone().reshape([channels, 1, taps]),
+        conv_bias: Some(flat[2].clone()),
+        a_log: flat[3].clone(),
+        d: flat[4].clone(),
+        dt_bias: flat[5].clone(),
+        norm_weight: flat[6].clone(),
+        // Fresh buffers, which are written in place.
+        conv_pool: (flat[7].clone() * 1.0).reshape([slots, channels, taps - 1]),
+        ssm_pool: (flat[8].clone() * 1.0).reshape([slots, heads, width, state]),
+    };
+    (inputs, SsmStepOptions { num_groups: groups, dt_limit: (0.1, 1.5), epsilon: 1e-5 })
+}
+
+#[test]
+fn ssm_step_is_its_reference() {
+    let Some(device) = test_device() else { return };
+    let mut report = Report::new("ssm_step", device);
+    for sizes in STEP_SIZES {
+        let [rows, slots, ..] = sizes;
+        let inputs = step_inputs(sizes);
+        // Forks, in-place rows, and sources that another row overwrites.
+        let src: Vec<u32> = (0..rows as u32).map(|row| row * 2 / 3).collect();
+        let dst: Vec<u32> = (0..rows as u32).map(|row| (row + 1) % slots as u32).collect();
+        let same: Vec<u32> = (0..rows as u32).collect();
+        let flatten = |(y, conv, ssm): (Tensor<2>, Tensor<3>, Tensor<4>)| {
+            vec![y.flatten(0, 1), conv.flatten(0, 2), ssm.flatten(0, 3)]
+        };
+        for (src, dst) in [(&src, &dst), (&same, &same)] {
+            report.values(
+                &format!("{sizes:?} {src:?} to {dst:?}"),
+                &inputs,
+                &|flat| {
+                    let (inputs, options) = step_arguments(flat, sizes);
+                    flatten(ssm_step(inputs, options, src.clone(), dst.clone()))
+                },
+                &|flat| {
+                    let (inputs, options) = step_arguments(flat, sizes);
+                    flatten(nemo_kernels::ssm_step::reference::ssm_step(inputs, options, src, dst))
+                },
+            );
+        }
+    }
+    report.finish(2e-6, 0.0);
+}
+
+#[test]
+fn linear_is_its_reference() {
+    let Some(device) = test_device() else { return };
+    let mut report = Report::new("linear", device);
+    for [batch, tokens, inputs, outputs] in [[1, 1, 1, 1], [2, 3, 17, 33], [1, 64, 65, 40]] {
+        let mut noise = Noise::new(10);
+        let values = [noise.vector(batch * tokens * inputs), noise.vector(outputs * inputs), noise.vector(outputs)];
+        type Projection = fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>;
+        let run = |flat: &[Tensor<1>], projection: Projection| {
+            let x = swapped(&flat[0], [batch, tokens, inputs]);
+            vec![projection(x, flat[1].clone().reshape([outputs, inputs]), Some(flat[2].clone())).flatten(0, 2)]
+        };
+        let reference = nemo_kernels::linear::reference::linear;
+        let name = format!("{:?}", [batch, tokens, inputs, outputs]);
+        report.with_gradients(&name, &values, &[], &|flat| run(flat, linear), &|flat| run(flat, reference));
+    }
+    report.finish(1e-6, 2e-6);
+}
+
+/// A pool that something else still holds is copied, not changed under its holder.
+#[test]
+fn shared_pools_are_copied() {
+    let Some(device) = test_device() else { return };
+    let ones = |shape: [usize; 4]| Tensor::<4>::ones(shape, &device);
+    let (k_pool, v_pool) = (ones([2, 4, 1, 8]), ones([2, 4, 1, 8]));
+    let new = Tensor::<3>::zeros([1, 1, 8], &device);
+    let (written, _) = cache_write(k_pool.clone(), v_pool, new.clone(), new, vec![3]);
+    assert_eq!(to_vec(k_pool.sum()), [64.0]);
+    assert_eq!(to_vec(written.sum()), [56.0]);
+}

@@ -1,0 +1,136 @@
+//! Storage in sixteen bits: arithmetic stays in f32, so only inputs and results are rounded.
+
+use burn::tensor::{DType, Device, Tensor};
+use nemo_kernels::*;
+
+use crate::check::*;
+use crate::harness::*;
+
+/// Relative L2 distance of an evaluation in `dtype` on the device from one in f64 with the same rounded inputs.
+fn check(name: &str, device: &Device, dtype: DType, inputs: &[Vec<f64>], fast: &Operation, reference: &Operation) {
+    let rounded: Vec<Vec<f64>> = inputs.iter().map(|v| to_vec(tensor(v, dtype, &Device::flex()))).collect();
+    let found = evaluate_on(device.clone(), &rounded, dtype, &[], fast);
+    let expected = evaluate(&rounded, DType::F64, &[], reference);
+    // Half a unit in the last place of the result, and of the cotangent, which the test forms in `dtype`.
+    let bound = if dtype == DType::F16 { 1.5e-3 } else { 1.2e-2 };
+    for (index, (found, expected)) in found.outputs.iter().zip(&expected.outputs).enumerate() {
+        let error = relative_error(found, expected);
+        assert!(error <= bound / 2.0, "{name} in {dtype:?}: output {index} differs by {error:.2e}");
+    }
+    for (index, (found, expected)) in found.gradients.iter().zip(&expected.gradients).enumerate() {
+        let error = relative_error(found, expected);
+        assert!(error <= bound, "{name} in {dtype:?}: gradient {index} differs by {error:.2e}");
+    }
+}
+
+#[test]
+fn sixteen_bit_storage() {
+    let Some(device) = test_device() else { return };
+    for dtype in [DType::F16, DType::BF16] {
+        if !device.supports_dtype(dtype) {
+            println!("skipped: {device:?} does not store {dtype:?}");
+            continue;
+        }
+        let mut noise = Noise::new(21);
+        let (batch, tokens, width) = (2, 19, 40);
+        let shape = [batch, tokens, width];
+        let size = batch * tokens * width;
+        let part = |flat: &[Tensor<1>], index: usize| flat[index].clone().reshape(shape);
+        let inputs = [noise.vector(size), noise.vector(width), noise.vector(size)];
+        check(
+            "rms_norm",
+            &device,
+            dtype,
+            &inputs,
+            &|flat| vec![rms_norm(part(flat, 0), flat[1].clone(), 1e-5).flatten(0, 2)],
+            &|flat| vec![rms_norm::reference::rms_norm(part(flat, 0), flat[1].clone(), 1e-5).flatten(0, 2)],
+        );
+        check(
+            "gated_rms_norm",
+            &device,
+            dtype,
+            &inputs,
+            &|flat| vec![gated_rms_norm(part(flat, 0), part(flat, 2), flat[1].clone(), 2, 1e-5).flatten(0, 2)],
+            &|flat| {
+                let reference = gated_rms_norm::reference::gated_rms_norm;
+                vec![reference(part(flat, 0), part(flat, 2), flat[1].clone(), 2, 1e-5).flatten(0, 2)]
+            },
+        );
+        let inputs = [noise.vector(size), noise.vector(width * 4), noise.vector(width * 3), noise.vector(width)];
+        let convolution = |flat: &[Tensor<1>]| {
+            let (filters, window) = (flat[1].clone().reshape([width, 1, 4]), flat[2].clone().reshape([1, width, 3]));
+            (part(flat, 0), filters, Some(flat[3].clone()), window)
+        };
+        check(
+            "causal_conv",
+            &device,
+            dtype,
+            &inputs,
+            &|flat| {
+                let (x, filters, bias, window) = convolution(flat);
+                vec![causal_conv(x, filters, bias, window, None).0.flatten(0, 2)]
+            },
+            &|flat| {
+                let (x, filters, bias, window) = convolution(flat);
+                vec![causal_conv::reference::causal_conv(x, filters, bias, window, None).0.flatten(0, 2)]
+            },
+        );
+        let heads = [batch, tokens, 2, 20];
+        let attention = |flat: &[Tensor<1>]| [0, 1, 2].map(|index| flat[index].clone().reshape(heads));
+        let inputs = [noise.vector(size), noise.vector(size), noise.vector(size)];
+        check(
+            "causal_attention",
+            &device,
+            dtype,
+            &inputs,
+            &|flat| {
+                let [q, k, v] = attention(flat);
+                vec![causal_attention(q, k, v, None, None, 0.25).flatten(0, 3)]
+            },
+            &|flat| {
+                let [q, k, v] = attention(flat);
+                vec![causal_attention::reference::causal_attention(q, k, v, None, None, 0.25).flatten(0, 3)]
+            },
+        );
+        let vectors = |flat: &[Tensor<1>]| SsdInputs {
+            x: flat[0].clone().reshape(heads),
+            dt: flat[3].clone().reshape([batch, tokens, 2]),
+            a_log: flat[4].clone(),
+            b: flat[1].clone().reshape([batch, tokens, 1, 40]),
+            c: flat[2].clone().reshape([batch, tokens, 1, 40]),
+            d: flat[5].clone(),
+            dt_bias: flat[6].clone(),
+            state: flat[7].clone().reshape([1, 2, 20, 40]),
+        };
+        let mut inputs = inputs.to_vec();
+        inputs.extend([batch * tokens * 2, 2, 2, 2, 1600].map(|size| noise.vector(size)));
+        let none = (0.0, f64::INFINITY);
+        check(
+            "ssd_scan",
+            &device,
+            dtype,
+            &inputs,
+            &|flat| vec![ssd_scan(vectors(flat), none, None).0.flatten(0, 3)],
+            &|flat| vec![ssd_scan::reference::ssd_scan(vectors(flat), none, None).0.flatten(0, 3)],
+        );
+        let inputs = [noise.vector(23 * width), noise.vector(150 * width)];
+        let head = |flat: &[Tensor<1>]| {
+            let (hidden, weight) = (flat[0].clone().reshape([23, width]), flat[1].clone().reshape([150, width]));
+            (hidden, weight, Tensor::ones([23], &flat[0].device()))
+        };
+        check(
+            "linear_log_prob",
+            &device,
+            dtype,
+            &inputs,
+            &|flat| {
+                let (hidden, weight, targets) = head(flat);
+                vec![linear_log_prob(hidden, weight, targets, 1.0).log_prob.cast(dtype)]
+            },
+            &|flat| {
+                let (hidden, weight, targets) = head(flat);
+                vec![linear_log_prob::reference::linear_log_prob(hidden, weight, targets, 1.0).log_prob]
+            },
+        );
+    }
+}
