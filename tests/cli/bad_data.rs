@@ -49,7 +49,7 @@ fn a_file_that_cannot_be_read() {
     refused_everywhere(folder.path(), &["tasks.jsonl", "expected a readable JSONL file"]);
     fs::remove_dir(folder.path().join("tasks.jsonl")).unwrap();
     fs::write(folder.path().join("tasks.jsonl"), b"\xff\xfe{}").unwrap();
-    refused_everywhere(folder.path(), &["tasks.jsonl", "expected a readable JSONL file"]);
+    refused_everywhere(folder.path(), &["tasks.jsonl:1", "not UTF-8", "expected one JSON object per line"]);
 }
 
 #[test]
