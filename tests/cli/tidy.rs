@@ -95,9 +95,9 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(index, line)| (index + 1, line))
 }
 
-/// Whether a file holds tests only.
+/// Whether a file holds tests only: fuzz targets are tests that happen to be programs.
 fn is_test(path: &Path) -> bool {
-    path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "benches" | "tests.rs")))
+    path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "benches" | "fuzz" | "tests.rs")))
 }
 
 fn starts_with_any(path: &Path, starts: &[&str]) -> bool {
