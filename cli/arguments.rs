@@ -84,7 +84,7 @@ pub struct SftArguments {
 #[derive(Debug, Args)]
 pub struct SamplingArguments {
     /// Always take the most probable token.
-    #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k", "samples"])]
+    #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k", "min_p", "samples"])]
     pub greedy: bool,
     /// Divides the logits before sampling [default: the checkpoint's, else 1].
     #[arg(long, value_name = "T", value_parser = non_negative)]
@@ -95,6 +95,9 @@ pub struct SamplingArguments {
     /// Sample from the K most probable tokens [default: the checkpoint's, else all].
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     pub top_k: Option<usize>,
+    /// Sample from the tokens with at least this share of the largest probability [default: the checkpoint's, else 0].
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub min_p: Option<f64>,
     /// Answers per prompt or task.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub samples: usize,
@@ -426,6 +429,13 @@ fn non_negative(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number >= 0.0 && number.is_finite() => Ok(number),
         _ => Err("expected a number of at least 0".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0 to 1".to_owned()),
     }
 }
 

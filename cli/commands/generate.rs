@@ -105,6 +105,7 @@ pub fn sampling(arguments: &SamplingArguments, max_new_tokens: Option<usize>, lo
             false => arguments.temperature.or(checkpoint.temperature.filter(|_| recommended)).unwrap_or(1.0),
         },
         top_p: arguments.top_p.or(checkpoint.top_p.filter(|_| recommended)).unwrap_or(1.0),
+        min_p: arguments.min_p.or(checkpoint.min_p.filter(|_| recommended)).unwrap_or(0.0),
         top_k: arguments.top_k.or(checkpoint.top_k.filter(|_| recommended)),
         max_new_tokens: max_new_tokens.or(checkpoint.max_new_tokens).unwrap_or(DEFAULT_MAX_NEW_TOKENS),
     }

@@ -3,7 +3,8 @@
 //! Every operation is a plain function on Burn tensors. On the CPU device (Flex) in f32 it runs
 //! hand-written slice code with a hand-written backward pass, on a CubeCL device (features `wgpu` and
 //! `cuda`) in f32, f16 or bf16 hand-written device kernels; in every other precision it runs its
-//! reference: the paper's formula in Burn's own tensor operations, which Burn differentiates. The operations know tensors and sizes only, never a model's configuration.
+//! reference: the paper's formula in Burn's own tensor operations, which Burn differentiates. The operations know
+//! tensors and sizes only, never a model's configuration.
 
 mod autodiff;
 pub mod causal_attention;
@@ -34,6 +35,7 @@ pub mod linear;
 pub mod paged_attention;
 pub mod sample;
 mod simd;
+mod softmax;
 pub mod ssm_step;
 
 pub use adamw::{AdamWOptions, adamw, global_norm, sum_of_squares};

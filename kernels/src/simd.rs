@@ -136,8 +136,9 @@ pub(crate) trait Lanes: Copy {
     }
 }
 
+/// Lanes i and i+8, then i and i+4, i+2, i+1.
 #[inline(always)]
-fn tree_sum(mut v: [f32; 16]) -> f32 {
+pub(crate) fn tree_sum(mut v: [f32; 16]) -> f32 {
     let mut width = 8;
     while width > 0 {
         for i in 0..width {

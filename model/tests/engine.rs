@@ -32,7 +32,7 @@ fn model() -> NemotronH {
 }
 
 fn sampling(max_new_tokens: usize) -> SamplingParams {
-    SamplingParams { temperature: 1.0, top_p: 1.0, top_k: None, max_new_tokens }
+    SamplingParams { temperature: 1.0, top_p: 1.0, min_p: 0.0, top_k: None, max_new_tokens }
 }
 
 fn key(task: u64, sample: u64) -> SampleKey {

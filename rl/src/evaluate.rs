@@ -37,7 +37,7 @@ impl Decoding {
     pub fn sampling(self, sampled: SamplingParams) -> SamplingParams {
         match self {
             Self::Sampled => sampled,
-            Self::Greedy => SamplingParams { temperature: 0.0, top_p: 1.0, top_k: None, ..sampled },
+            Self::Greedy => SamplingParams { temperature: 0.0, top_p: 1.0, min_p: 0.0, top_k: None, ..sampled },
         }
     }
 

@@ -122,6 +122,7 @@ impl RunInputs<'_> {
         SamplingParams {
             temperature: generation.temperature,
             top_p: generation.top_p,
+            min_p: 0.0,
             top_k: generation.top_k,
             max_new_tokens: generation.max_new_tokens,
         }
@@ -133,6 +134,7 @@ impl RunInputs<'_> {
         SamplingParams {
             temperature: generation.val_temperature,
             top_p: generation.val_top_p,
+            min_p: 0.0,
             top_k: generation.val_top_k,
             max_new_tokens: generation.max_new_tokens,
         }

@@ -74,7 +74,7 @@ fn following_a_demonstration_earns_the_reward_and_gives_its_ids() {
     );
     let settings = CollectSettings {
         limits: LIMITS,
-        sampling: SamplingParams { temperature: 1.0, top_p: 1.0, top_k: None, max_new_tokens: 2000 },
+        sampling: SamplingParams { temperature: 1.0, top_p: 1.0, min_p: 0.0, top_k: None, max_new_tokens: 2000 },
         max_open_sequences: 50,
         seed: 0,
         step: 0,

@@ -22,7 +22,7 @@ use scenario::{Counter, add, learner, task, tasks, turn};
 
 const SETTINGS: CollectSettings = CollectSettings {
     limits: EpisodeLimits { max_turns: 6, max_total_sequence_length: 400 },
-    sampling: SamplingParams { temperature: 1.0, top_p: 1.0, top_k: None, max_new_tokens: 60 },
+    sampling: SamplingParams { temperature: 1.0, top_p: 1.0, min_p: 0.0, top_k: None, max_new_tokens: 60 },
     max_open_sequences: 16,
     seed: 1,
     step: 0,

@@ -303,7 +303,7 @@ fn demonstrations_have_the_ids_of_rollouts_that_make_the_same_calls() {
         );
         let settings = CollectSettings {
             limits,
-            sampling: SamplingParams { temperature: 1.0, top_p: 1.0, top_k: None, max_new_tokens: 100 },
+            sampling: SamplingParams { temperature: 1.0, top_p: 1.0, min_p: 0.0, top_k: None, max_new_tokens: 100 },
             max_open_sequences: 1,
             seed: 0,
             step: 0,

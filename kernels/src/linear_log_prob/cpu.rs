@@ -8,6 +8,7 @@ use crate::error::assert_size;
 use crate::flex_slices::Rows;
 use crate::linear::cpu::{multiply, multiply_transposed, transposed_multiply};
 use crate::simd::{self, Kernel, LANES, Lanes, run};
+use crate::softmax::{Softmax, largest};
 use burn::backend::{
     Flex,
     tensor::{FloatTensor, IntTensor},
@@ -51,11 +52,11 @@ impl LinearLogProbGradient for Flex {
                 .zip(entropy[tile.clone()].par_iter_mut())
                 .zip(log_sum_exp[tile].par_iter_mut())
                 .for_each(|((((logits, &target), log_prob), entropy), log_sum_exp)| {
-                    let row = run(Softmax { logits, scale: head.scale });
-                    *log_sum_exp = row.largest + row.log_total;
-                    // Differences of scaled logits first: the denominator's logarithm is small.
-                    *log_prob = (logits[target] - row.largest) - row.log_total;
-                    *entropy = row.log_total - row.mean;
+                    let logit = logits[target] * head.scale;
+                    let row = Softmax::weigh(logits, largest(logits), head.scale);
+                    *log_sum_exp = row.log_sum_exp();
+                    *log_prob = row.log_prob(logit, row.total);
+                    *entropy = row.entropy();
                 });
         }
         LogProbRows {
@@ -124,7 +125,8 @@ impl Head {
             hidden,
             weight: Rows::new(weight),
             targets: targets.storage::<i64>().iter().map(to_index).collect(),
-            scale: (1.0 / temperature) as f32,
+            // Rounded as the sampler does.
+            scale: 1.0 / temperature as f32,
         }
     }
 
@@ -137,59 +139,6 @@ impl Head {
     fn logits(&self, first: usize, count: usize) -> Vec<f32> {
         let hidden = self.hidden_tile(first, count);
         multiply_transposed(&hidden, &self.weight, count, self.vocabulary, self.width)
-    }
-}
-
-struct SoftmaxRow {
-    largest: f32,
-    /// Logarithm of the sum of `exp(logit - largest)`.
-    log_total: f32,
-    /// Expected `logit - largest`.
-    mean: f32,
-}
-
-/// Scales a row of logits in place and sums its exponentials.
-struct Softmax<'a> {
-    logits: &'a mut [f32],
-    scale: f32,
-}
-
-impl Kernel for Softmax<'_> {
-    type Output = SoftmaxRow;
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) -> SoftmaxRow {
-        let scale = L::splat(self.scale);
-        let mut largest = L::splat(f32::NEG_INFINITY);
-        let (blocks, rest) = self.logits.as_chunks_mut::<LANES>();
-        for block in blocks.iter_mut() {
-            let logits = L::from_array(block).mul(scale);
-            *block = logits.to_array();
-            largest = logits.max(largest);
-        }
-        let mut largest = largest.largest();
-        for logit in rest.iter_mut() {
-            *logit *= self.scale;
-            largest = if *logit > largest { *logit } else { largest };
-        }
-        let shift = L::splat(largest);
-        let mut totals = [L::splat(0.0); 2];
-        let mut moments = [L::splat(0.0); 2];
-        for (index, block) in blocks.iter().enumerate() {
-            let logits = L::from_array(block).sub(shift);
-            let weights = logits.exp();
-            totals[index % 2] = totals[index % 2].add(weights);
-            moments[index % 2] = weights.mul_add(logits, moments[index % 2]);
-        }
-        let mut total = totals[0].add(totals[1]).sum();
-        let mut moment = moments[0].add(moments[1]).sum();
-        for &mut logit in rest {
-            let weight = simd::exp(logit - largest);
-            total += weight;
-            moment += weight * (logit - largest);
-        }
-        let log_total = simd::ln(f64::from(total)) as f32;
-        SoftmaxRow { largest, log_total, mean: moment / total }
     }
 }
 

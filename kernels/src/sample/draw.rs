@@ -1,13 +1,10 @@
-//! Temperature, top-k, top-p and the draw itself.
+//! Temperature, top-k, top-p, min-p and the draw itself.
 
 use rayon::prelude::*;
 
 use super::RandomKey;
 use super::philox::uniform;
-use crate::simd::{self, Kernel, LANES, Lanes};
-
-/// Candidates whose weights are added up before the next level of the search.
-const BLOCK: usize = 128;
+use crate::softmax::{BLOCK, Softmax, block_sum, largest};
 
 /// Logits below which splitting over threads costs more than it gains.
 const SERIAL_LOGITS: usize = 1 << 14;
@@ -21,6 +18,14 @@ pub struct SamplingOptions {
     pub top_k: Option<usize>,
     /// Then keeps the fewest most probable tokens whose probabilities reach this sum; 1 keeps all.
     pub top_p: f32,
+    /// Then keeps the tokens with at least this share of the largest probability; 0 keeps all.
+    pub min_p: f32,
+}
+
+impl SamplingOptions {
+    fn keeps_all(&self, vocabulary: usize) -> bool {
+        self.top_k.is_none_or(|k| k >= vocabulary) && self.top_p >= 1.0 && self.min_p <= 0.0
+    }
 }
 
 /// A drawn token.
@@ -29,8 +34,8 @@ pub struct SampledToken {
     /// Index into the row.
     pub id: u32,
     /// Natural logarithm of its probability in the distribution it was drawn from: softmax of `logits / temperature`,
-    /// renormalised over what top-k and top-p keep. For temperature 0, which draws nothing, that of softmax of the
-    /// logits.
+    /// renormalised over what top-k, top-p and min-p keep. For temperature 0, which draws nothing, that of softmax of
+    /// the logits. Where all tokens are kept it has the bits of [`linear_log_prob`](fn@crate::linear_log_prob).
     pub log_prob: f32,
 }
 
@@ -64,30 +69,36 @@ pub fn sample_rows(logits: &[f32], vocab: usize, rows: &[(SamplingOptions, Rando
 fn sample_with(logits: &[f32], options: &SamplingOptions, key: RandomKey, weights: &mut [f32]) -> Option<SampledToken> {
     let greedy = options.temperature <= 0.0;
     let inverse = if greedy { 1.0 } else { 1.0 / options.temperature };
-    let largest = simd::run(Largest(logits))?;
-    let weigh = Weigh { logits, largest, inverse, weights: &mut *weights };
-    let total: f64 = simd::run(weigh).iter().sum();
-    if greedy {
-        let id = logits.iter().position(|&logit| logit == largest)?;
-        return Some(SampledToken { id: id as u32, log_prob: -simd::ln(total) as f32 });
+    let largest = largest(logits);
+    // Negative infinity everywhere, or no logits at all.
+    if !largest.is_finite() {
+        return None;
     }
-    let draw = f64::from(uniform(key));
-    let keeps_all = options.top_k.is_none_or(|k| k >= logits.len()) && options.top_p >= 1.0;
-    let (id, total) = if keeps_all {
-        (search(weights, draw * total)?, total)
+    weights.copy_from_slice(logits);
+    let softmax = Softmax::weigh(weights, largest, inverse);
+    // A NaN among the logits is one in the sum.
+    if softmax.total.is_nan() {
+        return None;
+    }
+    let (id, total) = if greedy {
+        (logits.iter().position(|&logit| logit == largest)?, softmax.total)
     } else {
-        let (kept, total) = candidates(logits, weights, options);
-        (search_in(&kept, weights, draw * total)?, total)
+        let draw = f64::from(uniform(key));
+        if options.keeps_all(logits.len()) {
+            (search(weights, draw * softmax.total)?, softmax.total)
+        } else {
+            let (kept, total) = candidates(logits, weights, options);
+            (search_in(&kept, weights, draw * total)?, total)
+        }
     };
-    let log_prob = f64::from((logits[id] - largest) * inverse) - simd::ln(total);
-    Some(SampledToken { id: id as u32, log_prob: log_prob as f32 })
+    Some(SampledToken { id: id as u32, log_prob: softmax.log_prob(logits[id] * inverse, total) })
 }
 
 /// The first index whose cumulative weight exceeds `target`; rounding at the very end gives the last index with weight.
 fn search(weights: &[f32], target: f64) -> Option<usize> {
     let mut cumulative = 0.0;
     for (block, values) in weights.chunks(BLOCK).enumerate() {
-        let sum = block_sum(values);
+        let sum = f64::from(block_sum(values));
         if cumulative + sum > target {
             for (i, &weight) in values.iter().enumerate() {
                 cumulative += f64::from(weight);
@@ -105,18 +116,6 @@ fn search(weights: &[f32], target: f64) -> Option<usize> {
     weights.iter().rposition(|&weight| weight > 0.0)
 }
 
-/// Sixteen f64 lanes; shared by the total and the search, so that both see the same numbers.
-#[inline(always)]
-fn block_sum(values: &[f32]) -> f64 {
-    let mut lanes = [0.0f64; LANES];
-    for values in values.chunks(LANES) {
-        for (lane, &value) in lanes.iter_mut().zip(values) {
-            *lane += f64::from(value);
-        }
-    }
-    lanes.iter().sum()
-}
-
 fn search_in(kept: &[u32], weights: &[f32], target: f64) -> Option<usize> {
     let mut cumulative = 0.0;
     for &id in kept {
@@ -128,7 +127,7 @@ fn search_in(kept: &[u32], weights: &[f32], target: f64) -> Option<usize> {
     kept.iter().map(|&id| id as usize).rfind(|&id| weights[id] > 0.0)
 }
 
-/// What top-k and then top-p keep, most probable first, and the sum of its weights.
+/// What top-k, then top-p, then min-p keep, most probable first, and the sum of its weights.
 fn candidates(logits: &[f32], weights: &[f32], options: &SamplingOptions) -> (Vec<u32>, f64) {
     // A total order: equal logits by id.
     let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then_with(|| a.cmp(b));
@@ -151,72 +150,11 @@ fn candidates(logits: &[f32], weights: &[f32], options: &SamplingOptions) -> (Ve
         });
         ids.truncate(reached.map_or(ids.len(), |last| last + 1));
     }
+    // Weights are relative to the largest probability. At least that one stays.
+    let likely = ids.partition_point(|&id| weights[id as usize] >= options.min_p);
+    ids.truncate(likely.max(1));
     let total = sum(&ids);
     (ids, total)
-}
-
-/// The largest logit; `None` for an empty row, a NaN, or nothing but negative infinity.
-struct Largest<'a>(&'a [f32]);
-
-impl Kernel for Largest<'_> {
-    type Output = Option<f32>;
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) -> Option<f32> {
-        let logits = self.0;
-        let mut largest = L::splat(f32::NEG_INFINITY);
-        let mut check = L::splat(0.0);
-        let whole = logits.len() / LANES * LANES;
-        let mut at = 0;
-        while at < whole {
-            // SAFETY: sixteen values remain.
-            let values = unsafe { L::load(logits.as_ptr().add(at)) };
-            largest = values.max(largest);
-            // Becomes NaN with the first NaN or infinity.
-            check = values.mul_add(L::splat(0.0), check);
-            at += LANES;
-        }
-        let mut result = largest.largest();
-        let mut checked = check.sum();
-        for &logit in &logits[whole..] {
-            result = if logit > result { logit } else { result };
-            checked += logit * 0.0;
-        }
-        // Infinities are allowed when negative; look again only when something was not finite.
-        if checked.is_nan() && logits.iter().any(|logit| logit.is_nan()) {
-            return None;
-        }
-        result.is_finite().then_some(result)
-    }
-}
-
-/// `exp((logit - largest) / temperature)` for the row; returns the sums of blocks.
-struct Weigh<'a> {
-    logits: &'a [f32],
-    largest: f32,
-    inverse: f32,
-    weights: &'a mut [f32],
-}
-
-impl Kernel for Weigh<'_> {
-    type Output = Vec<f64>;
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) -> Vec<f64> {
-        let (largest, inverse) = (L::splat(self.largest), L::splat(self.inverse));
-        let mut at = 0;
-        while at < self.logits.len() {
-            let count = LANES.min(self.logits.len() - at);
-            // SAFETY: `count` values remain in both rows.
-            unsafe {
-                let logit = L::load_first(self.logits.as_ptr().add(at), count);
-                let weight = logit.sub(largest).mul(inverse).exp();
-                weight.store_first(self.weights.as_mut_ptr().add(at), count);
-            }
-            at += LANES;
-        }
-        self.weights.chunks(BLOCK).map(block_sum).collect()
-    }
 }
 
 #[cfg(test)]
@@ -224,7 +162,7 @@ mod tests {
     use super::*;
 
     const KEY: RandomKey = RandomKey { seed: 7, step: 1, task: 2, sample: 3, position: 0 };
-    const PLAIN: SamplingOptions = SamplingOptions { temperature: 1.0, top_k: None, top_p: 1.0 };
+    const PLAIN: SamplingOptions = SamplingOptions { temperature: 1.0, top_k: None, top_p: 1.0, min_p: 0.0 };
 
     fn logits(count: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 % 613) as f32 / 613.0 - 0.5) * 8.0).collect()
@@ -246,6 +184,8 @@ mod tests {
                 break;
             }
         }
+        let most = scaled[kept[0]];
+        kept.retain(|&i| (scaled[i] - most).exp() >= f64::from(options.min_p));
         let sum: f64 = kept.iter().map(|&i| scaled[i].exp()).sum();
         let mut out = vec![0.0; logits.len()];
         for i in kept {
@@ -262,7 +202,9 @@ mod tests {
             SamplingOptions { temperature: 0.7, ..PLAIN },
             SamplingOptions { top_k: Some(5), ..PLAIN },
             SamplingOptions { top_p: 0.8, ..PLAIN },
-            SamplingOptions { temperature: 1.5, top_k: Some(20), top_p: 0.9 },
+            SamplingOptions { temperature: 1.5, top_k: Some(20), top_p: 0.9, min_p: 0.0 },
+            SamplingOptions { min_p: 0.1, ..PLAIN },
+            SamplingOptions { top_k: Some(20), top_p: 0.9, min_p: 0.3, ..PLAIN },
         ] {
             let expected = distribution(&logits, &options);
             let draws = 40_000;

@@ -27,6 +27,8 @@ pub struct GenerationConfig {
     pub temperature: Option<f64>,
     /// Recommended nucleus mass.
     pub top_p: Option<f64>,
+    /// Recommended smallest share of the largest probability.
+    pub min_p: Option<f64>,
     /// Recommended number of candidates.
     pub top_k: Option<usize>,
     /// Recommended limit of generated tokens.
@@ -61,6 +63,7 @@ impl GenerationConfig {
             do_sample: fields.typed("do_sample", "true or false", Value::as_bool)?,
             temperature: fields.number("temperature")?,
             top_p: fields.number("top_p")?,
+            min_p: fields.number("min_p")?,
             top_k: fields.count("top_k")?,
             max_new_tokens: fields.size("max_new_tokens")?,
             document: fields.map.clone(),

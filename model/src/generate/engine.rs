@@ -428,6 +428,7 @@ impl Engine {
                     temperature: turn.sampling.temperature as f32,
                     top_k: turn.sampling.top_k,
                     top_p: turn.sampling.top_p as f32,
+                    min_p: turn.sampling.min_p as f32,
                 };
                 let SampleKey { seed, step, task, sample } = turn.key;
                 let position = sequence.run.tokens.len() as u64;

@@ -32,6 +32,8 @@ pub struct SamplingParams {
     pub temperature: f64,
     /// Nucleus sampling; 1 keeps every token.
     pub top_p: f64,
+    /// Keeps only tokens with at least this share of the largest probability; 0 keeps every token.
+    pub min_p: f64,
     /// Keeps only the k most probable tokens; `None` keeps every token.
     pub top_k: Option<usize>,
     /// The turn ends with [`StopReason::Length`] after this many tokens.
