@@ -1,6 +1,6 @@
 //! Speed of prefill, decode and training of a 103 M parameter hybrid on the CPU, in f32.
 //!
-//!     cargo bench
+//!     cargo bench --bench hybrid_103m [-- PART OF A LINE'S NAME]
 //!
 //! Beside each rate stands the share of what this machine can do at most (a large copy for decode, which reads every
 //! weight once per token; a large matrix product for the rest), measured in the same run, and the rate of PyTorch 2.15
@@ -15,6 +15,8 @@
     reason = "a bench stops when something is wrong and prints what it measures"
 )]
 
+#[path = "../cli/allocator.rs"]
+mod allocator;
 mod machine;
 
 use std::path::Path;
@@ -29,10 +31,6 @@ use nemo_rl::config::load_text;
 use nemo_rl::policy::api::{Policy, SupervisedBatch, SupervisedSequence, UpdateParams};
 use nemo_rl::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
 
-/// As in the program.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const PREFILL_TOKENS: usize = 512;
 const DECODE_TOKENS: usize = 32;
 const TRAIN_ROWS: usize = 4;
@@ -44,6 +42,13 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
+    allocator::keep_freed_memory();
+    // As in the program: the thread that calls the operations is one of those they run on.
+    rayon::scope(|_| measure());
+}
+
+fn measure() {
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let device = Device::flex();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/models/hybrid_103m.json");
     let config = ModelConfig::from_file(&path).expect("the configuration is the repository's own");
@@ -60,17 +65,23 @@ fn main() {
     let (blocks, all) = (num_parameters - 2.0 * head, num_parameters - head);
     let bytes = |parameters: f64| 4.0 * parameters;
     let flops = |parameters: f64| 2.0 * parameters;
-    let rates = [
-        ("prefill 512", prefill(&model), matmul / flops(blocks), "product"),
-        ("decode, batch 1", decode(&model, 1), copy / bytes(all), "copy"),
-        ("decode, batch 8", decode(&model, 8), 8.0 * copy / bytes(all), "copy"),
+    // Each with the rate that the machine's limit allows.
+    type Line<'a> = (&'a str, &'a dyn Fn(&NemotronH) -> f64, f64, &'a str);
+    let lines: [Line; 4] = [
+        ("prefill 512", &prefill, matmul / flops(blocks), "product"),
+        ("decode, batch 1", &|model| decode(model, 1), copy / bytes(all), "copy"),
+        ("decode, batch 8", &|model| decode(model, 8), 8.0 * copy / bytes(all), "copy"),
         // Three products of the forward pass's size.
-        ("forward, backward, AdamW 4x512", train(model), matmul / (3.0 * flops(all)), "product"),
+        ("train: forward, backward, AdamW 4x512", &train, matmul / (3.0 * flops(all)), "product"),
     ];
-    println!("{:<32} {:>10} {:>12} {:>14} {:>8}", "", "tokens/s", "of machine", "PyTorch tok/s", "ratio");
-    for ((name, rate, limit, kind), pytorch) in rates.into_iter().zip(PYTORCH) {
+    println!("{:<38} {:>10} {:>12} {:>14} {:>8}", "", "tokens/s", "of machine", "PyTorch tok/s", "ratio");
+    for ((name, rate, limit, kind), pytorch) in lines.into_iter().zip(PYTORCH) {
+        if wanted.as_deref().is_some_and(|wanted| !name.contains(wanted)) {
+            continue;
+        }
+        let rate = rate(&model);
         let share = format!("{:.0} % {kind}", 100.0 * rate / limit);
-        println!("{name:<32} {rate:>10.0} {share:>12} {pytorch:>14.0} {:>8.2}", rate / pytorch);
+        println!("{name:<38} {rate:>10.0} {share:>12} {pytorch:>14.0} {:>8.2}", rate / pytorch);
     }
 }
 
@@ -93,7 +104,7 @@ fn engine(model: &NemotronH) -> Engine {
 }
 
 fn greedy(engine: &mut Engine, prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<TurnEnd> {
-    let sampling = SamplingParams { temperature: 0.0, top_p: 1.0, top_k: None, max_new_tokens };
+    let sampling = SamplingParams { temperature: 0.0, top_p: 1.0, min_p: 0.0, top_k: None, max_new_tokens };
     for prompt in prompts {
         let id = engine.begin(prompt, 1).expect("the prompt fits")[0];
         engine.begin_turn(id, &[], SampleKey::default(), &sampling).expect("the turn starts");
@@ -135,7 +146,7 @@ fn decode(model: &NemotronH, batch: usize) -> f64 {
     (batch * DECODE_TOKENS) as f64 / (all - first)
 }
 
-fn train(model: NemotronH) -> f64 {
+fn train(model: &NemotronH) -> f64 {
     let vocabulary = model.config().vocab_size;
     let sequence = |row| SupervisedSequence {
         tokens: tokens(PREFILL_TOKENS, vocabulary, row),
@@ -158,7 +169,7 @@ fn train(model: NemotronH) -> f64 {
         max_batch_tokens: TRAIN_ROWS * PREFILL_TOKENS,
         sidecar_files: Vec::new(),
     };
-    let mut policy = ModelPolicy::new(model, options);
+    let mut policy = ModelPolicy::new(model.clone(), options);
     let mut losses = Vec::new();
     let seconds = best_seconds(2, || losses.push(policy.train_supervised(&batch, &params).expect("a step").loss));
     assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "the loss on one batch falls: {losses:?}");

@@ -1,6 +1,6 @@
 //! Speed of every operation on the CPU in f32, beside what the machine can do and beside its reference.
 //!
-//!     cargo bench --bench operations
+//!     cargo bench --bench operations [-- PART OF A LINE'S NAME]
 //!
 //! An operation that mostly moves data is measured in bytes it has to read and write once, against a large copy; one that
 //! mostly multiplies in floating-point operations, against a large matrix product. Both limits are of the same run. The
@@ -15,6 +15,8 @@
     reason = "a bench stops when something is wrong and prints what it measures"
 )]
 
+#[path = "../cli/allocator.rs"]
+mod allocator;
 mod machine;
 
 use std::sync::Arc;
@@ -26,10 +28,6 @@ use nemo_kernels::{
     causal_conv, gated_rms_norm, linear, linear_log_prob, paged_attention, rms_norm, ssd_scan, ssm_step,
 };
 
-/// As in the program.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const REPEATS: usize = 5;
 
 fn main() {
@@ -37,6 +35,12 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
+    allocator::keep_freed_memory();
+    // As in the program: the thread that calls the operations is one of those they run on.
+    rayon::scope(|_| measure());
+}
+
+fn measure() {
     let device = Device::flex();
     let table = Table::measure_limits(&device);
     norms(&table, &device);
@@ -46,6 +50,7 @@ fn main() {
     attention(&table, &device);
     cache(&table, &device);
     products(&table, &device);
+    product_gradients(&table, &device);
     head(&table, &device);
     optimizer(&table, &device);
 }
@@ -61,11 +66,14 @@ enum Work {
 struct Table {
     copy: f64,
     matmul: f64,
+    /// Part of the names of the lines that are wanted.
+    wanted: Option<String>,
 }
 
 impl Table {
     fn measure_limits(device: &Device) -> Self {
-        let table = Self { copy: copy_bytes_per_second(), matmul: matmul_flops_per_second(device) };
+        let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+        let table = Self { copy: copy_bytes_per_second(), matmul: matmul_flops_per_second(device), wanted };
         println!("{} threads, f32", rayon::current_num_threads());
         println!("copy {:.1} GB/s, matrix product {:.0} GFLOP/s", table.copy / 1e9, table.matmul / 1e9);
         println!("{:<66} {:>9} {:>13} {:>12} {:>9}", "", "ms", "rate", "of limit", "reference");
@@ -73,6 +81,9 @@ impl Table {
     }
 
     fn line(&self, name: &str, work: Work, run: impl FnMut(), reference: Option<&mut dyn FnMut()>) {
+        if self.wanted.as_deref().is_some_and(|wanted| !name.contains(wanted)) {
+            return;
+        }
         let seconds = best_seconds(REPEATS, run);
         let (rate, share) = match work {
             Work::Bytes(bytes) => (format!("{:.1} GB/s", bytes / seconds / 1e9), bytes / seconds / self.copy),
@@ -327,6 +338,21 @@ fn products(table: &Table, device: &Device) {
             work,
             || drop_output(linear(x.clone(), weight.clone(), None)),
             Some(&mut || drop_output(x.clone().reshape([rows, inputs]).matmul(burn.clone()))),
+        );
+    }
+}
+
+/// The products of a training step: outputs, and the gradients of input and weight.
+fn product_gradients(table: &Table, device: &Device) {
+    let device = device.clone().autodiff();
+    let rows = 2048;
+    for [inputs, outputs] in [[768, 2688], [2688, 768]] {
+        let tensors = [random([rows, inputs], &device), random([outputs, inputs], &device)];
+        table.line(
+            &format!("linear forward, backward {rows} rows, {inputs} to {outputs}"),
+            Work::Flops(6.0 * (rows * inputs * outputs) as f64),
+            || forward_backward(&tensors, |t| linear(t[0].clone().reshape([1, rows, inputs]), t[1].clone(), None)),
+            None,
         );
     }
 }

@@ -1,6 +1,7 @@
 //! `nemo-burn`: the command line. Everything that touches the outside world besides files is here: arguments,
 //! environment variables, standard output, signals, exit codes. The library crates do none of it.
 
+mod allocator;
 mod arguments;
 mod commands;
 mod device;
@@ -17,24 +18,28 @@ use clap::Parser;
 
 use arguments::{Arguments, Command};
 
-/// A training step allocates and frees gigabytes of activations. The system allocator gives them back to the kernel each
-/// time and pays for it in page faults: half of a step, where this was measured.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     exit::install_panic_hook();
     // Usage errors end the process here, with exit code 2.
     let arguments = Arguments::parse();
     install_subscriber(arguments.verbose);
     let result = match arguments.command {
-        Command::Train(arguments) => commands::train::run(arguments),
-        Command::Sft(arguments) => commands::sft::run(arguments),
-        Command::Generate(arguments) => commands::generate::run(arguments),
-        Command::Eval(arguments) => commands::eval::run(arguments),
+        Command::Train(arguments) => on_a_worker(|| commands::train::run(arguments)),
+        Command::Sft(arguments) => on_a_worker(|| commands::sft::run(arguments)),
+        Command::Generate(arguments) => on_a_worker(|| commands::generate::run(arguments)),
+        Command::Eval(arguments) => on_a_worker(|| commands::eval::run(arguments)),
         Command::Env { command } => commands::env::run(command),
     };
     exit::code(result)
+}
+
+/// Runs a command as one of the threads that its parallel loops run on: it takes part in them instead of falling asleep
+/// and being woken for each.
+fn on_a_worker<T: Send>(command: impl FnOnce() -> T + Send) -> T {
+    // As deep as the main thread's stack. A pool that exists already is as good.
+    rayon::ThreadPoolBuilder::new().stack_size(8 << 20).build_global().ok();
+    rayon::scope(|_| command())
 }
 
 /// Warnings of the libraries go to standard error, with `-v` also what they do, with `-vv` everything.

@@ -7,6 +7,8 @@ use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 
+use crate::flex_slices::Rows;
+
 /// Whether a tensor lives on the host (Flex) in f32, tracked by autodiff or not.
 pub(crate) fn is_host_f32<const D: usize>(tensor: &Tensor<D>) -> bool {
     fn on_flex(kind: &DispatchTensorKind) -> bool {
@@ -31,9 +33,9 @@ impl Floats {
         if let Some((start, end)) = tensor.layout().contiguous_offsets() {
             return Self { tensor, range: start..end };
         }
-        let tensor = tensor.to_contiguous();
-        let range = 0..tensor.layout().num_elements();
-        Self { tensor, range }
+        let count = tensor.layout().num_elements();
+        let rows = count / tensor.shape().last().copied().unwrap_or(1).max(1);
+        Self { tensor: from_vec(Rows::new(tensor).to_vec(rows), [count]), range: 0..count }
     }
 }
 

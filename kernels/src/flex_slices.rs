@@ -1,8 +1,14 @@
 //! Views of Flex tensors as f32 slices, for the host kernels.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::flex::FlexTensor;
 use burn::backend::{DType, Flex};
 use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+/// Rows that a task copies.
+const ROWS_PER_TASK: usize = 64;
 
 /// Whether the host kernels apply; every other dtype takes the reference.
 pub(crate) fn is_f32(tensor: &FlexTensor) -> bool {
@@ -64,6 +70,27 @@ impl Rows {
         } else {
             Self { tensor: tensor.to_contiguous(), start: 0, stride: width, width }
         }
+    }
+
+    /// The elements of `rows` rows, one after the other, copied in parallel.
+    pub(crate) fn to_vec(&self, rows: usize) -> Vec<f32> {
+        let mut values = Vec::with_capacity(rows * self.width);
+        let copy = |(index, to): (usize, &mut [MaybeUninit<f32>])| {
+            for (at, to) in to.chunks_exact_mut(self.width).enumerate() {
+                to.write_copy_of_slice(self.row(index * ROWS_PER_TASK + at));
+            }
+        };
+        if self.width > 0 {
+            let spare = &mut values.spare_capacity_mut()[..rows * self.width];
+            if rows <= ROWS_PER_TASK {
+                copy((0, spare));
+            } else {
+                spare.par_chunks_mut(ROWS_PER_TASK * self.width).enumerate().for_each(copy);
+            }
+        }
+        // SAFETY: the chunks cover that many elements, and every row of them was written.
+        unsafe { values.set_len(rows * self.width) };
+        values
     }
 
     /// Row `index`.

@@ -109,6 +109,11 @@ impl NemotronH {
         (hidden, HybridState { layers, lengths })
     }
 
+    /// [`Self::forward`] for runs that nothing follows: no state comes out, and attention does not gather one.
+    pub fn forward_last(&self, tokens: Tensor<2, Int>, state: HybridState, lengths: Option<&[usize]>) -> Tensor<3> {
+        self.forward(tokens, state, ForwardContext { lengths, last: true }).0
+    }
+
     /// Embedding rows of `[batch, tokens]` ids: `[batch, tokens, hidden]`.
     pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let [batch, length] = tokens.dims();

@@ -59,7 +59,10 @@ impl NemotronH {
         let (mut mamba_layer, mut attention_layer) = (0, 0);
         for Block { norm, mixer } in &self.blocks {
             let normed = norm.forward(hidden.clone());
-            let context = ForwardContext { lengths: batch.valid.is_some().then_some(&batch.lengths) };
+            let context = ForwardContext {
+                lengths: batch.valid.is_some().then_some(&batch.lengths),
+                ..ForwardContext::default()
+            };
             let mixed = match mixer {
                 Mixer::Mamba2(mixer) => {
                     mamba_layer += 1;

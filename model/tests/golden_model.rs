@@ -181,7 +181,7 @@ fn padded_batches_match() {
             let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
             let views: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
             let batch = model.token_tensor(&views, length, 0);
-            let context = ForwardContext { lengths: Some(&lengths) };
+            let context = ForwardContext { lengths: Some(&lengths), ..ForwardContext::default() };
             let (hidden, state) = model.forward(batch, model.empty_state(), context);
             let logits = values(model.logits(model.normalize(hidden)));
             let vocab = logits.len() / (2 * length);
@@ -259,7 +259,8 @@ fn greedy_generation_is_exact() {
             let prompt: Vec<u32> = cases.ints(&format!("gen_{case}.prompt")).iter().map(|&t| t as u32).collect();
             let tokens: Vec<u32> = cases.ints(&format!("gen_{case}.tokens")).iter().map(|&t| t as u32).collect();
             let id = engine.begin(&prompt, 1).expect("the prompt fits")[0];
-            let sampling = SamplingParams { temperature: 0.0, top_p: 1.0, top_k: None, max_new_tokens: tokens.len() };
+            let sampling =
+                SamplingParams { temperature: 0.0, top_p: 1.0, min_p: 0.0, top_k: None, max_new_tokens: tokens.len() };
             engine.begin_turn(id, &[], SampleKey::default(), &sampling).expect("the turn starts");
             expected.push((id, tokens));
         }

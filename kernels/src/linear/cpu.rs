@@ -56,8 +56,7 @@ impl LinearOps for Flex {
 /// `A B^T`: `[m, k]` and `[n, k]` to `[m, n]`.
 pub(crate) fn multiply_transposed(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
     let (a_span, b_span) = (a.span(m), b.span(n));
-    let mut out = vec![0.0; m * n];
-    tasks(m, n, k, &mut out, |rows, columns, out| {
+    tasks(m, n, k, |rows, columns, out| {
         simd::run(dot::Dot {
             a: a_span,
             a_stride: a.stride(),
@@ -69,8 +68,7 @@ pub(crate) fn multiply_transposed(a: &Rows, b: &Rows, m: usize, n: usize, k: usi
             out,
             out_stride: n,
         });
-    });
-    out
+    })
 }
 
 /// `A B`: `[m, k]` and `[k, n]` to `[m, n]`.
@@ -92,11 +90,12 @@ fn outer_product(
     n: usize,
     k: usize,
 ) -> Vec<f32> {
-    let mut out = vec![0.0; m * n];
-    tasks(m, n, k, &mut out, |rows, columns, out| {
+    if k == 0 {
+        return vec![0.0; m * n];
+    }
+    tasks(m, n, k, |rows, columns, out| {
         simd::run(outer::Outer { a, a_strides, b, b_stride, rows, columns, k, out, out_stride: n });
-    });
-    out
+    })
 }
 
 /// A range of rows or columns of the result.
@@ -118,10 +117,11 @@ impl Target {
     }
 }
 
-/// Calls `task` with rectangles that cover the result, in parallel when there is enough to do.
-fn tasks(m: usize, n: usize, k: usize, out: &mut [f32], task: impl Fn(Span, Span, *mut f32) + Sync) {
-    debug_assert_eq!(out.len(), m * n);
-    let target = Target(out.as_mut_ptr());
+/// The `[m, n]` result of `task`, called in parallel when there is enough to do. Each call has to write its rectangle of
+/// the result, whose first element it is given.
+fn tasks(m: usize, n: usize, k: usize, task: impl Fn(Span, Span, *mut f32) + Sync) -> Vec<f32> {
+    let mut out: Vec<f32> = Vec::with_capacity(m * n);
+    let target = Target(out.spare_capacity_mut().as_mut_ptr().cast());
     let grid: Vec<(Span, Span)> = (0..m)
         .step_by(TASK_ROWS)
         .flat_map(|row| {
@@ -137,4 +137,7 @@ fn tasks(m: usize, n: usize, k: usize, out: &mut [f32], task: impl Fn(Span, Span
     } else {
         grid.into_par_iter().for_each(|(rows, columns)| task(rows, columns, target.pointer()));
     }
+    // SAFETY: the rectangles cover the result and every one was written.
+    unsafe { out.set_len(m * n) };
+    out
 }

@@ -50,7 +50,7 @@ impl Attention {
         })
     }
 
-    /// One pass over a run of tokens behind `prefix`; returns the prefix with the run appended.
+    /// One pass over a run of tokens behind `prefix`; returns the prefix with the run appended, unless the run is the last.
     ///
     /// # Shapes
     /// - x: `[batch, tokens, hidden]`, in and out
@@ -60,15 +60,15 @@ impl Attention {
         x: Tensor<3>,
         prefix: Option<(Tensor<4>, Tensor<4>)>,
         context: ForwardContext<'_>,
-    ) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
+    ) -> (Tensor<3>, Option<(Tensor<4>, Tensor<4>)>) {
         let [batch, ..] = x.dims();
         let Projected { queries, keys, values } = self.project(context.enter(x));
         let attended =
             nemo_kernels::causal_attention(queries, keys.clone(), values.clone(), prefix.clone(), None, self.scale());
-        let keys_values = match prefix {
+        let keys_values = (!context.last).then(|| match prefix {
             Some((old_keys, old_values)) => (append(old_keys, keys, batch), append(old_values, values, batch)),
             None => (keys, values),
-        };
+        });
         (context.leave(self.output(attended)), keys_values)
     }
 

@@ -83,7 +83,7 @@ impl Block {
             }
             (Mixer::Attention(mixer), LayerState::Attention { keys_values }) => {
                 let (mixed, keys_values) = mixer.forward(normed, keys_values, context);
-                (mixed, LayerState::Attention { keys_values: Some(keys_values) })
+                (mixed, LayerState::Attention { keys_values })
             }
             (Mixer::Mlp(mixer), state) => (mixer.forward(normed, context), state),
             (Mixer::Moe(mixer), state) => (mixer.forward(normed, context), state),

@@ -164,8 +164,7 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
         }
         let ids = model.token_tensor(&rows, length, 0);
         let ragged = lengths.iter().any(|&valid| valid < length);
-        let context = ForwardContext { lengths: ragged.then_some(lengths.as_slice()) };
-        let (hidden, _) = model.forward(ids, start, context);
+        let hidden = model.forward_last(ids, start, ragged.then_some(lengths.as_slice()));
         let [batch, _, width] = hidden.dims();
         let device = hidden.device();
         let to_tensor = |ids: Vec<i64>| {

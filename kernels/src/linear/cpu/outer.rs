@@ -15,7 +15,7 @@ pub(super) struct Outer<'a> {
     pub rows: Span,
     pub columns: Span,
     pub k: usize,
-    /// Element (0, 0) of the whole result, which holds zeros.
+    /// Element (0, 0) of the whole result.
     pub out: *mut f32,
     pub out_stride: usize,
 }
@@ -25,7 +25,7 @@ impl Kernel for Outer<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        if self.rows.is_empty() || self.columns.is_empty() || self.k == 0 {
+        if self.rows.is_empty() || self.columns.is_empty() {
             return;
         }
         let last = (self.rows.end - 1) * self.a_strides[0] + (self.k - 1) * self.a_strides[1];
