@@ -24,6 +24,11 @@ fn main() -> ExitCode {
     // Usage errors end the process here, with exit code 2.
     let arguments = Arguments::parse();
     install_subscriber(arguments.verbose);
+    if let Some(level) = std::env::var_os("NEMO_BURN_SIMD").filter(|level| !level.is_empty())
+        && let Err(error) = nemo_kernels::choose_simd_level(&level.to_string_lossy())
+    {
+        return exit::code(Err(anyhow::anyhow!("NEMO_BURN_SIMD: {error}")));
+    }
     let result = match arguments.command {
         Command::Train(arguments) => on_a_worker(|| commands::train::run(arguments)),
         Command::Sft(arguments) => on_a_worker(|| commands::sft::run(arguments)),

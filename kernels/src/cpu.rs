@@ -52,6 +52,23 @@ pub(crate) fn from_vec(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor 
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
+/// A buffer for results: its values mean nothing until the caller has written them, which it must do for every one before
+/// anything reads it. Zeros would cost a pass over the memory, on one thread.
+#[allow(clippy::uninit_vec, reason = "that is the point; any bits are an f32")]
+pub(crate) fn unwritten(len: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    // SAFETY: the capacity is there, and callers write before they read.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// Zeros the tokens of a `[B, T, width]` buffer that lie behind their row's length.
+pub(crate) fn clear_padding(values: &mut [f32], lengths: &[usize], tokens: usize, width: usize) {
+    for (row, &length) in values.chunks_exact_mut((tokens * width).max(1)).zip(lengths) {
+        row[length * width..].fill(0.0);
+    }
+}
+
 /// The sizes of a tensor whose rank is known.
 pub(crate) fn sizes<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     let shape = tensor.shape();

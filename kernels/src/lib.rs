@@ -43,4 +43,5 @@ pub use cache_write::cache_write;
 pub use linear::linear;
 pub use paged_attention::{PagedSequence, paged_attention};
 pub use sample::{RandomKey, SampledToken, SamplingOptions, sample, sample_rows};
+pub use simd::choose_simd_level;
 pub use ssm_step::{SsmStepInputs, SsmStepOptions, ssm_step};

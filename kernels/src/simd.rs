@@ -199,6 +199,22 @@ pub(crate) fn ln(x: f64) -> f64 {
     2.0 * t * p + exponent as f64 * std::f64::consts::LN_2
 }
 
+/// The level that [`run`] uses: the best there is, unless the program chose one before the first operation.
+static LEVEL: OnceLock<Level> = OnceLock::new();
+
+/// Makes the host kernels use the instructions of a level: `portable`, `avx2` or `avx512`. No result depends on it; this is
+/// for finding that out, and for measuring.
+///
+/// # Errors
+/// One line that says so if this machine has no such level, or if an operation has run already.
+pub fn choose_simd_level(name: &str) -> Result<(), String> {
+    let names: Vec<&str> = Level::available().iter().map(|level| level.name()).collect();
+    let Some(index) = names.iter().position(|&known| known == name) else {
+        return Err(format!("no SIMD level `{name}` on this machine; it has {}", names.join(", ")));
+    };
+    LEVEL.set(Level::available()[index]).map_err(|_| "the SIMD level is in use already".to_owned())
+}
+
 /// Which instructions [`run`] uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
@@ -210,6 +226,16 @@ pub(crate) enum Level {
 }
 
 impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+        }
+    }
+
     /// The levels this machine can run, slowest first.
     pub(crate) fn available() -> &'static [Level] {
         static AVAILABLE: OnceLock<Vec<Level>> = OnceLock::new();
@@ -240,15 +266,15 @@ pub(crate) trait Kernel {
     fn run<L: Lanes>(self) -> Self::Output;
 }
 
-/// Runs `kernel` at the best level of this machine.
+/// Runs `kernel` at the chosen level, else at the best of this machine.
 #[inline]
 pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(test)]
     if let Some(level) = tests::FORCED_LEVEL.get() {
         return run_at(level, kernel);
     }
-    let level = Level::available().last().copied().unwrap_or(Level::Portable);
-    run_at(level, kernel)
+    let best = || Level::available().last().copied().unwrap_or(Level::Portable);
+    run_at(*LEVEL.get_or_init(best), kernel)
 }
 
 /// Runs `kernel` at `level`, which must be one of [`Level::available`].
@@ -266,7 +292,7 @@ pub(crate) fn run_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
 
 mod portable;
 mod row;
-pub(crate) use row::{Row, RowMut, Span};
+pub(crate) use row::{Row, RowMut, Span, for_each_span};
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

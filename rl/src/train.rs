@@ -135,8 +135,9 @@ fn train_step(
 
     let mut metrics = batch_metrics(&batch, &trajectories, &advantages.baselines);
     metrics.extend(rollout_metrics(&trajectories));
-    metrics.extend(fidelity_metrics(&batch, &report));
     metrics.extend(report.metrics.clone());
+    // After the loss's own, which have a hair more than the number of tokens in their denominators.
+    metrics.extend(fidelity_metrics(&batch, &report));
     let reward = rewards.iter().sum::<f64>() / rewards.len().max(1) as f64;
     metrics.extend(
         [

@@ -1,4 +1,5 @@
-//! Greedy continuations of every fixture model, through the program.
+//! Greedy continuations of every fixture model, through the program: on the CPU, and on the device that
+//! `NEMO_BURN_TEST_DEVICE` names (for a program built with it).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ fn integers(file: &SafeTensors<'_>, name: &str) -> Option<Vec<u64>> {
     })
 }
 
-fn check(folder: &Path) -> usize {
+fn check(folder: &Path, device: &str) -> usize {
     let bytes = fs::read(folder.join("cases.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let mut cases = Vec::new();
@@ -65,12 +66,14 @@ fn check(folder: &Path) -> usize {
             "--greedy",
             "--ignore-eos",
             "--json",
+            "--device",
+            device,
             "--max-new-tokens",
             &tokens.len().to_string(),
         ])
         .succeeded();
         let answer: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(answer["token_ids"], Value::from(tokens.as_slice()), "{}", folder.display());
+        assert_eq!(answer["token_ids"], Value::from(tokens.as_slice()), "{} on {device}", folder.display());
         let log_probs = answer["log_probs"].as_array().unwrap();
         assert_eq!(log_probs.len(), tokens.len());
         assert!(log_probs.iter().all(|p| p.as_f64().is_some_and(|p| p <= 0.0)), "{text}");
@@ -82,6 +85,9 @@ fn check(folder: &Path) -> usize {
 fn greedy_continuations_are_exact() {
     let folders = folders();
     assert!(!folders.is_empty());
-    let checks: usize = folders.iter().map(|folder| check(folder)).sum();
-    println!("golden_generation: {checks} continuations of {} models ran", folders.len());
+    let named = std::env::var("NEMO_BURN_TEST_DEVICE").ok();
+    for device in std::iter::once("cpu").chain(named.as_deref()) {
+        let checks: usize = folders.iter().map(|folder| check(folder, device)).sum();
+        println!("golden_generation: {checks} continuations of {} models ran on {device}", folders.len());
+    }
 }

@@ -71,6 +71,38 @@ fn an_interrupted_run_ends_in_the_same_bytes() {
     assert_eq!(a, b);
 }
 
+/// Prefill, decode, both passes of training and AdamW, on other threads and with other instructions.
+#[test]
+fn neither_threads_nor_instructions_change_a_bit() {
+    let trained = |threads: &str, level: &str| {
+        let folder = workspace();
+        let mut command = Command::new(PROGRAM);
+        command.current_dir(folder.path()).args(["train", "--config=config.yaml", "grpo.max_num_steps=2"]);
+        command.env("RAYON_NUM_THREADS", threads).env("NEMO_BURN_SIMD", level);
+        let finished = finish(command);
+        // A machine without the level says so; that is no result to compare.
+        if finished.stderr.contains("no SIMD level") {
+            println!("skipped: {}", finished.stderr.trim());
+            return None;
+        }
+        finished.succeeded();
+        let metrics = fs::read_to_string(folder.path().join("results/metrics.jsonl")).unwrap();
+        for line in metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+            assert_eq!(line["train/token_mult_prob_error"].as_f64(), Some(1.0), "the sampler's bits are the trainer's");
+        }
+        Some(checkpoint(folder.path(), "results/step_2"))
+    };
+    let portable = trained("2", "portable").expect("every machine has this level");
+    for (threads, level) in [("1", "avx2"), ("3", "avx512"), ("1", "")] {
+        if let Some(found) = trained(threads, level) {
+            assert!(found == portable, "{threads} threads, {level}");
+        }
+    }
+    let mut command = Command::new(PROGRAM);
+    command.args(["generate", "--model=none", "--prompt=x"]).env("NEMO_BURN_SIMD", "avx1024");
+    finish(command).refused(&["NEMO_BURN_SIMD", "avx1024", "portable"]);
+}
+
 #[test]
 fn the_same_command_continues_and_changes_are_refused() {
     let folder = workspace();

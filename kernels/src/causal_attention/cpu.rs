@@ -5,7 +5,7 @@
 //! so any split of a sequence into prefix and segment gives the same bits, as does decoding.
 
 use super::{AttentionTensors, CausalAttentionGradient, CausalAttentionOps};
-use crate::cpu::{DisjointMut, Floats, from_vec, parallel, sizes};
+use crate::cpu::{DisjointMut, Floats, from_vec, parallel, sizes, unwritten};
 use crate::paged_attention::cpu::{BLOCK, score, softmax_step, weighted_values};
 use crate::simd::{self, Kernel, LANES, Lanes, run};
 use burn::backend::{Flex, tensor::FloatTensor};
@@ -27,8 +27,8 @@ pub(super) fn forward(
 ) -> (FloatTensor<Flex>, FloatTensor<Flex>) {
     let layer = Layer::new(tensors, prefix_lengths, scale);
     let Layer { batch, tokens, query_heads, key_heads, width, .. } = layer;
-    let mut y = vec![0.0; layer.q.len()];
-    let mut log_sum_exp = vec![0.0; batch * query_heads * tokens];
+    let mut y = unwritten(layer.q.len());
+    let mut log_sum_exp = unwritten(batch * query_heads * tokens);
     let (y_out, sum_out) = (DisjointMut::new(&mut y), DisjointMut::new(&mut log_sum_exp));
     let runs = tokens.div_ceil(TOKENS_PER_TASK);
     parallel(batch * key_heads * runs, |task| {

@@ -3,12 +3,17 @@
 //! Tokens behind a row's length are skipped: their outputs are zero and carry no gradient.
 
 use super::{CausalConvGradient, CausalConvOps, CausalConvSaved};
-use crate::cpu::{DisjointMut, Floats, add_in_order, from_vec, parallel, sizes};
-use crate::simd::{Kernel, Lanes, Row, RowMut, Span, run};
+use crate::cpu::{DisjointMut, Floats, add_in_order, clear_padding, from_vec, parallel, sizes, unwritten};
+use crate::simd::{Kernel, Lanes, Row, RowMut, Span, for_each_span, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 
 /// Tokens per parallel task, and per partial sum of the weight gradient.
 const TOKENS_PER_TASK: usize = 64;
+
+/// Taps of every published model; for this number, [`RUN`] tokens share their loads.
+const USUAL_TAPS: usize = 4;
+/// Neighbouring tokens computed together.
+const RUN: usize = 4;
 
 impl CausalConvOps for Flex {
     fn causal_conv(
@@ -24,7 +29,8 @@ impl CausalConvOps for Flex {
         let conv = Conv::new(&Floats::new(weight), &Floats::new(bias), shape, taps);
         let history = History::new(&Floats::new(window), taps - 1, channels);
         let x = Floats::new(x);
-        let mut y = vec![0.0; x.len()];
+        let mut y = unwritten(x.len());
+        clear_padding(&mut y, &lengths, tokens, channels);
         let out = DisjointMut::new(&mut y);
         let blocks = tokens.div_ceil(TOKENS_PER_TASK);
         parallel(batch * blocks, |task| {
@@ -68,7 +74,8 @@ impl CausalConvGradient for Flex {
         let lengths = saved.lengths;
 
         // Gradient of [window | x] per row; the rows of x land in their own tensor.
-        let mut x_gradient = vec![0.0; x.len()];
+        let mut x_gradient = if y_cotangent.is_some() { unwritten(x.len()) } else { vec![0.0; x.len()] };
+        clear_padding(&mut x_gradient, &lengths, tokens, channels);
         let mut history_gradient = vec![0.0; batch * kept * channels];
         let blocks = tokens.div_ceil(TOKENS_PER_TASK);
         let partial_size = (taps + 1) * channels;
@@ -176,6 +183,12 @@ impl Conv {
         let filters = transpose(weight, channels, taps);
         Self { tokens, channels, taps, filters, bias: bias.to_vec() }
     }
+
+    /// One tap of all channels.
+    #[inline(always)]
+    fn filter(&self, tap: usize) -> Row<'_> {
+        Row::new(&self.filters[tap * self.channels..][..self.channels])
+    }
 }
 
 /// The incoming windows as tokens, `[1 or B, K - 1, C]`.
@@ -221,6 +234,12 @@ impl<'a> Source<'a> {
             if position < self.kept { (self.window, position) } else { (self.x, position - self.kept) };
         &from[position * self.channels..][..self.channels]
     }
+
+    /// All inputs of the run of tokens that starts at `token`, with the usual number of taps.
+    #[inline(always)]
+    fn run(&self, token: usize) -> [Row<'a>; RUN + USUAL_TAPS - 1] {
+        std::array::from_fn(|index| Row::new(self.tap(token + index)))
+    }
 }
 
 struct Forward<'a> {
@@ -235,11 +254,54 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        for (index, y) in self.y.chunks_exact_mut(self.conv.channels).enumerate() {
-            let token = self.from + index;
-            RowMut::new(y).fill(|at| preactivation::<L>(self.conv, &self.source, token, at).silu());
+        let Self { conv, source, from, y } = self;
+        let mut token = from;
+        let mut runs = y.chunks_exact_mut(RUN * conv.channels);
+        if conv.taps == USUAL_TAPS {
+            for y in &mut runs {
+                let inputs = source.run(token);
+                let mut rows = rows_of_run(y, conv.channels);
+                for_each_span(conv.channels, |at| {
+                    let values = preactivations::<L>(conv, &inputs, at);
+                    for index in 0..RUN {
+                        rows[index].set(at, values[index].silu());
+                    }
+                });
+                token += RUN;
+            }
+        }
+        // What is left of whole runs, or everything.
+        let done = (token - from) * conv.channels;
+        for y in y[done..].chunks_exact_mut(conv.channels) {
+            RowMut::new(y).fill(|at| preactivation::<L>(conv, &source, token, at).silu());
+            token += 1;
         }
     }
+}
+
+/// The rows of a run of tokens.
+#[inline(always)]
+fn rows_of_run(values: &mut [f32], channels: usize) -> [RowMut<'_>; RUN] {
+    let (first, second) = values.split_at_mut(2 * channels);
+    let ((a, b), (c, d)) = (first.split_at_mut(channels), second.split_at_mut(channels));
+    [RowMut::new(a), RowMut::new(b), RowMut::new(c), RowMut::new(d)]
+}
+
+/// What [`preactivation`] gives for each token of a run.
+#[inline(always)]
+fn preactivations<L: Lanes>(conv: &Conv, inputs: &[Row; RUN + USUAL_TAPS - 1], at: Span) -> [L; RUN] {
+    let mut values = [L::splat(0.0); RUN + USUAL_TAPS - 1];
+    for (value, input) in values.iter_mut().zip(inputs) {
+        *value = input.get(at);
+    }
+    let mut sums = [Row::new(&conv.bias).get::<L>(at); RUN];
+    for tap in 0..USUAL_TAPS {
+        let filter = conv.filter(tap).get::<L>(at);
+        for index in 0..RUN {
+            sums[index] = values[index + tap].mul_add(filter, sums[index]);
+        }
+    }
+    sums
 }
 
 /// `bias + sum over taps` of one span of channels.
@@ -281,18 +343,31 @@ impl Kernel for BackwardPass<'_> {
         // The inputs of tokens `from..to` reach the outputs up to K - 1 tokens later.
         let end = (to + kept).min(length);
         let mut slopes = vec![0.0; (end - from) * channels];
-        for (index, slopes) in slopes.chunks_exact_mut(channels).enumerate() {
-            let cotangent = Row::new(&self.cotangent[(from + index) * channels..][..channels]);
+        let cotangent = |token: usize| Row::new(&self.cotangent[token * channels..][..channels]);
+        let mut token = from;
+        if taps == USUAL_TAPS {
+            for slopes in slopes.chunks_exact_mut(RUN * channels) {
+                let inputs = source.run(token);
+                let mut rows = rows_of_run(slopes, channels);
+                for_each_span(channels, |at| {
+                    let values = preactivations::<L>(conv, &inputs, at);
+                    for index in 0..RUN {
+                        let cotangent = cotangent(token + index).get::<L>(at);
+                        rows[index].set(at, cotangent.mul(silu_slope(values[index])));
+                    }
+                });
+                token += RUN;
+            }
+        }
+        for slopes in slopes[(token - from) * channels..].chunks_exact_mut(channels) {
             RowMut::new(slopes).fill(|at| {
-                let v = preactivation::<L>(conv, &source, from + index, at);
-                let sigmoid = v.sigmoid();
-                let one = L::splat(1.0);
-                let derivative = v.mul_add(one.sub(sigmoid), one).mul(sigmoid);
-                cotangent.get::<L>(at).mul(derivative)
+                let value = preactivation::<L>(conv, &source, token, at);
+                cotangent(token).get::<L>(at).mul(silu_slope(value))
             });
+            token += 1;
         }
         let slopes = |token: usize| Row::new(&slopes[(token - from) * channels..][..channels]);
-        let filter = |tap: usize| Row::new(&conv.filters[tap * channels..][..channels]);
+        let filter = |tap: usize| conv.filter(tap);
 
         for (token, gradient) in (from..to).zip(self.x_gradient.chunks_exact_mut(channels)) {
             // Input `token + kept` is what tap K - 1 multiplies at `token`.
@@ -315,7 +390,34 @@ impl Kernel for BackwardPass<'_> {
                 sum
             });
         }
-        for token in from..to {
+        let mut token = from;
+        if taps == USUAL_TAPS {
+            let (filters, bias) = self.partial.split_at_mut(taps * channels);
+            let (mut filters, mut bias) = (rows_of_run(filters, channels), RowMut::new(bias));
+            while token + RUN <= to {
+                let inputs = source.run(token);
+                for_each_span(channels, |at| {
+                    let mut values = [L::splat(0.0); RUN];
+                    for (index, value) in values.iter_mut().enumerate() {
+                        *value = slopes(token + index).get(at);
+                    }
+                    for (tap, sums) in filters.iter_mut().enumerate() {
+                        let mut sum = sums.get::<L>(at);
+                        for (index, value) in values.iter().enumerate() {
+                            sum = value.mul_add(inputs[tap + index].get(at), sum);
+                        }
+                        sums.set(at, sum);
+                    }
+                    let mut sum = bias.get::<L>(at);
+                    for value in &values {
+                        sum = value.add(sum);
+                    }
+                    bias.set(at, sum);
+                });
+                token += RUN;
+            }
+        }
+        for token in token..to {
             let slopes = slopes(token);
             for (tap, sums) in self.partial.chunks_exact_mut(channels).enumerate() {
                 if tap < taps {
@@ -327,4 +429,11 @@ impl Kernel for BackwardPass<'_> {
             }
         }
     }
+}
+
+/// The derivative of `v / (1 + e^-v)`.
+#[inline(always)]
+fn silu_slope<L: Lanes>(v: L) -> L {
+    let (one, sigmoid) = (L::splat(1.0), v.sigmoid());
+    v.mul_add(one.sub(sigmoid), one).mul(sigmoid)
 }

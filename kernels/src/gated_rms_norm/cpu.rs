@@ -3,7 +3,7 @@
 //! A row's arithmetic depends on that row alone, so results do not change with the batch.
 
 use super::{GatedRmsNormGradient, GatedRmsNormOps};
-use crate::cpu::{Floats, add_in_order, from_vec, sizes};
+use crate::cpu::{Floats, add_in_order, from_vec, sizes, unwritten};
 use crate::simd::{Kernel, Lanes, Row, RowMut, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 use rayon::prelude::*;
@@ -21,7 +21,7 @@ impl GatedRmsNormOps for Flex {
     ) -> FloatTensor<Self> {
         let [batch, tokens, width] = sizes(&x);
         let (x, gate, weight) = (Floats::new(x), Floats::new(gate), Floats::new(weight));
-        let mut y = vec![0.0; x.len()];
+        let mut y = unwritten(x.len());
         let block = (ROWS_PER_TASK * width).max(1);
         let epsilon = epsilon as f32;
         let task = |(y, (x, gate)): (&mut [f32], (&[f32], &[f32]))| {
@@ -50,8 +50,8 @@ impl GatedRmsNormGradient for Flex {
         let (x, gate) = (Floats::new(x), Floats::new(gate));
         let (weight, cotangent) = (Floats::new(weight), Floats::new(cotangent));
         let block = (ROWS_PER_TASK * width).max(1);
-        let mut x_gradient = vec![0.0; x.len()];
-        let mut gate_gradient = vec![0.0; x.len()];
+        let mut x_gradient = unwritten(x.len());
+        let mut gate_gradient = unwritten(x.len());
         let mut partial = vec![0.0; x.len().div_ceil(block) * width];
         let inputs = x.par_chunks(block).zip(gate.par_chunks(block)).zip(cotangent.par_chunks(block));
         x_gradient

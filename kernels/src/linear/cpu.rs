@@ -20,6 +20,8 @@ const SERIAL_WORK: usize = 1 << 21;
 /// Rows and columns of the result per task, at most.
 const TASK_ROWS: usize = 48;
 const TASK_COLUMNS: usize = 256;
+/// The same for outer products, which copy a part of the right operand per task: rows are worth more there.
+const OUTER_TASK_ROWS: usize = 192;
 
 impl LinearOps for Flex {
     fn linear_forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -56,7 +58,7 @@ impl LinearOps for Flex {
 /// `A B^T`: `[m, k]` and `[n, k]` to `[m, n]`.
 pub(crate) fn multiply_transposed(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
     let (a_span, b_span) = (a.span(m), b.span(n));
-    tasks(m, n, k, |rows, columns, out| {
+    tasks([m, n, k], TASK_ROWS, |rows, columns, out| {
         simd::run(dot::Dot {
             a: a_span,
             a_stride: a.stride(),
@@ -93,7 +95,9 @@ fn outer_product(
     if k == 0 {
         return vec![0.0; m * n];
     }
-    tasks(m, n, k, |rows, columns, out| {
+    // No more than there is parallel work for.
+    let task_rows = m.div_ceil(8).max(1).next_multiple_of(TASK_ROWS).min(OUTER_TASK_ROWS);
+    tasks([m, n, k], task_rows, |rows, columns, out| {
         simd::run(outer::Outer { a, a_strides, b, b_stride, rows, columns, k, out, out_stride: n });
     })
 }
@@ -119,15 +123,15 @@ impl Target {
 
 /// The `[m, n]` result of `task`, called in parallel when there is enough to do. Each call has to write its rectangle of
 /// the result, whose first element it is given.
-fn tasks(m: usize, n: usize, k: usize, task: impl Fn(Span, Span, *mut f32) + Sync) -> Vec<f32> {
+fn tasks([m, n, k]: [usize; 3], task_rows: usize, task: impl Fn(Span, Span, *mut f32) + Sync) -> Vec<f32> {
     let mut out: Vec<f32> = Vec::with_capacity(m * n);
     let target = Target(out.spare_capacity_mut().as_mut_ptr().cast());
     let grid: Vec<(Span, Span)> = (0..m)
-        .step_by(TASK_ROWS)
+        .step_by(task_rows)
         .flat_map(|row| {
             (0..n)
                 .step_by(TASK_COLUMNS)
-                .map(move |column| (row..m.min(row + TASK_ROWS), column..n.min(column + TASK_COLUMNS)))
+                .map(move |column| (row..m.min(row + task_rows), column..n.min(column + TASK_COLUMNS)))
         })
         .collect();
     if m * n * k <= SERIAL_WORK || grid.len() == 1 {

@@ -3,7 +3,7 @@
 //! A row's arithmetic depends on that row alone, so results do not change with the batch.
 
 use super::{RmsNormGradient, RmsNormOps};
-use crate::cpu::{Floats, add_in_order, from_vec, sizes};
+use crate::cpu::{Floats, add_in_order, from_vec, sizes, unwritten};
 use crate::simd::{Kernel, Lanes, Row, RowMut, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 use rayon::prelude::*;
@@ -15,7 +15,7 @@ impl RmsNormOps for Flex {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
         let [batch, tokens, width] = sizes(&x);
         let (x, weight) = (Floats::new(x), Floats::new(weight));
-        let mut y = vec![0.0; x.len()];
+        let mut y = unwritten(x.len());
         let block = (ROWS_PER_TASK * width).max(1);
         let task = |(y, x): (&mut [f32], &[f32])| {
             run(Forward { x, weight: &weight, epsilon: epsilon as f32, y });
@@ -39,7 +39,7 @@ impl RmsNormGradient for Flex {
         let [batch, tokens, width] = sizes(&x);
         let (x, weight, cotangent) = (Floats::new(x), Floats::new(weight), Floats::new(cotangent));
         let block = (ROWS_PER_TASK * width).max(1);
-        let mut x_gradient = vec![0.0; x.len()];
+        let mut x_gradient = unwritten(x.len());
         let mut partial = vec![0.0; x.len().div_ceil(block) * width];
         x_gradient
             .par_chunks_mut(block)

@@ -71,6 +71,13 @@ impl<'a> RowMut<'a> {
         });
     }
 
+    /// The elements of a span, zeros in the lanes behind it.
+    #[inline(always)]
+    pub(crate) fn get<L: Lanes>(&self, span: Span) -> L {
+        Row(self.0).get(span)
+    }
+
+    /// Replaces the elements of a span.
     #[inline(always)]
     pub(crate) fn set<L: Lanes>(&mut self, span: Span, value: L) {
         assert!(span.from + span.count <= self.0.len(), "write past the end of a row");

@@ -9,7 +9,7 @@
 //! without the vector instructions.
 
 use super::{SsdScanOps, SsdTensors};
-use crate::cpu::{DisjointMut, Floats, from_vec, parallel, sizes};
+use crate::cpu::{DisjointMut, Floats, clear_padding, from_vec, parallel, sizes, unwritten};
 use crate::simd::{self, Kernel, LANES, Lanes, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 
@@ -20,8 +20,9 @@ impl SsdScanOps for Flex {
         lengths: Vec<usize>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let scan = Scan::new(tensors, dt_limit, lengths);
-        let mut y = vec![0.0; scan.x.len()];
-        let mut state = vec![0.0; scan.batch * scan.state_row()];
+        let mut y = unwritten(scan.x.len());
+        clear_padding(&mut y, &scan.lengths, scan.tokens, scan.heads * scan.width);
+        let mut state = unwritten(scan.batch * scan.state_row());
         let (y_out, state_out) = (DisjointMut::new(&mut y), DisjointMut::new(&mut state));
         parallel(scan.batch * scan.heads, |task| {
             let (row, head) = (task / scan.heads, task % scan.heads);

@@ -12,7 +12,7 @@
 
 use super::cpu::{Scan, Step, Tile, load_tile, store_padded, store_tile, sum_place};
 use super::{SsdSaved, SsdScanGradient};
-use crate::cpu::{DisjointMut, Floats, add_in_order, from_vec, parallel};
+use crate::cpu::{DisjointMut, Floats, add_in_order, clear_padding, from_vec, parallel, unwritten};
 use crate::simd::{self, Kernel, LANES, Lanes, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 
@@ -40,7 +40,8 @@ impl SsdScanGradient for Flex {
             Some(cotangent) => Floats::new(cotangent).to_vec(),
             None => vec![0.0; batch * scan.state_row()],
         };
-        let mut x = vec![0.0; scan.x.len()];
+        let mut x = unwritten(scan.x.len());
+        clear_padding(&mut x, &scan.lengths, tokens, heads * width);
         let mut dt = vec![0.0; scan.dt.len()];
         let mut b = vec![0.0; scan.b.len()];
         let mut c = vec![0.0; scan.c.len()];

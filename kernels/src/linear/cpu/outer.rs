@@ -5,6 +5,13 @@ use crate::simd::{Kernel, LANES, Lanes};
 
 /// Summands per pass: the part of B that a pass reads stays in the second cache.
 const PASS: usize = 256;
+/// Rows from which on it pays to copy that part together first.
+const PACKED_ROWS: usize = 48;
+
+/// Sixteen values that lie in one cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LANES]);
 
 pub(super) struct Outer<'a> {
     pub a: &'a [f32],
@@ -31,6 +38,8 @@ impl Kernel for Outer<'_> {
         let last = (self.rows.end - 1) * self.a_strides[0] + (self.k - 1) * self.a_strides[1];
         assert!(self.a.len() > last, "linear: left operand");
         assert!(self.b.len() >= (self.k - 1) * self.b_stride + self.columns.end, "linear: right operand");
+        let wide = L::WIDE && self.rows.len() >= PACKED_ROWS && self.columns.len() >= 4 * LANES;
+        let mut packed = vec![Line([0.0; LANES]); if wide { PASS.min(self.k) * 4 } else { 0 }];
         for from in (0..self.k).step_by(PASS) {
             let pass = from..self.k.min(from + PASS);
             let mut column = self.columns.start;
@@ -39,14 +48,24 @@ impl Kernel for Outer<'_> {
                 // SAFETY: rows, columns and k are inside the operands by the assertions above, and the result's
                 // rectangle belongs to this task.
                 unsafe {
-                    if L::WIDE && left >= 4 * LANES {
-                        self.panel::<L, 4>(column, LANES, &pass);
+                    let b = self.b.as_ptr().add(pass.start * self.b_stride + column);
+                    if wide && left >= 4 * LANES {
+                        let lines = packed.as_mut_ptr().cast::<f32>();
+                        for k in 0..pass.len() {
+                            for v in 0..4 {
+                                L::load(b.add(k * self.b_stride + v * LANES)).store(lines.add((4 * k + v) * LANES));
+                            }
+                        }
+                        self.panel::<L, 4>(lines, 4 * LANES, column, LANES, &pass);
+                        column += 4 * LANES;
+                    } else if L::WIDE && left >= 4 * LANES {
+                        self.panel::<L, 4>(b, self.b_stride, column, LANES, &pass);
                         column += 4 * LANES;
                     } else if L::WIDE && left >= 2 * LANES {
-                        self.panel::<L, 2>(column, LANES, &pass);
+                        self.panel::<L, 2>(b, self.b_stride, column, LANES, &pass);
                         column += 2 * LANES;
                     } else {
-                        self.panel::<L, 1>(column, LANES.min(left), &pass);
+                        self.panel::<L, 1>(b, self.b_stride, column, LANES.min(left), &pass);
                         column += LANES;
                     }
                 }
@@ -56,25 +75,33 @@ impl Kernel for Outer<'_> {
 }
 
 impl Outer<'_> {
-    /// All rows of the task for `VECTORS` vectors of columns (`count` lanes of the only one at the edge).
+    /// All rows of the task for `VECTORS` vectors of columns (`count` lanes of the only one at the edge), which start at
+    /// `b` and lie `b_stride` apart.
     #[inline(always)]
-    unsafe fn panel<L: Lanes, const VECTORS: usize>(&self, column: usize, count: usize, pass: &Span) {
+    unsafe fn panel<L: Lanes, const VECTORS: usize>(
+        &self,
+        b: *const f32,
+        b_stride: usize,
+        column: usize,
+        count: usize,
+        pass: &Span,
+    ) {
         let mut row = self.rows.start;
         while row < self.rows.end {
             let left = self.rows.end - row;
             // SAFETY: the caller's.
             unsafe {
                 if L::WIDE && left >= 6 {
-                    self.tile::<L, 6, VECTORS>(row, column, count, pass);
+                    self.tile::<L, 6, VECTORS>(b, b_stride, row, column, count, pass);
                     row += 6;
                 } else if left >= 4 {
-                    self.tile::<L, 4, VECTORS>(row, column, count, pass);
+                    self.tile::<L, 4, VECTORS>(b, b_stride, row, column, count, pass);
                     row += 4;
                 } else if left >= 2 {
-                    self.tile::<L, 2, VECTORS>(row, column, count, pass);
+                    self.tile::<L, 2, VECTORS>(b, b_stride, row, column, count, pass);
                     row += 2;
                 } else {
-                    self.tile::<L, 1, VECTORS>(row, column, count, pass);
+                    self.tile::<L, 1, VECTORS>(b, b_stride, row, column, count, pass);
                     row += 1;
                 }
             }
@@ -84,6 +111,8 @@ impl Outer<'_> {
     #[inline(always)]
     unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
         &self,
+        mut b: *const f32,
+        b_stride: usize,
         row: usize,
         column: usize,
         count: usize,
@@ -105,7 +134,6 @@ impl Outer<'_> {
             }
             let [row_stride, k_stride] = self.a_strides;
             let mut a = self.a.as_ptr().add(row * row_stride + pass.start * k_stride);
-            let mut b = self.b.as_ptr().add(pass.start * self.b_stride + column);
             for _ in pass.clone() {
                 let mut right = [L::splat(0.0); VECTORS];
                 for (v, right) in right.iter_mut().enumerate() {
@@ -118,7 +146,7 @@ impl Outer<'_> {
                     }
                 }
                 a = a.wrapping_add(k_stride);
-                b = b.wrapping_add(self.b_stride);
+                b = b.wrapping_add(b_stride);
             }
             for (r, acc) in acc.into_iter().enumerate() {
                 for (v, acc) in acc.into_iter().enumerate() {
