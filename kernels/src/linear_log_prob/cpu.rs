@@ -1,4 +1,7 @@
-//! A tile of rows at a time: all logits never exist together, and the backward pass forms them again.
+//! Tiles of logits at a time: all of them never exist together, and the backward pass forms them again.
+//!
+//! Forward takes all logits of some rows. Backward takes tiles of rows and vocabulary, vocabulary outermost, so that the
+//! gradient of a part of the weight is finished before the next part begins.
 //!
 //! Logits are those of [`linear`](fn@crate::linear), bit for bit.
 
@@ -15,9 +18,15 @@ use burn::backend::{
 };
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
+use std::ops::Range;
 
-/// Rows whose logits exist at a time.
-const TILE_ROWS: usize = 256;
+/// Logits that exist at a time (32 MiB).
+const TILE_LOGITS: usize = 8 << 20;
+/// Rows of a forward tile at most: with a small vocabulary its logits stay in the cache.
+const FORWARD_ROWS: usize = 256;
+/// Rows and vocabulary of a backward tile.
+const BACKWARD_ROWS: usize = 2048;
+const BACKWARD_VOCABULARY: usize = TILE_LOGITS / BACKWARD_ROWS;
 
 impl LinearLogProbOps for Flex {
     fn linear_log_prob(
@@ -42,9 +51,8 @@ impl LinearLogProbGradient for Flex {
         let mut log_prob = vec![0.0; head.rows];
         let mut entropy = vec![0.0; head.rows];
         let mut log_sum_exp = vec![0.0; head.rows];
-        for first in (0..head.rows).step_by(TILE_ROWS) {
-            let tile = first..(first + TILE_ROWS).min(head.rows);
-            let mut logits = head.logits(tile.start, tile.len());
+        for tile in tiles(head.rows, (TILE_LOGITS / head.vocabulary.max(1)).clamp(1, FORWARD_ROWS)) {
+            let mut logits = head.logits(tile.clone(), 0..head.vocabulary);
             logits
                 .par_chunks_exact_mut(head.vocabulary)
                 .zip(&head.targets[tile.clone()])
@@ -69,30 +77,47 @@ impl LinearLogProbGradient for Flex {
     fn linear_log_prob_backward(saved: LogProbSaved<Self>, cotangent: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
         let head = Head::new(saved.hidden, saved.weight, saved.targets, saved.temperature);
         let (log_sum_exp, cotangent) = (Floats::new(saved.log_sum_exp), Floats::new(cotangent));
-        let mut hidden_gradient = Vec::with_capacity(head.rows * head.width);
-        let mut weight_gradient = vec![0.0; head.vocabulary * head.width];
-        for first in (0..head.rows).step_by(TILE_ROWS) {
-            let tile = first..(first + TILE_ROWS).min(head.rows);
-            let count = tile.len();
-            let mut logits = head.logits(first, count);
-            logits
-                .par_chunks_exact_mut(head.vocabulary)
-                .zip(&head.targets[tile.clone()])
-                .zip(&log_sum_exp[tile.clone()])
-                .zip(&cotangent[tile])
-                .for_each(|(((logits, &target), &log_sum_exp), &cotangent)| {
-                    let scale = head.scale;
-                    run(Slope { logits, scale, log_sum_exp, factor: -cotangent * scale });
-                    logits[target] += cotangent * scale;
-                });
-            let slopes = Rows::new(from_vec(logits, [count, head.vocabulary]));
-            let hidden = head.hidden_tile(first, count);
-            hidden_gradient.extend(multiply(&slopes, &head.weight, count, head.width, head.vocabulary));
-            let part = transposed_multiply(&slopes, &hidden, head.vocabulary, head.width, count);
-            add_in_order(&mut weight_gradient, &part);
+        let mut hidden_gradient = vec![0.0; head.rows * head.width];
+        let mut weight_gradient = Vec::with_capacity(head.vocabulary * head.width);
+        for tokens in tiles(head.vocabulary, BACKWARD_VOCABULARY) {
+            let weight = tile_of(&head.weight, &tokens);
+            let mut of_weight = vec![0.0; tokens.len() * head.width];
+            for rows in tiles(head.rows, BACKWARD_ROWS) {
+                let mut logits = head.logits(rows.clone(), tokens.clone());
+                logits
+                    .par_chunks_exact_mut(tokens.len())
+                    .zip(&head.targets[rows.clone()])
+                    .zip(&log_sum_exp[rows.clone()])
+                    .zip(&cotangent[rows.clone()])
+                    .for_each(|(((logits, &target), &log_sum_exp), &cotangent)| {
+                        let scale = head.scale;
+                        run(Slope { logits, scale, log_sum_exp, factor: -cotangent * scale });
+                        if tokens.contains(&target) {
+                            logits[target - tokens.start] += cotangent * scale;
+                        }
+                    });
+                let slopes = Rows::new(from_vec(logits, [rows.len(), tokens.len()]));
+                let hidden = tile_of(&head.hidden, &rows);
+                let part = multiply(&slopes, &weight, rows.len(), head.width, tokens.len());
+                add_in_order(&mut hidden_gradient[rows.start * head.width..rows.end * head.width], &part);
+                let part = transposed_multiply(&slopes, &hidden, tokens.len(), head.width, rows.len());
+                add_in_order(&mut of_weight, &part);
+            }
+            weight_gradient.extend(of_weight);
         }
         [from_vec(hidden_gradient, [head.rows, head.width]), from_vec(weight_gradient, [head.vocabulary, head.width])]
     }
+}
+
+/// The ranges that cut `0..count` into pieces of `size`.
+fn tiles(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(size).map(move |first| first..count.min(first + size))
+}
+
+/// Some rows of a matrix.
+fn tile_of(matrix: &FlexTensor, rows: &Range<usize>) -> Rows {
+    let layout = matrix.layout().narrow(0, rows.start, rows.len());
+    Rows::new(matrix.clone().with_layout(layout))
 }
 
 /// The inputs, readable by rows.
@@ -101,7 +126,7 @@ struct Head {
     width: usize,
     vocabulary: usize,
     hidden: FlexTensor,
-    weight: Rows,
+    weight: FlexTensor,
     targets: Vec<usize>,
     /// Reciprocal of the temperature.
     scale: f32,
@@ -123,22 +148,17 @@ impl Head {
             width,
             vocabulary,
             hidden,
-            weight: Rows::new(weight),
+            weight,
             targets: targets.storage::<i64>().iter().map(to_index).collect(),
             // Rounded as the sampler does.
             scale: 1.0 / temperature as f32,
         }
     }
 
-    fn hidden_tile(&self, first: usize, count: usize) -> Rows {
-        let layout = self.hidden.layout().narrow(0, first, count);
-        Rows::new(self.hidden.clone().with_layout(layout))
-    }
-
-    /// `[count, vocabulary]`, before the temperature.
-    fn logits(&self, first: usize, count: usize) -> Vec<f32> {
-        let hidden = self.hidden_tile(first, count);
-        multiply_transposed(&hidden, &self.weight, count, self.vocabulary, self.width)
+    /// `[rows, tokens]`, before the temperature.
+    fn logits(&self, rows: Range<usize>, tokens: Range<usize>) -> Vec<f32> {
+        let (hidden, weight) = (tile_of(&self.hidden, &rows), tile_of(&self.weight, &tokens));
+        multiply_transposed(&hidden, &weight, rows.len(), tokens.len(), self.width)
     }
 }
 

@@ -22,9 +22,15 @@ fn head(flat: &[Tensor<1>], sizes: [usize; 3], temperature: f64, head: Head) -> 
 #[test]
 fn fast_form_is_the_reference() {
     let reference = nemo_kernels::linear_log_prob::reference::linear_log_prob;
-    for (sizes, temperature) in
-        [([1, 1, 2], 1.0), ([3, 5, 7], 0.7), ([20, 16, 40], 1.0), ([300, 24, 130], 1.3), ([513, 48, 64], 1.0)]
-    {
+    // The last has several tiles of rows and of vocabulary.
+    for (sizes, temperature) in [
+        ([1, 1, 2], 1.0),
+        ([3, 5, 7], 0.7),
+        ([20, 16, 40], 1.0),
+        ([300, 24, 130], 1.3),
+        ([513, 48, 64], 1.0),
+        ([2050, 8, 4099], 1.0),
+    ] {
         let [rows, width, vocabulary] = sizes;
         let mut noise = Noise::new(8);
         let inputs = [noise.vector(rows * width), noise.vector(vocabulary * width).iter().map(|w| 3.0 * w).collect()];
