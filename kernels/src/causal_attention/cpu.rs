@@ -6,7 +6,7 @@
 
 use super::{AttentionTensors, CausalAttentionGradient, CausalAttentionOps};
 use crate::cpu::{DisjointMut, Floats, from_vec, parallel, sizes, unwritten};
-use crate::paged_attention::cpu::{BLOCK, score, softmax_step, weighted_values};
+use crate::paged_attention::cpu_block::{BLOCK, score, softmax_step, weighted_values};
 use crate::simd::{self, Kernel, LANES, Lanes, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 

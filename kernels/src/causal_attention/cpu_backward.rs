@@ -9,7 +9,7 @@
 use super::cpu::{Layer, forward, pack_rows, score_rows, transpose_block};
 use super::{AttentionSaved, AttentionTensors, CausalAttentionGradient};
 use crate::cpu::{DisjointMut, Floats, from_vec, parallel};
-use crate::paged_attention::cpu::{BLOCK, weighted_values};
+use crate::paged_attention::cpu_block::{BLOCK, weighted_values};
 use crate::simd::{Kernel, LANES, Lanes, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 

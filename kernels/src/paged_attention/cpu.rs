@@ -1,9 +1,12 @@
 //! Host implementation: online softmax over absolute blocks of 64 positions.
 //!
-//! One task serves all query heads of a key/value head for a few new tokens of one sequence. Blocks start at absolute
-//! positions whatever the page size and the split of the sequence into calls, and each query's arithmetic is its own,
-//! so prefill, chunked prefill and decode give the same bits.
+//! One task serves all query heads of a key/value head for a few new tokens of one sequence, or for the next token of
+//! several that share pages: the samples of one prompt read it together. Blocks start at absolute positions whatever the
+//! page size and the split of the sequence into calls, and each query's arithmetic is its own, so prefill, chunked
+//! prefill and decode give the same bits, in any company.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::Flex;
@@ -11,13 +14,12 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use super::cpu_block::{BLOCK, score, softmax_step, weighted_values};
 use super::{PagedAttentionOps, PagedSequence, reference};
 use crate::cpu::from_vec;
 use crate::flex_slices::{Rows, elements, is_f32, lower, whole};
 use crate::simd::{self, Kernel, LANES, Lanes};
 
-/// Positions per block.
-pub(crate) const BLOCK: usize = 64;
 /// Multiplications of queries and keys below which splitting over threads costs more than it gains.
 const SERIAL_WORK: usize = 1 << 18;
 /// Query rows (tokens times heads) that share one pass over the keys.
@@ -81,13 +83,70 @@ impl Layer<'_> {
     }
 }
 
-/// A few new tokens of one sequence, for one key/value head.
+/// A few new tokens of one sequence.
 #[derive(Clone, Copy)]
-struct Task<'a> {
+struct Member<'a> {
     sequence: &'a PagedSequence,
-    kv_head: usize,
     first: usize,
     tokens: usize,
+}
+
+impl Member<'_> {
+    /// Position of the first token.
+    fn start(&self) -> usize {
+        self.sequence.context_length - self.sequence.num_queries + self.first
+    }
+}
+
+/// What one thread does at a time, for one key/value head.
+struct Task<'a> {
+    kv_head: usize,
+    members: Vec<Member<'a>>,
+    /// Blocks that all members see whole and read from the same pages: one pass over them serves all.
+    shared_blocks: usize,
+}
+
+/// Cuts the work into tasks of a few query rows each. Sequences with one new token that begin with the same page, as the
+/// samples of one prompt do, go together.
+fn tasks<'a>(sequences: &'a [PagedSequence], layer: &Layer) -> Vec<Task<'a>> {
+    let per_task = (QUERY_ROWS * layer.kv_heads / layer.query_heads.max(1)).max(1);
+    let mut groups: Vec<Vec<Member>> = Vec::new();
+    // By first page, the group that still has room.
+    let mut open: HashMap<u32, usize> = HashMap::new();
+    for sequence in sequences {
+        if sequence.num_queries > 1 {
+            for first in (0..sequence.num_queries).step_by(per_task) {
+                let tokens = per_task.min(sequence.num_queries - first);
+                groups.push(vec![Member { sequence, first, tokens }]);
+            }
+        } else if sequence.num_queries == 1 {
+            let member = Member { sequence, first: 0, tokens: 1 };
+            let page = sequence.block_table[0];
+            match open.get(&page).map(|&group| &mut groups[group]) {
+                Some(group) if group.len() < per_task => group.push(member),
+                _ => {
+                    open.insert(page, groups.len());
+                    groups.push(vec![member]);
+                }
+            }
+        }
+    }
+    let of_group = |members: Vec<Member<'a>>| {
+        let shared_blocks = shared_blocks(&members, layer.page_size);
+        (0..layer.kv_heads).map(move |kv_head| Task { kv_head, members: members.clone(), shared_blocks })
+    };
+    groups.into_iter().flat_map(of_group).collect()
+}
+
+fn shared_blocks(members: &[Member], page_size: usize) -> usize {
+    let [one, others @ ..] = members else { return 0 };
+    let table = &one.sequence.block_table;
+    let mut positions = if others.is_empty() { 0 } else { one.start() + 1 };
+    for other in others {
+        let pages = table.iter().zip(&other.sequence.block_table).take_while(|(a, b)| a == b).count();
+        positions = positions.min(pages * page_size).min(other.start() + 1);
+    }
+    positions / BLOCK
 }
 
 /// Rows of the result, written by one task each.
@@ -121,23 +180,14 @@ fn attend_f32(
         width,
         scale,
     };
-    let per_task = (QUERY_ROWS * layer.kv_heads / query_heads.max(1)).max(1);
-    let mut tasks = Vec::new();
-    for sequence in sequences {
-        for first in (0..sequence.num_queries).step_by(per_task) {
-            let tokens = per_task.min(sequence.num_queries - first);
-            for kv_head in 0..layer.kv_heads {
-                tasks.push(Task { sequence, kv_head, first, tokens });
-            }
-        }
-    }
+    let tasks = tasks(sequences, &layer);
     let mut y = vec![0.0; rows * query_heads * width];
     let output = Output(y.as_mut_ptr());
     let attend = |scratch: &mut Scratch, task: Task| {
         simd::run(Attend { layer: &layer, task, scratch, output });
     };
-    let work: usize = tasks.iter().map(|task| task.tokens * task.sequence.context_length).sum();
-    if work * query_heads / layer.kv_heads.max(1) * width <= SERIAL_WORK {
+    let work: usize = sequences.iter().map(|sequence| sequence.num_queries * sequence.context_length).sum();
+    if work * query_heads * width <= SERIAL_WORK {
         let mut scratch = Scratch::default();
         tasks.into_iter().for_each(|task| attend(&mut scratch, task));
     } else {
@@ -159,6 +209,8 @@ struct Scratch {
     totals: Vec<f32>,
     /// `[rows]` largest scores so far.
     largest: Vec<f32>,
+    /// `[rows]` which row of the queries, a head of a token, each is.
+    places: Vec<usize>,
 }
 
 struct Attend<'a> {
@@ -173,17 +225,18 @@ impl Kernel for Attend<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { layer, task, scratch, output } = self;
-        let Task { sequence, kv_head, first, tokens } = task;
+        let Self { layer, task: Task { kv_head, members, shared_blocks }, scratch, output } = self;
         let width = layer.width;
         let padded = width.next_multiple_of(LANES);
         let per_kv = layer.query_heads / layer.kv_heads;
-        let rows = tokens * per_kv;
-        let start = sequence.context_length - sequence.num_queries + first;
-        let query_row = |row: usize| {
-            (sequence.query_start + first + row / per_kv) * layer.query_heads + kv_head * per_kv + row % per_kv
-        };
-
+        scratch.places.clear();
+        for member in &members {
+            for row in 0..member.tokens * per_kv {
+                let token = member.sequence.query_start + member.first + row / per_kv;
+                scratch.places.push(token * layer.query_heads + kv_head * per_kv + row % per_kv);
+            }
+        }
+        let rows = scratch.places.len();
         let filled = |buffer: &mut Vec<f32>, size: usize, value: f32| {
             buffer.clear();
             buffer.resize(size, value);
@@ -194,67 +247,32 @@ impl Kernel for Attend<'_> {
         filled(&mut scratch.totals, rows * LANES, 0.0);
         filled(&mut scratch.largest, rows, f32::NEG_INFINITY);
 
-        let positions = start + tokens;
         let mut next = [0usize; BLOCK];
-        layer.locate::<L>(sequence, kv_head, 0, positions, &mut next);
-        for block in (0..positions).step_by(BLOCK) {
-            let count = BLOCK.min(positions - block);
-            let offsets = next;
-            layer.locate::<L>(sequence, kv_head, block + BLOCK, positions, &mut next);
-            // Rows before `from` stand before this block.
-            let from = block.saturating_sub(start) * per_kv;
-            // Positions of the block that a row sees.
-            let seen = |row: usize| count.min(start + row / per_kv + 1 - block);
-            // SAFETY: offsets are inside the pools, the buffers have the sizes above, `from <= row < rows`.
-            unsafe {
-                transpose_keys::<L>(layer, &offsets[..count], scratch.keys.as_mut_ptr());
-                let keys = scratch.keys.as_ptr();
-                let scores = scratch.scores.as_mut_ptr();
-                let mut row = from;
-                while row < rows {
-                    let query = |i: usize| layer.q.row(query_row(row + i)).as_ptr();
-                    let to = scores.add(row * BLOCK);
-                    if L::WIDE && row + 4 <= rows {
-                        let queries = [query(0), query(1), query(2), query(3)];
-                        score::<L, 4, 4>(queries, keys, width, to, layer.scale);
-                        row += 4;
-                    } else if row + 2 <= rows {
-                        let queries = [query(0), query(1)];
-                        score::<L, 2, 2>(queries, keys, width, to, layer.scale);
-                        score::<L, 2, 2>(queries, keys.add(32), width, to.add(32), layer.scale);
-                        row += 2;
-                    } else {
-                        score::<L, 1, 4>([query(0)], keys, width, to, layer.scale);
-                        row += 1;
-                    }
-                }
-                for row in from..rows {
-                    let weights = &mut scratch.scores[row * BLOCK..(row + 1) * BLOCK];
-                    weights[seen(row)..].fill(f32::NEG_INFINITY);
-                    softmax_step::<L>(
-                        weights,
-                        &mut scratch.largest[row],
-                        &mut scratch.totals[row * LANES..],
-                        &mut scratch.sums[row * padded..(row + 1) * padded],
-                    );
-                }
-                let weights = scratch.scores.as_ptr();
-                let sums = scratch.sums.as_mut_ptr();
-                let values = layer.v_pool.as_ptr();
-                let mut row = from;
-                while row < rows {
-                    let weights = weights.add(row * BLOCK);
-                    let sums = sums.add(row * padded);
-                    if row + 4 <= rows {
-                        let offsets = &offsets[..seen(row + 3)];
-                        weighted_values::<L, 4>(weights, offsets, values, width, sums, padded);
-                        row += 4;
-                    } else {
-                        let offsets = &offsets[..seen(row)];
-                        weighted_values::<L, 1>(weights, offsets, values, width, sums, padded);
-                        row += 1;
-                    }
-                }
+        let shared = shared_blocks * BLOCK;
+        if let Some(Member { sequence, .. }) = members.first() {
+            layer.locate::<L>(sequence, kv_head, 0, shared, &mut next);
+            for block in (0..shared).step_by(BLOCK) {
+                let offsets = next;
+                layer.locate::<L>(sequence, kv_head, block + BLOCK, shared, &mut next);
+                attend_block::<L>(layer, scratch, &offsets, 0..rows, |_| BLOCK);
+            }
+        }
+        let mut end = 0;
+        for member in &members {
+            let first = end;
+            end += member.tokens * per_kv;
+            let start = member.start();
+            let positions = start + member.tokens;
+            layer.locate::<L>(member.sequence, kv_head, shared, positions, &mut next);
+            for block in (shared..positions).step_by(BLOCK) {
+                let count = BLOCK.min(positions - block);
+                let offsets = next;
+                layer.locate::<L>(member.sequence, kv_head, block + BLOCK, positions, &mut next);
+                // Rows before `from` stand before this block.
+                let from = first + block.saturating_sub(start) * per_kv;
+                // Positions of the block that a row sees.
+                let seen = |row: usize| count.min(start + (row - first) / per_kv + 1 - block);
+                attend_block::<L>(layer, scratch, &offsets[..count], from..end, seen);
             }
         }
 
@@ -262,13 +280,76 @@ impl Kernel for Attend<'_> {
             // SAFETY: `sums` and `totals` have the sizes above; the output has `width` values per query row.
             unsafe {
                 let total = L::splat(L::load(scratch.totals.as_ptr().add(row * LANES)).sum());
-                let to = output.0.add(query_row(row) * width);
+                let to = output.0.add(scratch.places[row] * width);
                 let mut at = 0;
                 while at < width {
                     let sum = L::load(scratch.sums.as_ptr().add(row * padded + at));
                     sum.div(total).store_first(to.add(at), LANES.min(width - at));
                     at += LANES;
                 }
+            }
+        }
+    }
+}
+
+/// Takes some rows past the positions of a block, of which each sees the first `seen(row)`, never falling with the row.
+#[inline(always)]
+fn attend_block<L: Lanes>(
+    layer: &Layer,
+    scratch: &mut Scratch,
+    offsets: &[usize],
+    rows: Range<usize>,
+    seen: impl Fn(usize) -> usize,
+) {
+    let (width, padded) = (layer.width, layer.width.next_multiple_of(LANES));
+    // SAFETY: offsets are inside the pools, the buffers have the sizes of `Attend::run` for all rows.
+    unsafe {
+        transpose_keys::<L>(layer, offsets, scratch.keys.as_mut_ptr());
+        let keys = scratch.keys.as_ptr();
+        let scores = scratch.scores.as_mut_ptr();
+        let mut row = rows.start;
+        while row < rows.end {
+            let query = |i: usize| layer.q.row(scratch.places[row + i]).as_ptr();
+            let to = scores.add(row * BLOCK);
+            if L::WIDE && row + 4 <= rows.end {
+                let queries = [query(0), query(1), query(2), query(3)];
+                score::<L, 4, 4>(queries, keys, width, to, layer.scale);
+                row += 4;
+            } else if row + 2 <= rows.end {
+                let queries = [query(0), query(1)];
+                score::<L, 2, 2>(queries, keys, width, to, layer.scale);
+                score::<L, 2, 2>(queries, keys.add(32), width, to.add(32), layer.scale);
+                row += 2;
+            } else {
+                score::<L, 1, 4>([query(0)], keys, width, to, layer.scale);
+                row += 1;
+            }
+        }
+        for row in rows.clone() {
+            let weights = &mut scratch.scores[row * BLOCK..(row + 1) * BLOCK];
+            weights[seen(row)..].fill(f32::NEG_INFINITY);
+            softmax_step::<L>(
+                weights,
+                &mut scratch.largest[row],
+                &mut scratch.totals[row * LANES..],
+                &mut scratch.sums[row * padded..(row + 1) * padded],
+            );
+        }
+        let weights = scratch.scores.as_ptr();
+        let sums = scratch.sums.as_mut_ptr();
+        let values = layer.v_pool.as_ptr();
+        let mut row = rows.start;
+        while row < rows.end {
+            let weights = weights.add(row * BLOCK);
+            let sums = sums.add(row * padded);
+            if row + 4 <= rows.end {
+                let offsets = &offsets[..seen(row + 3)];
+                weighted_values::<L, 4>(weights, offsets, values, width, sums, padded);
+                row += 4;
+            } else {
+                let offsets = &offsets[..seen(row)];
+                weighted_values::<L, 1>(weights, offsets, values, width, sums, padded);
+                row += 1;
             }
         }
     }
@@ -302,126 +383,6 @@ unsafe fn transpose_keys<L: Lanes>(layer: &Layer, offsets: &[usize], keys: *mut 
                 }
             }
             at += LANES;
-        }
-    }
-}
-
-/// Scores of `ROWS` queries against `VECTORS` vectors of keys, summed over the width in order.
-#[inline(always)]
-pub(crate) unsafe fn score<L: Lanes, const ROWS: usize, const VECTORS: usize>(
-    queries: [*const f32; ROWS],
-    keys: *const f32,
-    width: usize,
-    scores: *mut f32,
-    scale: f32,
-) {
-    let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
-    // SAFETY: queries hold `width` values, keys `width * BLOCK`, scores `ROWS * BLOCK`.
-    unsafe {
-        for i in 0..width {
-            let mut key = [L::splat(0.0); VECTORS];
-            for (v, key) in key.iter_mut().enumerate() {
-                *key = L::load(keys.add(i * BLOCK + v * LANES));
-            }
-            for (query, sums) in queries.iter().zip(&mut sums) {
-                let q = L::splat(*query.add(i));
-                for (sum, key) in sums.iter_mut().zip(key) {
-                    *sum = q.mul_add(key, *sum);
-                }
-            }
-        }
-        for (row, sums) in sums.into_iter().enumerate() {
-            for (v, sum) in sums.into_iter().enumerate() {
-                sum.mul(L::splat(scale)).store(scores.add(row * BLOCK + v * LANES));
-            }
-        }
-    }
-}
-
-/// Turns a block of scores into weights relative to the largest score so far, and rescales what was summed before.
-#[inline(always)]
-pub(crate) fn softmax_step<L: Lanes>(scores: &mut [f32], largest: &mut f32, totals: &mut [f32], sums: &mut [f32]) {
-    // SAFETY: `scores` has BLOCK values, `totals` at least LANES, `sums` a multiple of LANES.
-    unsafe {
-        let at = |v: usize| L::load(scores.as_ptr().add(v * LANES));
-        let block_largest = at(0).max(at(1)).max(at(2).max(at(3))).largest();
-        let new = if block_largest > *largest { block_largest } else { *largest };
-        let rescale = L::splat(simd::exp(*largest - new));
-        *largest = new;
-        let mut total = L::load(totals.as_ptr()).mul(rescale);
-        for v in 0..BLOCK / LANES {
-            let weight = L::load(scores.as_ptr().add(v * LANES)).sub(L::splat(new)).exp();
-            weight.store(scores.as_mut_ptr().add(v * LANES));
-            total = total.add(weight);
-        }
-        total.store(totals.as_mut_ptr());
-        for sum in sums.chunks_exact_mut(LANES) {
-            L::load(sum.as_ptr()).mul(rescale).store(sum.as_mut_ptr());
-        }
-    }
-}
-
-/// Adds the weighted values of a block, in order of position, for `ROWS` neighbouring rows.
-#[inline(always)]
-pub(crate) unsafe fn weighted_values<L: Lanes, const ROWS: usize>(
-    weights: *const f32,
-    offsets: &[usize],
-    values: *const f32,
-    width: usize,
-    sums: *mut f32,
-    padded: usize,
-) {
-    let mut at = 0;
-    // SAFETY: `offset + width` is inside the pool; weights hold `ROWS * BLOCK` values, sums `ROWS * padded`.
-    unsafe {
-        while at + 2 * LANES <= width {
-            let to = sums.add(at);
-            weighted_columns::<L, ROWS, 2>(weights, offsets, values.add(at), LANES, to, padded);
-            at += 2 * LANES;
-        }
-        while at < width {
-            let to = sums.add(at);
-            let count = LANES.min(width - at);
-            weighted_columns::<L, ROWS, 1>(weights, offsets, values.add(at), count, to, padded);
-            at += LANES;
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn weighted_columns<L: Lanes, const ROWS: usize, const VECTORS: usize>(
-    weights: *const f32,
-    offsets: &[usize],
-    values: *const f32,
-    count: usize,
-    sums: *mut f32,
-    padded: usize,
-) {
-    // SAFETY: as in `weighted_values`; with `count < LANES` there is one vector.
-    unsafe {
-        let mut acc = [[L::splat(0.0); VECTORS]; ROWS];
-        for (row, acc) in acc.iter_mut().enumerate() {
-            for (v, acc) in acc.iter_mut().enumerate() {
-                *acc = L::load(sums.add(row * padded + v * LANES));
-            }
-        }
-        for (i, &offset) in offsets.iter().enumerate() {
-            let mut value = [L::splat(0.0); VECTORS];
-            for (v, value) in value.iter_mut().enumerate() {
-                let from = values.add(offset + v * LANES);
-                *value = if count == LANES { L::load(from) } else { L::load_first(from, count) };
-            }
-            for (row, acc) in acc.iter_mut().enumerate() {
-                let weight = L::splat(*weights.add(row * BLOCK + i));
-                for (acc, value) in acc.iter_mut().zip(value) {
-                    *acc = weight.mul_add(value, *acc);
-                }
-            }
-        }
-        for (row, acc) in acc.into_iter().enumerate() {
-            for (v, acc) in acc.into_iter().enumerate() {
-                acc.store(sums.add(row * padded + v * LANES));
-            }
         }
     }
 }

@@ -4,7 +4,8 @@
 //! step (one new token) and a prefill chunk (many) are the same call. Query head `h` reads key/value head
 //! `h / (query_heads / kv_heads)`.
 
-pub(crate) mod cpu;
+mod cpu;
+pub(crate) mod cpu_block;
 #[cfg(feature = "cube")]
 mod kernel;
 #[cfg(feature = "cube")]

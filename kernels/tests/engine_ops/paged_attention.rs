@@ -127,6 +127,32 @@ fn bits_depend_neither_on_threads_nor_on_batch_chunks_or_pages() {
     assert_eq!(bits(&small.run()), bits(&together));
 }
 
+/// Samples of one prompt are read together as far as they share pages, whatever the company.
+#[test]
+fn sequences_on_shared_pages_have_their_own_bits() {
+    for (page_size, heads, width) in [(8, [4, 2], 24), (48, [2, 2], 32), (64, [6, 1], 16)] {
+        let lengths = [(1, 333), (1, 200), (1, 333), (1, 130), (1, 7), (3, 150), (1, 64), (1, 65)];
+        let mut case = case(31, page_size, heads, width, &lengths);
+        let table = case.sequences[0].block_table.clone();
+        let mut sequences = (*case.sequences).clone();
+        // How many positions each has in common with the first.
+        for (sequence, positions) in sequences.iter_mut().zip([0, 160, 80, 333, 7, 90, 64, 64]) {
+            let own = &mut sequence.block_table;
+            let pages = (positions / page_size).min(own.len());
+            own[..pages].copy_from_slice(&table[..pages]);
+        }
+        case.sequences = Arc::new(sequences.clone());
+        let together = case.run();
+        assert_close(&together, &case.reference(), 1e-5);
+        for sequence in sequences {
+            let (start, count) = (sequence.query_start, sequence.num_queries);
+            case.sequences = Arc::new(vec![sequence]);
+            let alone = case.run().narrow(0, start, count);
+            assert_eq!(bits(&alone), bits(&together.clone().narrow(0, start, count)), "page size {page_size}");
+        }
+    }
+}
+
 /// What training computes is what decoding computed.
 #[test]
 fn agrees_with_the_sequence_operation() {
@@ -144,7 +170,7 @@ fn agrees_with_the_sequence_operation() {
         let dense = causal_attention(q, k, v, None, None, case.scale).squeeze_dim::<3>(0);
         let paged = case.run();
         assert_close(&paged, &dense, 1e-5);
-        println!("attention of {tokens} tokens: same bits {}", bits(&paged) == bits(&dense));
+        assert_eq!(bits(&paged), bits(&dense), "attention of {tokens} tokens");
     }
 }
 

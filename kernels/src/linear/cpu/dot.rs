@@ -3,6 +3,9 @@
 use super::Span;
 use crate::simd::{Kernel, LANES, Lanes};
 
+/// Rows up to which the product waits for memory: every row of B is read from there for a few multiplications.
+const FEW_ROWS: usize = 16;
+
 pub(super) struct Dot<'a> {
     pub a: &'a [f32],
     pub a_stride: usize,
@@ -72,7 +75,12 @@ impl Dot<'_> {
                 std::array::from_fn(|c| self.b.as_ptr().add((column + c.min(count - 1)) * self.b_stride));
             let mut sums = [[L::splat(0.0); COLUMNS]; ROWS];
             if L::WIDE {
-                accumulate(&a, &b, self.k, &mut sums);
+                let (ahead, k) = (COLUMNS * self.b_stride, self.k);
+                if self.rows.len() <= FEW_ROWS {
+                    accumulate::<L, ROWS, COLUMNS, true>(&a, &b, k, ahead, &mut sums);
+                } else {
+                    accumulate::<L, ROWS, COLUMNS, false>(&a, &b, k, ahead, &mut sums);
+                }
             } else {
                 // Two by two (or one by four) sums fit the registers.
                 let (rows, columns) = if ROWS == 1 { (1, 4) } else { (2, 2) };
@@ -81,11 +89,11 @@ impl Dot<'_> {
                         if ROWS == 1 {
                             let b: [*const f32; 4] = std::array::from_fn(|i| b[c + i]);
                             let mut part = [[L::splat(0.0); 4]; 1];
-                            accumulate(&[a[r]], &b, self.k, &mut part);
+                            accumulate::<L, 1, 4, false>(&[a[r]], &b, self.k, 0, &mut part);
                             sums[r][c..c + 4].copy_from_slice(&part[0]);
                         } else {
                             let mut part = [[L::splat(0.0); 2]; 2];
-                            accumulate(&[a[r], a[r + 1]], &[b[c], b[c + 1]], self.k, &mut part);
+                            accumulate::<L, 2, 2, false>(&[a[r], a[r + 1]], &[b[c], b[c + 1]], self.k, 0, &mut part);
                             for (i, part) in part.iter().enumerate() {
                                 sums[r + i][c..c + 2].copy_from_slice(part);
                             }
@@ -112,12 +120,13 @@ impl Dot<'_> {
     }
 }
 
-/// Lane sums of every row of `a` with every row of `b`.
+/// Lane sums of every row of `a` with every row of `b`; with `PREFETCH`, the elements `ahead` of those of `b` are asked for.
 #[inline(always)]
-unsafe fn accumulate<L: Lanes, const ROWS: usize, const COLUMNS: usize>(
+unsafe fn accumulate<L: Lanes, const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool>(
     a: &[*const f32; ROWS],
     b: &[*const f32; COLUMNS],
     k: usize,
+    ahead: usize,
     sums: &mut [[L; COLUMNS]; ROWS],
 ) {
     let mut acc = *sums;
@@ -125,6 +134,11 @@ unsafe fn accumulate<L: Lanes, const ROWS: usize, const COLUMNS: usize>(
     // SAFETY: the rows hold `k` values.
     unsafe {
         while at + LANES <= k {
+            if PREFETCH {
+                for b in b {
+                    L::prefetch(b.wrapping_add(at + ahead));
+                }
+            }
             step(&mut acc, |r| L::load(a[r].add(at)), |c| L::load(b[c].add(at)));
             at += LANES;
         }
