@@ -105,27 +105,33 @@ impl Lanes for Avx512 {
     }
     #[inline(always)]
     fn sum_each(rows: [Self; 16]) -> Self {
+        // Every step adds the halves of two vectors and keeps both sums in one. A blend puts a half of each where it
+        // stays, one shuffle brings the other halves: blends run on more ports than shuffles.
         unsafe {
+            // Halves of sixteen lanes; rows 4i, 4i + 2 and 4i + 1, 4i + 3, which the next step interleaves.
             let mut pairs = [_mm512_setzero_ps(); 8];
             for (i, pair) in pairs.iter_mut().enumerate() {
-                let (a, b) = (rows[2 * i].0, rows[2 * i + 1].0);
-                let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
-                let high = _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b);
-                *pair = _mm512_add_ps(low, high);
+                let first = 4 * (i / 2) + i % 2;
+                let (a, b) = (rows[first].0, rows[first + 2].0);
+                let stay = _mm512_mask_blend_ps(0xff00, a, b);
+                let move_over = _mm512_shuffle_f32x4::<0b01_00_11_10>(a, b);
+                *pair = _mm512_add_ps(stay, move_over);
             }
+            // Halves of eight lanes: of rows 4i to 4i + 3, four lanes each.
             let mut fours = [_mm512_setzero_ps(); 4];
             for (i, four) in fours.iter_mut().enumerate() {
                 let (a, b) = (pairs[2 * i], pairs[2 * i + 1]);
-                let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
-                let high = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
-                *four = _mm512_add_ps(low, high);
+                let stay = _mm512_mask_blend_ps(0xf0f0, a, b);
+                let crossed = _mm512_mask_blend_ps(0xf0f0, b, a);
+                let move_over = _mm512_shuffle_f32x4::<0b10_11_00_01>(crossed, crossed);
+                *four = _mm512_add_ps(stay, move_over);
             }
             let mut halves = [_mm512_setzero_ps(); 2];
             for (i, half) in halves.iter_mut().enumerate() {
                 let (a, b) = (fours[2 * i], fours[2 * i + 1]);
-                let low = _mm512_shuffle_ps::<0b01_00_01_00>(a, b);
-                let high = _mm512_shuffle_ps::<0b11_10_11_10>(a, b);
-                *half = _mm512_add_ps(low, high);
+                let stay = _mm512_mask_blend_ps(0xcccc, a, b);
+                let move_over = _mm512_shuffle_ps::<0b01_00_11_10>(a, b);
+                *half = _mm512_add_ps(stay, move_over);
             }
             let even = _mm512_shuffle_ps::<0b10_00_10_00>(halves[0], halves[1]);
             let odd = _mm512_shuffle_ps::<0b11_01_11_01>(halves[0], halves[1]);
