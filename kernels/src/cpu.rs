@@ -54,7 +54,7 @@ pub(crate) fn from_vec(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor 
 
 /// A buffer for results: its values mean nothing until the caller has written them, which it must do for every one before
 /// anything reads it. Zeros would cost a pass over the memory, on one thread.
-#[allow(clippy::uninit_vec, reason = "that is the point; any bits are an f32")]
+#[allow(clippy::uninit_vec, reason = "every kernel writes all of its result before it is read")]
 pub(crate) fn unwritten(len: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
     // SAFETY: the capacity is there, and callers write before they read.

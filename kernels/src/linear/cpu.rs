@@ -121,8 +121,8 @@ impl Target {
     }
 }
 
-/// The `[m, n]` result of `task`, called in parallel when there is enough to do. Each call has to write its rectangle of
-/// the result, whose first element it is given.
+/// The `[m, n]` result of `task`, called in parallel when there is enough to do. Each call gets its rows and columns
+/// and a pointer to element (0, 0) of the result, and has to write that whole rectangle.
 fn tasks([m, n, k]: [usize; 3], task_rows: usize, task: impl Fn(Span, Span, *mut f32) + Sync) -> Vec<f32> {
     let mut out: Vec<f32> = Vec::with_capacity(m * n);
     let target = Target(out.spare_capacity_mut().as_mut_ptr().cast());
