@@ -2,7 +2,7 @@
 //!
 //!     cargo bench --bench hybrid_103m [-- PART OF A LINE'S NAME]
 //!
-//! Beside each rate stands the share of what this machine can do at most (a large copy for decode, which reads every
+//! Beside each rate stands the share of what this machine can do at most (a large read for decode, which reads every
 //! weight once per token; a large matrix product for the rest), measured in the same run, and the rate of PyTorch 2.15
 //! with transformers 5.23 (pure torch Mamba path, 2 threads) on a quiet machine with 2 AVX-512 cores. Machines differ:
 //! compare rates measured on the same one.
@@ -22,7 +22,7 @@ mod machine;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second};
+use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second, read_bytes_per_second};
 use nemo_model::NemotronH;
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::{Engine, EngineOptions, SampleKey, SamplingParams, TurnEnd};
@@ -57,7 +57,13 @@ fn measure() {
     println!("{:.1} M parameters, {} threads, f32", num_parameters / 1e6, rayon::current_num_threads());
     let copy = copy_bytes_per_second();
     let matmul = matmul_flops_per_second(&device);
-    println!("copy {:.1} GB/s (read and write together), matrix product {:.0} GFLOP/s", copy / 1e9, matmul / 1e9);
+    let read = read_bytes_per_second();
+    println!(
+        "copy {:.1} GB/s (read and write together), read {:.1} GB/s, matrix product {:.0} GFLOP/s",
+        copy / 1e9,
+        read / 1e9,
+        matmul / 1e9
+    );
 
     check(&model);
     // The embedding is looked up, not multiplied; the head is as large, and prefill needs it for one token only.
@@ -69,8 +75,8 @@ fn measure() {
     type Line<'a> = (&'a str, &'a dyn Fn(&NemotronH) -> f64, f64, &'a str);
     let lines: [Line; 4] = [
         ("prefill 512", &prefill, matmul / flops(blocks), "product"),
-        ("decode, batch 1", &|model| decode(model, 1), copy / bytes(all), "copy"),
-        ("decode, batch 8", &|model| decode(model, 8), 8.0 * copy / bytes(all), "copy"),
+        ("decode, batch 1", &|model| decode(model, 1), read / bytes(all), "read"),
+        ("decode, batch 8", &|model| decode(model, 8), 8.0 * read / bytes(all), "read"),
         // Three products of the forward pass's size.
         ("train: forward, backward, AdamW 4x512", &train, matmul / (3.0 * flops(all)), "product"),
     ];

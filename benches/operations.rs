@@ -2,8 +2,9 @@
 //!
 //!     cargo bench --bench operations [-- PART OF A LINE'S NAME]
 //!
-//! An operation that mostly moves data is measured in bytes it has to read and write once, against a large copy; one that
-//! mostly multiplies in floating-point operations, against a large matrix product. Both limits are of the same run. The
+//! An operation that mostly moves data is measured in bytes it has to read and write once, against a large copy (or a large
+//! read, where it writes next to nothing); one that mostly multiplies in floating-point operations, against a large matrix
+//! product. The limits are of the same run. The
 //! last column is how much faster it is than the plain formula in tensor operations (its reference), where that exists for
 //! the shape. Lines with "backward" time both passes and the sum that starts them.
 
@@ -22,7 +23,7 @@ mod machine;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second};
+use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second, read_bytes_per_second};
 use nemo_kernels::{
     AdamWOptions, PagedSequence, SsdInputs, SsmStepInputs, SsmStepOptions, adamw, cache_write, causal_attention,
     causal_conv, gated_rms_norm, linear, linear_log_prob, paged_attention, rms_norm, ssd_scan, ssm_step,
@@ -59,12 +60,15 @@ fn measure() {
 enum Work {
     /// Bytes read and written, each once.
     Bytes(f64),
+    /// Bytes read, where next to nothing is written.
+    Reads(f64),
     /// Floating-point operations, a multiply-add being two.
     Flops(f64),
 }
 
 struct Table {
     copy: f64,
+    read: f64,
     matmul: f64,
     /// Part of the names of the lines that are wanted.
     wanted: Option<String>,
@@ -73,9 +77,15 @@ struct Table {
 impl Table {
     fn measure_limits(device: &Device) -> Self {
         let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-        let table = Self { copy: copy_bytes_per_second(), matmul: matmul_flops_per_second(device), wanted };
+        let table = Self {
+            copy: copy_bytes_per_second(),
+            read: read_bytes_per_second(),
+            matmul: matmul_flops_per_second(device),
+            wanted,
+        };
         println!("{} threads, f32", rayon::current_num_threads());
-        println!("copy {:.1} GB/s, matrix product {:.0} GFLOP/s", table.copy / 1e9, table.matmul / 1e9);
+        let (copy, read, matmul) = (table.copy / 1e9, table.read / 1e9, table.matmul / 1e9);
+        println!("copy {copy:.1} GB/s, read {read:.1} GB/s, matrix product {matmul:.0} GFLOP/s");
         println!("{:<66} {:>9} {:>13} {:>12} {:>9}", "", "ms", "rate", "of limit", "reference");
         table
     }
@@ -85,11 +95,13 @@ impl Table {
             return;
         }
         let seconds = best_seconds(REPEATS, run);
-        let (rate, share) = match work {
-            Work::Bytes(bytes) => (format!("{:.1} GB/s", bytes / seconds / 1e9), bytes / seconds / self.copy),
-            Work::Flops(flops) => (format!("{:.1} GFLOP/s", flops / seconds / 1e9), flops / seconds / self.matmul),
+        let (amount, unit, limit, kind) = match work {
+            Work::Bytes(bytes) => (bytes, "GB/s", self.copy, "copy"),
+            Work::Reads(bytes) => (bytes, "GB/s", self.read, "read"),
+            Work::Flops(flops) => (flops, "GFLOP/s", self.matmul, "mul"),
         };
-        let kind = if matches!(work, Work::Bytes(_)) { "copy" } else { "mul" };
+        let rate = format!("{:.1} {unit}", amount / seconds / 1e9);
+        let share = amount / seconds / limit;
         let ratio = reference.map_or(String::new(), |run| format!("{:.1}x", best_seconds(1, run) / seconds));
         let share = format!("{:.0} % {kind}", 100.0 * share);
         println!("{name:<66} {:>9.3} {rate:>13} {share:>12} {ratio:>9}", 1e3 * seconds);
@@ -297,7 +309,7 @@ fn attention(table: &Table, device: &Device) {
         let tables = Arc::new(tables.collect::<Vec<_>>());
         table.line(
             &format!("paged_attention {sequences} x 4096 tokens, 12/2 heads of 64"),
-            Work::Bytes(2.0 * 4.0 * (sequences * context * key_heads * width) as f64),
+            Work::Reads(2.0 * 4.0 * (sequences * context * key_heads * width) as f64),
             || drop_output(paged_attention(q.clone(), pools[0].clone(), pools[1].clone(), Arc::clone(&tables), scale)),
             None,
         );
@@ -328,7 +340,7 @@ fn products(table: &Table, device: &Device) {
         let x = random([1, rows, inputs], device);
         let few = rows <= 16;
         let work = match few {
-            true => Work::Bytes(4.0 * (inputs * outputs) as f64),
+            true => Work::Reads(4.0 * (inputs * outputs) as f64),
             false => Work::Flops(2.0 * (rows * inputs * outputs) as f64),
         };
         let what = if few { " (weight bytes)" } else { "" };

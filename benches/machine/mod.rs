@@ -29,6 +29,18 @@ pub fn copy_bytes_per_second() -> f64 {
     2.0 * NUM_BYTES as f64 / seconds
 }
 
+/// Bytes read per second by summing a large array on all threads: the limit of what reads much and writes little.
+pub fn read_bytes_per_second() -> f64 {
+    const NUM_WORDS: usize = 64 << 20;
+    const CHUNK: usize = 1 << 16;
+    let words = vec![1u64; NUM_WORDS];
+    let seconds = best_seconds(5, || {
+        let sum: u64 = words.par_chunks(CHUNK).map(|words| words.iter().sum::<u64>()).sum();
+        assert_eq!(std::hint::black_box(sum), NUM_WORDS as u64);
+    });
+    (NUM_WORDS * size_of::<u64>()) as f64 / seconds
+}
+
 /// Floating-point operations per second of a large square matrix product (Burn's).
 pub fn matmul_flops_per_second(device: &Device) -> f64 {
     const N: usize = 1536;

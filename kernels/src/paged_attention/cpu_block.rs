@@ -44,19 +44,23 @@ pub(crate) fn softmax_step<L: Lanes>(scores: &mut [f32], largest: &mut f32, tota
     unsafe {
         let at = |v: usize| L::load(scores.as_ptr().add(v * LANES));
         let block_largest = at(0).max(at(1)).max(at(2).max(at(3))).largest();
-        let new = if block_largest > *largest { block_largest } else { *largest };
-        let rescale = L::splat(simd::exp(*largest - new));
-        *largest = new;
-        let mut total = L::load(totals.as_ptr()).mul(rescale);
+        let mut total = L::load(totals.as_ptr());
+        // Otherwise the factor is one.
+        if block_largest > *largest {
+            let rescale = L::splat(simd::exp(*largest - block_largest));
+            *largest = block_largest;
+            total = total.mul(rescale);
+            for sum in sums.chunks_exact_mut(LANES) {
+                L::load(sum.as_ptr()).mul(rescale).store(sum.as_mut_ptr());
+            }
+        }
+        let new = *largest;
         for v in 0..BLOCK / LANES {
             let weight = L::load(scores.as_ptr().add(v * LANES)).sub(L::splat(new)).exp();
             weight.store(scores.as_mut_ptr().add(v * LANES));
             total = total.add(weight);
         }
         total.store(totals.as_mut_ptr());
-        for sum in sums.chunks_exact_mut(LANES) {
-            L::load(sum.as_ptr()).mul(rescale).store(sum.as_mut_ptr());
-        }
     }
 }
 

@@ -20,6 +20,9 @@ use burn::backend::{Flex, tensor::FloatTensor};
 /// stay in the first cache, the kept ones in the second.
 const BLOCK_VECTORS: usize = 16;
 
+/// Vectors of a state row that a token's backward step takes at a time.
+const COLUMN_VECTORS: usize = 4;
+
 /// Elements that each of the gradients of `b` and `c` per head may take at a time (4 MiB).
 const PARTIAL_ELEMENTS: usize = 1 << 20;
 
@@ -330,30 +333,34 @@ fn reverse<L: Lanes, const V: usize>(
 ) -> L {
     let zero = L::splat(0.0);
     let decay = L::splat(step.decay);
-    let (x, cotangent) = (x.to_array(), cotangent.to_array());
-    let mut from_state = [zero; V];
-    let mut from_gradient = [zero; V];
-    let mut decay_sums = [zero; V];
-    let mut projections = [zero; LANES];
-    for lane in 0..LANES {
-        let (x, cotangent) = (L::splat(x[lane]), L::splat(cotangent[lane]));
-        let mut projection = zero;
-        for v in 0..V {
-            let state = before[lane][v];
-            let total = cotangent.mul_add(c[v], gradient[lane][v]);
-            from_state[v] = cotangent.mul_add(state, from_state[v]);
-            from_gradient[v] = x.mul_add(total, from_gradient[v]);
-            decay_sums[v] = total.mul_add(state, decay_sums[v]);
-            projection = total.mul_add(b[v], projection);
-            gradient[lane][v] = total.mul(decay);
-        }
-        projections[sum_place(lane)] = projection;
-    }
     let size = L::splat(step.size);
-    for v in 0..V {
-        c_gradient[v] = from_state[v].mul_add(decay, c_gradient[v]);
-        b_gradient[v] = from_gradient[v].mul_add(size, b_gradient[v]);
-        *decay_gradient = decay_gradient.add(decay_sums[v]);
+    let (x, cotangent) = (x.to_array(), cotangent.to_array());
+    let mut projections = [zero; LANES];
+    // As many columns of the state at a time as there are registers for what they gather over the rows.
+    for first in (0..V).step_by(COLUMN_VECTORS) {
+        let columns = first..V.min(first + COLUMN_VECTORS);
+        let mut from_state = [zero; COLUMN_VECTORS];
+        let mut from_gradient = [zero; COLUMN_VECTORS];
+        let mut decay_sums = [zero; COLUMN_VECTORS];
+        for lane in 0..LANES {
+            let (x, cotangent) = (L::splat(x[lane]), L::splat(cotangent[lane]));
+            let mut projection = projections[sum_place(lane)];
+            for v in columns.clone() {
+                let state = before[lane][v];
+                let total = cotangent.mul_add(c[v], gradient[lane][v]);
+                from_state[v - first] = cotangent.mul_add(state, from_state[v - first]);
+                from_gradient[v - first] = x.mul_add(total, from_gradient[v - first]);
+                decay_sums[v - first] = total.mul_add(state, decay_sums[v - first]);
+                projection = total.mul_add(b[v], projection);
+                gradient[lane][v] = total.mul(decay);
+            }
+            projections[sum_place(lane)] = projection;
+        }
+        for v in columns {
+            c_gradient[v] = from_state[v - first].mul_add(decay, c_gradient[v]);
+            b_gradient[v] = from_gradient[v - first].mul_add(size, b_gradient[v]);
+            *decay_gradient = decay_gradient.add(decay_sums[v - first]);
+        }
     }
     L::sum_each(projections)
 }

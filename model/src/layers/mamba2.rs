@@ -115,13 +115,14 @@ impl Mamba2 {
         let (inner, group_width) = (self.inner(), self.num_groups * self.state_size);
         let (xbc, window) =
             nemo_kernels::causal_conv(xbc, self.conv_weight.clone(), self.conv_bias.clone(), window, lengths);
+        let [x, b, c] = nemo_kernels::split_three(xbc, [inner, group_width, group_width]);
         let groups = |t: Tensor<3>| t.reshape([batch, tokens, self.num_groups, self.state_size]);
         let inputs = SsdInputs {
-            x: xbc.clone().narrow(2, 0, inner).reshape([batch, tokens, self.heads, self.head_dim]),
+            x: x.reshape([batch, tokens, self.heads, self.head_dim]),
             dt,
             a_log: self.a_log.clone(),
-            b: groups(xbc.clone().narrow(2, inner, group_width)),
-            c: groups(xbc.narrow(2, inner + group_width, group_width)),
+            b: groups(b),
+            c: groups(c),
             d: self.d.clone(),
             dt_bias: self.dt_bias.clone(),
             state: ssm,
@@ -135,11 +136,8 @@ impl Mamba2 {
         let projected = self.in_proj.forward(x);
         let (inner, width) = (self.inner(), projected.dims()[2]);
         let channels = width - inner - self.heads;
-        Projected {
-            gate: projected.clone().narrow(2, 0, inner),
-            xbc: projected.clone().narrow(2, inner, channels),
-            dt: projected.narrow(2, inner + channels, self.heads),
-        }
+        let [gate, xbc, dt] = nemo_kernels::split_three(projected, [inner, channels, self.heads]);
+        Projected { gate, xbc, dt }
     }
 
     /// Gate, grouped norm and output projection.

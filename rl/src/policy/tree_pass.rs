@@ -16,6 +16,9 @@ use nemo_model::{HybridState, NemotronH};
 use super::api::TokenId;
 use crate::token_tree::{SegmentId, TokenTree};
 
+/// What a batch costs beside its tokens, in tokens: mostly the gradients of the weights, which are as large for one row.
+const BATCH_COST: usize = 48;
+
 /// Gradients by parameter name, flat `[n]`.
 pub(super) type ParameterGradients = BTreeMap<String, Tensor<1>>;
 
@@ -177,16 +180,17 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
         Some(TrainedRows { hidden, head: model.head_weight(), targets: to_tensor(targets), places })
     }
 
-    /// Leaves by falling length, cut into batches whose padded size stays within the budget.
+    /// Leaves by falling length, cut into batches within the budget so that least is computed on padding.
     fn leaf_batches(&self, mut leaves: Vec<SegmentId>) -> Vec<Vec<SegmentId>> {
         let length = |id: SegmentId| self.tree.segments()[id].len();
         leaves.sort_by_key(|&id| (std::cmp::Reverse(length(id)), id));
-        let mut batches: Vec<Vec<SegmentId>> = Vec::new();
-        for id in leaves {
-            match batches.last_mut() {
-                Some(batch) if (batch.len() + 1) * length(batch[0]) <= self.max_batch_tokens => batch.push(id),
-                _ => batches.push(vec![id]),
-            }
+        let lengths: Vec<usize> = leaves.iter().map(|&id| length(id)).collect();
+        let mut rest = leaves.as_slice();
+        let mut batches = Vec::new();
+        for size in batch_sizes(&lengths, self.max_batch_tokens) {
+            let (batch, others) = rest.split_at(size);
+            batches.push(batch.to_vec());
+            rest = others;
         }
         batches
     }
@@ -208,6 +212,27 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
             }
         });
     }
+}
+
+/// How many of the rows, whose `lengths` fall, go into each batch: the cut with the fewest padded tokens, where every batch
+/// counts as [`BATCH_COST`] tokens more. A batch of several rows has at most `max_tokens`.
+fn batch_sizes(lengths: &[usize], max_tokens: usize) -> Vec<usize> {
+    // Of the cheapest cut of the rows from `first` on: its cost, and the end of its first batch.
+    let mut best = vec![(0, lengths.len()); lengths.len() + 1];
+    for first in (0..lengths.len()).rev() {
+        let alone = (lengths[first] + BATCH_COST + best[first + 1].0, first + 1);
+        let most = (max_tokens / lengths[first].max(1)).min(lengths.len() - first);
+        let longer = (2..=most).map(|rows| (rows * lengths[first] + BATCH_COST + best[first + rows].0, first + rows));
+        // Of equal cuts the one with fewer batches.
+        best[first] = longer.fold(alone, |cheapest, cut| if cut.0 <= cheapest.0 { cut } else { cheapest });
+    }
+    let mut sizes = Vec::new();
+    let mut first = 0;
+    while first < lengths.len() {
+        sizes.push(best[first].1 - first);
+        first = best[first].1;
+    }
+    sizes
 }
 
 #[cfg(test)]
@@ -294,5 +319,52 @@ mod tests {
                 assert!(error <= 1e-4 * norm, "{name}: relative L2 {:e}", error / norm);
             }
         }
+    }
+
+    /// No cut of the rows into batches is cheaper, and all keep to the budget.
+    #[test]
+    fn batches_pad_least() {
+        let cost = |lengths: &[usize], sizes: &[usize]| {
+            let (mut first, mut total) = (0, 0);
+            for &size in sizes {
+                total += lengths[first] * size + BATCH_COST;
+                first += size;
+            }
+            assert_eq!(first, lengths.len());
+            total
+        };
+        let allowed = |lengths: &[usize], sizes: &[usize], limit: usize| {
+            let mut first = 0;
+            sizes.iter().all(|&size| {
+                first += size;
+                size == 1 || lengths[first - size] * size <= limit
+            })
+        };
+        for (lengths, limit) in [
+            (vec![], 100),
+            (vec![700, 650, 90, 80, 80, 75, 20, 1], 2048),
+            (vec![700, 650, 90, 80, 80, 75, 20, 1], 160),
+            (vec![120, 119, 118, 117, 116, 115, 114, 113, 112], 100_000),
+            (vec![400, 300, 200, 100, 50, 25, 12, 6, 3], 900),
+            (vec![5000, 10, 0], 64),
+        ] {
+            let chosen = batch_sizes(&lengths, limit);
+            assert!(allowed(&lengths, &chosen, limit), "{lengths:?} {chosen:?}");
+            // Every way to cut: bit i set ends a batch behind row i.
+            for cuts in 0..1_usize << lengths.len().saturating_sub(1) {
+                let mut sizes = Vec::new();
+                let mut size = 0;
+                for row in 0..lengths.len() {
+                    size += 1;
+                    if row + 1 == lengths.len() || cuts >> row & 1 == 1 {
+                        sizes.push(std::mem::take(&mut size));
+                    }
+                }
+                if allowed(&lengths, &sizes, limit) {
+                    assert!(cost(&lengths, &chosen) <= cost(&lengths, &sizes), "{lengths:?} {chosen:?} {sizes:?}");
+                }
+            }
+        }
+        assert_eq!(batch_sizes(&[120, 119, 118, 117], 100_000), [4]);
     }
 }
