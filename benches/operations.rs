@@ -25,7 +25,7 @@ use burn::tensor::{Device, Distribution, Int, Tensor};
 use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second};
 use nemo_kernels::{
     AdamWOptions, PagedSequence, SsdInputs, SsmStepInputs, SsmStepOptions, adamw, cache_write, causal_attention,
-    causal_conv, gated_rms_norm, linear, linear_log_prob, paged_attention, rms_norm, ssd_scan, ssm_step,
+    causal_conv, gated_rms_norm, linear, linear_log_prob, paged_attention, rms_norm, squared_relu, ssd_scan, ssm_step,
 };
 
 const REPEATS: usize = 5;
@@ -44,6 +44,7 @@ fn measure() {
     let device = Device::flex();
     let table = Table::measure_limits(&device);
     norms(&table, &device);
+    activation(&table, &device);
     convolution(&table, &device);
     scan(&table, &device);
     step(&table, &device);
@@ -147,6 +148,25 @@ fn norms(table: &Table, device: &Device) {
         Work::Bytes(8.0 * bytes),
         || forward_backward(&inputs, |t| gated_rms_norm(t[0].clone(), t[1].clone(), weight.clone(), 8, 1e-5)),
         None,
+    );
+}
+
+fn activation(table: &Table, device: &Device) {
+    let shape = [4, 512, 4096];
+    let bytes = 4.0 * shape.iter().product::<usize>() as f64;
+    let x = random(shape, device);
+    table.line(
+        "squared_relu [4, 512, 4096]",
+        Work::Bytes(2.0 * bytes),
+        || drop_output(squared_relu(x.clone())),
+        Some(&mut || drop_output(squared_relu::reference::squared_relu(x.clone()))),
+    );
+    let x = [random(shape, &device.clone().autodiff())];
+    table.line(
+        "squared_relu forward, backward",
+        Work::Bytes(5.0 * bytes),
+        || forward_backward(&x, |t| squared_relu(t[0].clone())),
+        Some(&mut || forward_backward(&x, |t| squared_relu::reference::squared_relu(t[0].clone()))),
     );
 }
 

@@ -18,6 +18,7 @@ pub mod gated_rms_norm;
 pub mod linear_log_prob;
 mod precision;
 pub mod rms_norm;
+pub mod squared_relu;
 pub mod ssd_scan;
 
 pub use causal_attention::causal_attention;
@@ -26,6 +27,7 @@ pub use error::KernelError;
 pub use gated_rms_norm::gated_rms_norm;
 pub use linear_log_prob::{LogProbOutput, linear_log_prob};
 pub use rms_norm::rms_norm;
+pub use squared_relu::squared_relu;
 pub use ssd_scan::{SsdInputs, ssd_scan};
 
 pub mod adamw;

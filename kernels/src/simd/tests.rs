@@ -116,7 +116,7 @@ fn softplus_and_ln_are_accurate() {
 /// The operations' own branches on [`Lanes::WIDE`] must not change bits either.
 #[test]
 fn operations_give_the_same_bits_at_every_level() {
-    use crate::{PagedSequence, linear, paged_attention};
+    use crate::{PagedSequence, linear, paged_attention, squared_relu};
     use burn::tensor::{Device, Tensor, TensorData};
     fn tensor<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
         let count: usize = shape.iter().product();
@@ -140,6 +140,13 @@ fn operations_give_the_same_bits_at_every_level() {
         });
         assert!(results.iter().all(|result| *result == results[0]), "linear, {rows} rows");
     }
+    let results = at_every_level(|| {
+        let x = tensor([3, 67], &autodiff).require_grad();
+        let y = squared_relu(x.clone());
+        let grads = (y.clone() * tensor([3, 67], &autodiff)).sum().backward();
+        [bits(y.inner()), bits(x.grad(&grads).unwrap()), bits(squared_relu(tensor([3, 67], &device)))]
+    });
+    assert!(results.iter().all(|result| *result == results[0]), "squared_relu");
     for num_queries in [1, 7] {
         let sequence =
             PagedSequence { block_table: (0..9).rev().collect(), query_start: 0, num_queries, context_length: 70 };

@@ -56,6 +56,9 @@ fn sixteen_bit_storage() {
                 vec![reference(part(flat, 0), part(flat, 2), flat[1].clone(), 2, 1e-5).flatten(0, 2)]
             },
         );
+        check("squared_relu", &device, dtype, &inputs[..1], &|flat| vec![squared_relu(flat[0].clone())], &|flat| {
+            vec![squared_relu::reference::squared_relu(flat[0].clone())]
+        });
         let inputs = [noise.vector(size), noise.vector(width * 4), noise.vector(width * 3), noise.vector(width)];
         let convolution = |flat: &[Tensor<1>]| {
             let (filters, window) = (flat[1].clone().reshape([width, 1, 4]), flat[2].clone().reshape([1, width, 3]));

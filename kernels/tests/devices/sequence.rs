@@ -1,7 +1,9 @@
 //! Operations of training.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use nemo_kernels::{LogProbOutput, SsdInputs, causal_conv, gated_rms_norm, linear_log_prob, rms_norm, ssd_scan};
+use nemo_kernels::{
+    LogProbOutput, SsdInputs, causal_conv, gated_rms_norm, linear_log_prob, rms_norm, squared_relu, ssd_scan,
+};
 
 use crate::check::*;
 use crate::harness::*;
@@ -57,6 +59,24 @@ fn gated_rms_norm_is_its_reference() {
         );
     }
     report.finish(1e-6, 2e-6);
+}
+
+#[test]
+fn squared_relu_is_its_reference() {
+    let Some(device) = test_device() else { return };
+    let mut report = Report::new("squared_relu", device);
+    for shape in [[1, 1, 1], [2, 3, 5], [1, 1, 127], [4, 8, 4], [3, 1, 43], [5, 13, 129]] {
+        let inputs = [Noise::new(3).vector(shape.iter().product())];
+        let reference = nemo_kernels::squared_relu::reference::squared_relu;
+        report.with_gradients(
+            &format!("{shape:?}"),
+            &inputs,
+            &[],
+            &|flat| vec![squared_relu(swapped(&flat[0], shape)).flatten(0, 2)],
+            &|flat| vec![reference(swapped(&flat[0], shape)).flatten(0, 2)],
+        );
+    }
+    report.finish(1e-7, 1e-7);
 }
 
 type Convolution = fn(Tensor<3>, Tensor<3>, Option<Tensor<1>>, Tensor<3>, Option<&[usize]>) -> (Tensor<3>, Tensor<3>);
@@ -213,6 +233,7 @@ fn empty_inputs() {
     let window = ones(36).reshape([2, 6, 3]);
     let (y, next) = causal_conv(x.clone(), ones(24).reshape([6, 1, 4]), None, window.clone(), None);
     assert_eq!((y.dims(), to_vec(next)), ([2, 0, 6], to_vec(window)));
+    assert_eq!(squared_relu(x.clone()).dims(), [2, 0, 6]);
     assert_eq!(rms_norm(x, ones(6), EPSILON).dims(), [2, 0, 6]);
     let state = ones(48).reshape([2, 2, 3, 4]);
     let nothing = |shape: [usize; 4]| Tensor::<4>::zeros(shape, &device);

@@ -4,7 +4,9 @@ use crate::causal_attention::Shape as AttentionShape;
 use crate::harness::*;
 use crate::ssd_scan::Shape as ScanShape;
 use burn::tensor::{DType, Tensor};
-use nemo_kernels::{SsdInputs, causal_attention, causal_conv, gated_rms_norm, linear_log_prob, rms_norm, ssd_scan};
+use nemo_kernels::{
+    SsdInputs, causal_attention, causal_conv, gated_rms_norm, linear_log_prob, rms_norm, squared_relu, ssd_scan,
+};
 
 const NO_LIMIT: (f64, f64) = (0.0, f64::INFINITY);
 
@@ -195,6 +197,10 @@ fn everything() -> Vec<Evaluation> {
                 Some(&[90, 1, 64, 65, 33]),
             );
             vec![y.flatten(0, 2), window.flatten(0, 2)]
+        }),
+        evaluate(std::slice::from_ref(&rows), DType::F32, &[], &|flat| {
+            // More than one parallel piece.
+            vec![squared_relu(Tensor::cat(vec![flat[0].clone(); 3], 0))]
         }),
         evaluate(&[rows, head], DType::F32, &[0], &|flat| {
             let hidden = flat[0].clone().reshape([batch * tokens, width]);

@@ -14,5 +14,6 @@ mod harness;
 mod invariance;
 mod linear_log_prob;
 mod norm;
+mod squared_relu;
 mod ssd_scan;
 mod timing;
