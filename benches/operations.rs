@@ -24,8 +24,9 @@ use std::sync::Arc;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second};
 use nemo_kernels::{
-    AdamWOptions, PagedSequence, SsdInputs, SsmStepInputs, SsmStepOptions, adamw, cache_write, causal_attention,
-    causal_conv, gated_rms_norm, linear, linear_log_prob, paged_attention, rms_norm, squared_relu, ssd_scan, ssm_step,
+    AdamWOptions, PagedSequence, SsdInputs, SsmStepInputs, SsmStepOptions, adamw, add_rms_norm, cache_write,
+    causal_attention, causal_conv, gated_rms_norm, linear, linear_log_prob, paged_attention, rms_norm, squared_relu,
+    ssd_scan, ssm_step,
 };
 
 const REPEATS: usize = 5;
@@ -126,6 +127,12 @@ fn norms(table: &Table, device: &Device) {
         Some(&mut || drop_output(rms_norm::reference::rms_norm(x.clone(), weight.clone(), 1e-5))),
     );
     table.line(
+        "add_rms_norm [4, 512, 1536]",
+        Work::Bytes(4.0 * bytes),
+        || drop_output(add_rms_norm(x.clone(), gate.clone(), weight.clone(), 1e-5)),
+        Some(&mut || drop_output(rms_norm::reference::add_rms_norm(x.clone(), gate.clone(), weight.clone(), 1e-5))),
+    );
+    table.line(
         "gated_rms_norm [4, 512, 1536], 8 groups",
         Work::Bytes(3.0 * bytes),
         || drop_output(gated_rms_norm(x.clone(), gate.clone(), weight.clone(), 8, 1e-5)),
@@ -141,6 +148,19 @@ fn norms(table: &Table, device: &Device) {
         "rms_norm forward, backward",
         Work::Bytes(5.0 * bytes),
         || forward_backward(&inputs[..1], |t| rms_norm(t[0].clone(), weight.clone(), 1e-5)),
+        None,
+    );
+    // Both results are used, as between blocks: forward moves four tensors; backward reads the sum and two incoming
+    // gradients and writes one.
+    table.line(
+        "add_rms_norm forward, backward",
+        Work::Bytes(8.0 * bytes),
+        || {
+            forward_backward(&inputs, |t| {
+                let (sum, normed) = add_rms_norm(t[0].clone(), t[1].clone(), weight.clone(), 1e-5);
+                sum + normed
+            });
+        },
         None,
     );
     table.line(

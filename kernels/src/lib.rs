@@ -26,7 +26,7 @@ pub use causal_conv::causal_conv;
 pub use error::KernelError;
 pub use gated_rms_norm::gated_rms_norm;
 pub use linear_log_prob::{LogProbOutput, linear_log_prob};
-pub use rms_norm::rms_norm;
+pub use rms_norm::{add_rms_norm, rms_norm};
 pub use squared_relu::squared_relu;
 pub use ssd_scan::{SsdInputs, ssd_scan};
 

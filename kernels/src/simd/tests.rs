@@ -116,7 +116,7 @@ fn softplus_and_ln_are_accurate() {
 /// The operations' own branches on [`Lanes::WIDE`] must not change bits either.
 #[test]
 fn operations_give_the_same_bits_at_every_level() {
-    use crate::{PagedSequence, linear, paged_attention, squared_relu};
+    use crate::{PagedSequence, add_rms_norm, linear, paged_attention, squared_relu};
     use burn::tensor::{Device, Tensor, TensorData};
     fn tensor<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
         let count: usize = shape.iter().product();
@@ -147,6 +147,15 @@ fn operations_give_the_same_bits_at_every_level() {
         [bits(y.inner()), bits(x.grad(&grads).unwrap()), bits(squared_relu(tensor([3, 67], &device)))]
     });
     assert!(results.iter().all(|result| *result == results[0]), "squared_relu");
+    let results = at_every_level(|| {
+        let x = tensor([1, 3, 67], &autodiff).require_grad();
+        let weight = tensor([67], &autodiff).require_grad();
+        let (sum, normed) = add_rms_norm(x.clone(), x.clone() * 0.7, weight.clone(), 1e-5);
+        let grads = (sum.clone() * normed.clone()).sum().backward();
+        let (dx, dw) = (x.grad(&grads).unwrap(), weight.grad(&grads).unwrap());
+        [bits(sum.inner()), bits(normed.inner()), bits(dx), bits(dw)]
+    });
+    assert!(results.iter().all(|result| *result == results[0]), "add_rms_norm");
     for num_queries in [1, 7] {
         let sequence =
             PagedSequence { block_table: (0..9).rev().collect(), query_start: 0, num_queries, context_length: 70 };

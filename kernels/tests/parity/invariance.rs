@@ -5,7 +5,8 @@ use crate::harness::*;
 use crate::ssd_scan::Shape as ScanShape;
 use burn::tensor::{DType, Tensor};
 use nemo_kernels::{
-    SsdInputs, causal_attention, causal_conv, gated_rms_norm, linear_log_prob, rms_norm, squared_relu, ssd_scan,
+    SsdInputs, add_rms_norm, causal_attention, causal_conv, gated_rms_norm, linear_log_prob, rms_norm, squared_relu,
+    ssd_scan,
 };
 
 const NO_LIMIT: (f64, f64) = (0.0, f64::INFINITY);
@@ -183,6 +184,11 @@ fn everything() -> Vec<Evaluation> {
         evaluate(&attention.inputs(), DType::F32, &[], &|flat| attention.run(flat, causal_attention)),
         evaluate(&[rows.clone(), weight.clone()], DType::F32, &[], &|flat| {
             vec![rms_norm(flat[0].clone().reshape(shape), flat[1].clone(), 1e-5).flatten(0, 2)]
+        }),
+        evaluate(&[rows.clone(), weight.clone(), gates.clone()], DType::F32, &[], &|flat| {
+            let (x, residual) = (flat[0].clone().reshape(shape), flat[2].clone().reshape(shape));
+            let (sum, normed) = add_rms_norm(x, residual, flat[1].clone(), 1e-5);
+            vec![sum.flatten(0, 2), normed.flatten(0, 2)]
         }),
         evaluate(&[rows.clone(), weight, gates], DType::F32, &[], &|flat| {
             let (x, gate) = (flat[0].clone().reshape(shape), flat[2].clone().reshape(shape));
