@@ -21,12 +21,12 @@ mod machine;
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second};
 use nemo_kernels::{
-    AdamWOptions, PagedSequence, SsdInputs, SsmStepInputs, SsmStepOptions, adamw, add_rms_norm, cache_write,
-    causal_attention, causal_conv, gated_rms_norm, linear, linear_log_prob, paged_attention, rms_norm, squared_relu,
-    ssd_scan, ssm_step,
+    AdamWOptions, PagedSequence, RoundingKey, SsdInputs, SsmStepInputs, SsmStepOptions, adamw, adamw_master,
+    adamw_stochastic, add_rms_norm, cache_write, causal_attention, causal_conv, gated_rms_norm, linear,
+    linear_log_prob, paged_attention, rms_norm, squared_relu, ssd_scan, ssm_step,
 };
 
 const REPEATS: usize = 5;
@@ -428,6 +428,29 @@ fn optimizer(table: &Table, device: &Device) {
         || {
             let [param, m, v] = state.take().expect("the state comes back");
             state = Some(adamw(param, gradient.clone(), m, v, 10, options).into());
+        },
+        None,
+    );
+    let [param, m, v] = state.take().expect("the state comes back");
+    let mut state = Some([param.clone().cast(DType::BF16), param, m, v]);
+    table.line(
+        "adamw_master 16 M parameters in bf16",
+        Work::Bytes((4.0 * 7.0 + 2.0) * N as f64),
+        || {
+            let [param, master, m, v] = state.take().expect("the state comes back");
+            state = Some(adamw_master(param, master, gradient.clone(), m, v, 10, options).into());
+        },
+        None,
+    );
+    let [param, _, m, v] = state.expect("the state comes back");
+    let mut state = Some([param, m, v]);
+    table.line(
+        "adamw_stochastic 16 M parameters in bf16",
+        Work::Bytes((4.0 * 5.0 + 2.0 * 2.0) * N as f64),
+        || {
+            let [param, m, v] = state.take().expect("the state comes back");
+            let key = RoundingKey { seed: 1, stream: 2 };
+            state = Some(adamw_stochastic(param, gradient.clone(), m, v, 10, options, key).into());
         },
         None,
     );

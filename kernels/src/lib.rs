@@ -40,7 +40,7 @@ mod simd;
 mod softmax;
 pub mod ssm_step;
 
-pub use adamw::{AdamWOptions, adamw, global_norm, sum_of_squares};
+pub use adamw::{AdamWOptions, RoundingKey, adamw, adamw_master, adamw_stochastic, global_norm, sum_of_squares};
 pub use cache_write::cache_write;
 pub use linear::linear;
 pub use paged_attention::{PagedSequence, paged_attention};
