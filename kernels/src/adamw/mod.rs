@@ -108,7 +108,8 @@ pub fn adamw<const D: usize>(
 /// [`adamw`], and the parameter becomes the master rounded to the nearest (to the even of two equally near). Its own
 /// values are not read.
 ///
-/// All but the gradient are changed in place when the given handles are the only ones, copied otherwise.
+/// All but the gradient are changed in place when the given handles are the only ones, copied otherwise; an f16 parameter
+/// on the CPU is always new.
 ///
 /// # Shapes
 /// - `param` (bf16 or f16), `master`, `m`, `v` (f32), `grad` (any precision): the same shape
