@@ -22,11 +22,12 @@ mod machine;
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second, read_bytes_per_second};
 use nemo_kernels::{
-    AdamWOptions, PagedSequence, SsdInputs, SsmStepInputs, SsmStepOptions, adamw, cache_write, causal_attention,
-    causal_conv, gated_rms_norm, linear, linear_log_prob, paged_attention, rms_norm, ssd_scan, ssm_step,
+    AdamWOptions, PagedSequence, RoundingKey, SsdInputs, SsmStepInputs, SsmStepOptions, adamw, adamw_master,
+    adamw_stochastic, add_rms_norm, cache_write, causal_attention, causal_conv, gated_rms_norm, linear,
+    linear_log_prob, paged_attention, rms_norm, squared_relu, ssd_scan, ssm_step,
 };
 
 const REPEATS: usize = 5;
@@ -45,6 +46,7 @@ fn measure() {
     let device = Device::flex();
     let table = Table::measure_limits(&device);
     norms(&table, &device);
+    activation(&table, &device);
     convolution(&table, &device);
     scan(&table, &device);
     step(&table, &device);
@@ -137,6 +139,12 @@ fn norms(table: &Table, device: &Device) {
         Some(&mut || drop_output(rms_norm::reference::rms_norm(x.clone(), weight.clone(), 1e-5))),
     );
     table.line(
+        "add_rms_norm [4, 512, 1536]",
+        Work::Bytes(4.0 * bytes),
+        || drop_output(add_rms_norm(x.clone(), gate.clone(), weight.clone(), 1e-5)),
+        Some(&mut || drop_output(rms_norm::reference::add_rms_norm(x.clone(), gate.clone(), weight.clone(), 1e-5))),
+    );
+    table.line(
         "gated_rms_norm [4, 512, 1536], 8 groups",
         Work::Bytes(3.0 * bytes),
         || drop_output(gated_rms_norm(x.clone(), gate.clone(), weight.clone(), 8, 1e-5)),
@@ -154,11 +162,43 @@ fn norms(table: &Table, device: &Device) {
         || forward_backward(&inputs[..1], |t| rms_norm(t[0].clone(), weight.clone(), 1e-5)),
         None,
     );
+    // Both results are used, as between blocks: forward moves four tensors; backward reads the sum and two incoming
+    // gradients and writes one.
+    table.line(
+        "add_rms_norm forward, backward",
+        Work::Bytes(8.0 * bytes),
+        || {
+            forward_backward(&inputs, |t| {
+                let (sum, normed) = add_rms_norm(t[0].clone(), t[1].clone(), weight.clone(), 1e-5);
+                sum + normed
+            });
+        },
+        None,
+    );
     table.line(
         "gated_rms_norm forward, backward",
         Work::Bytes(8.0 * bytes),
         || forward_backward(&inputs, |t| gated_rms_norm(t[0].clone(), t[1].clone(), weight.clone(), 8, 1e-5)),
         None,
+    );
+}
+
+fn activation(table: &Table, device: &Device) {
+    let shape = [4, 512, 4096];
+    let bytes = 4.0 * shape.iter().product::<usize>() as f64;
+    let x = random(shape, device);
+    table.line(
+        "squared_relu [4, 512, 4096]",
+        Work::Bytes(2.0 * bytes),
+        || drop_output(squared_relu(x.clone())),
+        Some(&mut || drop_output(squared_relu::reference::squared_relu(x.clone()))),
+    );
+    let x = [random(shape, &device.clone().autodiff())];
+    table.line(
+        "squared_relu forward, backward",
+        Work::Bytes(5.0 * bytes),
+        || forward_backward(&x, |t| squared_relu(t[0].clone())),
+        Some(&mut || forward_backward(&x, |t| squared_relu::reference::squared_relu(t[0].clone()))),
     );
 }
 
@@ -400,6 +440,29 @@ fn optimizer(table: &Table, device: &Device) {
         || {
             let [param, m, v] = state.take().expect("the state comes back");
             state = Some(adamw(param, gradient.clone(), m, v, 10, options).into());
+        },
+        None,
+    );
+    let [param, m, v] = state.take().expect("the state comes back");
+    let mut state = Some([param.clone().cast(DType::BF16), param, m, v]);
+    table.line(
+        "adamw_master 16 M parameters in bf16",
+        Work::Bytes((4.0 * 7.0 + 2.0) * N as f64),
+        || {
+            let [param, master, m, v] = state.take().expect("the state comes back");
+            state = Some(adamw_master(param, master, gradient.clone(), m, v, 10, options).into());
+        },
+        None,
+    );
+    let [param, _, m, v] = state.expect("the state comes back");
+    let mut state = Some([param, m, v]);
+    table.line(
+        "adamw_stochastic 16 M parameters in bf16",
+        Work::Bytes((4.0 * 5.0 + 2.0 * 2.0) * N as f64),
+        || {
+            let [param, m, v] = state.take().expect("the state comes back");
+            let key = RoundingKey { seed: 1, stream: 2 };
+            state = Some(adamw_stochastic(param, gradient.clone(), m, v, 10, options, key).into());
         },
         None,
     );

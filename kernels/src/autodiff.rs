@@ -11,6 +11,7 @@ use burn::backend::autodiff::{
     ops::{Backward, NodeGuard, Ops, OpsKind},
 };
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
+use burn::tensor::DType;
 use std::fmt::{Debug, Formatter};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -98,9 +99,10 @@ where
     })
 }
 
-/// The hub's output: never read, it only makes Burn visit the hub.
+/// The hub's output: never read, it only makes Burn visit the hub. In one dtype, whatever those of the two outputs:
+/// Burn adds their tokens.
 fn hub_token<B: Backend>(like: &FloatTensor<B>) -> FloatTensor<B> {
-    B::float_zeros([1].into(), &like.device(), like.dtype().into())
+    B::float_zeros([1].into(), &like.device(), DType::F32.into())
 }
 
 struct Single<B: Backend, S, const N: usize> {

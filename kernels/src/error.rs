@@ -4,6 +4,7 @@
 //! programming error: the operations assert, and this module makes every such message name the
 //! operation, the argument and both shapes.
 
+use burn::tensor::DType;
 use thiserror::Error;
 
 /// A broken contract between an operation and its caller.
@@ -33,6 +34,18 @@ pub enum KernelError {
         /// The rule, as the end of a sentence.
         rule: &'static str,
     },
+    /// An argument's precision is not one that the operation is for.
+    #[error("{operation}: `{argument}` is {found:?}, expected {expected}")]
+    WrongDtype {
+        /// Name of the operation.
+        operation: &'static str,
+        /// Name of the argument.
+        argument: &'static str,
+        /// Precision that was passed.
+        found: DType,
+        /// What it may be.
+        expected: &'static str,
+    },
 }
 
 /// Asserts that an argument has the expected shape.
@@ -61,6 +74,21 @@ pub(crate) fn assert_size(
     rule: &'static str,
 ) {
     assert!(holds, "{}", KernelError::InvalidSize { operation, argument, found, rule });
+}
+
+/// Asserts that an argument has one of the dtypes that `expected` names.
+///
+/// # Panics
+/// With [`KernelError::WrongDtype`] as message when `allowed` does not hold its dtype.
+#[track_caller]
+pub(crate) fn assert_dtype(
+    operation: &'static str,
+    argument: &'static str,
+    found: DType,
+    allowed: &[DType],
+    expected: &'static str,
+) {
+    assert!(allowed.contains(&found), "{}", KernelError::WrongDtype { operation, argument, found, expected });
 }
 
 /// Asserts that `lengths`, where given, has one entry per row and none above `num_tokens`.

@@ -22,7 +22,7 @@ pub(crate) fn whole(tensor: FlexTensor) -> FlexTensor {
     let layout = tensor.layout();
     let covers = layout.is_contiguous()
         && layout.start_offset() == 0
-        && tensor.bytes().len() == layout.num_elements() * size_of::<f32>();
+        && tensor.bytes().len() == layout.num_elements() * tensor.dtype().size();
     if covers { tensor } else { tensor.to_contiguous() }
 }
 

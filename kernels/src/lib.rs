@@ -19,6 +19,7 @@ pub mod linear_log_prob;
 mod precision;
 pub mod rms_norm;
 pub mod split;
+pub mod squared_relu;
 pub mod ssd_scan;
 
 pub use causal_attention::causal_attention;
@@ -26,8 +27,9 @@ pub use causal_conv::causal_conv;
 pub use error::KernelError;
 pub use gated_rms_norm::gated_rms_norm;
 pub use linear_log_prob::{LogProbOutput, linear_log_prob};
-pub use rms_norm::rms_norm;
+pub use rms_norm::{add_rms_norm, rms_norm};
 pub use split::split_three;
+pub use squared_relu::squared_relu;
 pub use ssd_scan::{SsdInputs, ssd_scan};
 
 pub mod adamw;
@@ -40,7 +42,7 @@ mod simd;
 mod softmax;
 pub mod ssm_step;
 
-pub use adamw::{AdamWOptions, adamw, global_norm, sum_of_squares};
+pub use adamw::{AdamWOptions, RoundingKey, adamw, adamw_master, adamw_stochastic, global_norm, sum_of_squares};
 pub use cache_write::cache_write;
 pub use linear::linear;
 pub use paged_attention::{PagedSequence, paged_attention};

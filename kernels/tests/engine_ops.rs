@@ -10,6 +10,8 @@
 
 #[path = "engine_ops/adamw.rs"]
 mod adamw;
+#[path = "engine_ops/adamw_narrow.rs"]
+mod adamw_narrow;
 #[path = "engine_ops/cache_write.rs"]
 mod cache_write;
 #[path = "engine_ops/harness.rs"]

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::layers::{Block, RmsNorm};
+use crate::layers::{Block, Residual, RmsNorm};
 use crate::parallel::{ForwardContext, LayerShard};
 use crate::parameter::{ParameterMut, Visitor};
 use crate::state::HybridState;
@@ -99,14 +99,14 @@ impl NemotronH {
         context: ForwardContext<'_>,
     ) -> (Tensor<3>, HybridState) {
         let lengths = next_lengths(&state.lengths, tokens.dims(), context.lengths);
-        let mut hidden = self.embed(tokens);
+        let mut stream = Residual::new(self.embed(tokens));
         let mut layers = Vec::with_capacity(self.blocks.len());
         for (block, layer_state) in self.blocks.iter().zip(state.layers) {
-            let (next_hidden, layer_state) = block.forward(hidden, layer_state, context);
-            hidden = next_hidden;
+            let (next, layer_state) = block.forward_stream(stream, layer_state, context);
+            stream = next;
             layers.push(layer_state);
         }
-        (hidden, HybridState { layers, lengths })
+        (stream.into_sum(), HybridState { layers, lengths })
     }
 
     /// [`Self::forward`] for runs that nothing follows: no state comes out, and attention does not gather one.

@@ -11,7 +11,7 @@ use nemo_kernels::{PagedSequence, SsmStepInputs, SsmStepOptions};
 use crate::NemotronH;
 use crate::cache::{KvPool, SsmPool};
 use crate::generate::TokenId;
-use crate::layers::{Attention, Block, Mamba2, Mixer};
+use crate::layers::{Attention, Block, Mamba2, Mixer, Residual};
 use crate::parallel::ForwardContext;
 
 /// New tokens of one sequence and where its caches are.
@@ -55,10 +55,10 @@ impl NemotronH {
     pub fn forward_paged(&self, rows: &[PagedRow<'_>], kv: &mut KvPool, ssm: &mut SsmPool) -> Tensor<2> {
         let batch = self.paged_batch(rows, kv.page_size());
         let tokens: Vec<&[TokenId]> = rows.iter().map(|row| row.tokens).collect();
-        let mut hidden = self.embed(self.token_tensor(&tokens, batch.tokens, 0));
+        let mut stream = Residual::new(self.embed(self.token_tensor(&tokens, batch.tokens, 0)));
         let (mut mamba_layer, mut attention_layer) = (0, 0);
         for Block { norm, mixer } in &self.blocks {
-            let normed = norm.forward(hidden.clone());
+            let (hidden, normed) = stream.normalize(norm);
             let context = ForwardContext {
                 lengths: batch.valid.is_some().then_some(&batch.lengths),
                 ..ForwardContext::default()
@@ -79,8 +79,9 @@ impl NemotronH {
                 Mixer::Mlp(mixer) => mixer.forward(normed, context),
                 Mixer::Moe(mixer) => mixer.forward(normed, context),
             };
-            hidden = hidden + mixed;
+            stream = Residual::after_block(hidden, mixed);
         }
+        let hidden = stream.into_sum();
         let [count, length, width] = hidden.dims();
         let last: Vec<i64> =
             batch.lengths.iter().enumerate().map(|(row, valid)| (row * length + valid - 1) as i64).collect();

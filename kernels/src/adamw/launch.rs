@@ -5,8 +5,10 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{AdamWOps, AdamWOptions};
-use crate::cube::{arg, block, contiguous, element_type, empty, grid_of_units, writable};
+use super::rounding::{COUNTER_TAG, RUN, TILE};
+use super::{AdamWOps, AdamWOptions, RoundingKey};
+use crate::cube::{BLOCK, arg, block, contiguous, element_type, empty, grid, grid_of_units, writable};
+use crate::sample::philox::{MULTIPLIERS, ROUNDS, WEYL};
 use burn::tensor::DType;
 
 /// Elements per unit of [`sum_of_squares_kernel`].
@@ -21,7 +23,6 @@ impl AdamWOps for CubeBackend {
         step: u64,
         options: AdamWOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let AdamWOptions { lr, beta1, beta2, eps, weight_decay } = options;
         let (param, grad, m, v) = (writable(param), contiguous(grad), writable(m), writable(v));
         let elements = param.shape().num_elements();
         if elements > 0 {
@@ -36,20 +37,110 @@ impl AdamWOps for CubeBackend {
                     arg(&m),
                     arg(&v),
                     elements,
-                    (1.0 - lr * weight_decay) as f32,
-                    beta1 as f32,
-                    (1.0 - beta1) as f32,
-                    beta2 as f32,
-                    (1.0 - beta2) as f32,
-                    (1.0 / (1.0 - beta2.powf(step as f64))) as f32,
-                    eps as f32,
-                    (lr / (1.0 - beta1.powf(step as f64))) as f32,
+                    factors(step, options),
                     [param.dtype, grad.dtype, m.dtype, v.dtype].map(element_type),
                 );
             }
         }
         (param, m, v)
     }
+
+    fn adamw_master(
+        param: FloatTensor<Self>,
+        master: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        step: u64,
+        options: AdamWOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (param, master, grad) = (writable(param), writable(master), contiguous(grad));
+        let (m, v) = (writable(m), writable(v));
+        let elements = param.shape().num_elements();
+        if elements > 0 {
+            // SAFETY: the five tensors have one shape (the public function checks); units past the end do nothing.
+            unsafe {
+                master_kernel::launch_unchecked(
+                    &param.client,
+                    grid_of_units(&param.client, elements),
+                    block(),
+                    arg(&param),
+                    arg(&master),
+                    arg(&grad),
+                    arg(&m),
+                    arg(&v),
+                    elements,
+                    factors(step, options),
+                    [param.dtype, grad.dtype].map(element_type),
+                );
+            }
+        }
+        (param, master, m, v)
+    }
+
+    fn adamw_stochastic(
+        param: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        step: u64,
+        options: AdamWOptions,
+        key: RoundingKey,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        const { assert!(BLOCK == RUN, "a cube works on a tile, a unit on a block of random bits") };
+        let (param, grad, m, v) = (writable(param), contiguous(grad), writable(m), writable(v));
+        let [key_low, key_high] = key.at_step(step);
+        let elements = param.shape().num_elements();
+        if elements > 0 {
+            // SAFETY: the four tensors have one shape (the public function checks); units past the end do nothing.
+            unsafe {
+                stochastic_kernel::launch_unchecked(
+                    &param.client,
+                    grid(&param.client, elements.div_ceil(TILE)),
+                    block(),
+                    arg(&param),
+                    arg(&grad),
+                    arg(&m),
+                    arg(&v),
+                    elements,
+                    key_low,
+                    key_high,
+                    factors(step, options),
+                    [param.dtype, grad.dtype].map(element_type),
+                );
+            }
+        }
+        (param, m, v)
+    }
+}
+
+/// The step's scalars.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+struct Factors {
+    keep: f32,
+    beta1: f32,
+    gain1: f32,
+    beta2: f32,
+    gain2: f32,
+    /// `1 / (1 - beta2^t)`
+    correction2: f32,
+    eps: f32,
+    /// `lr / (1 - beta1^t)`
+    rate: f32,
+}
+
+fn factors(step: u64, options: AdamWOptions) -> FactorsLaunch {
+    let AdamWOptions { lr, beta1, beta2, eps, weight_decay } = options;
+    FactorsLaunch::new(
+        (1.0 - lr * weight_decay) as f32,
+        beta1 as f32,
+        (1.0 - beta1) as f32,
+        beta2 as f32,
+        (1.0 - beta2) as f32,
+        (1.0 / (1.0 - beta2.powf(step as f64))) as f32,
+        eps as f32,
+        (lr / (1.0 - beta1.powf(step as f64))) as f32,
+    )
 }
 
 /// Sums of squares of runs of 256 elements, f32; for the host to add.
@@ -84,26 +175,114 @@ fn adamw_kernel<P: Float, G: Float, M: Float, V: Float>(
     m: &mut [M],
     v: &mut [V],
     elements: usize,
-    keep: f32,
-    beta1: f32,
-    gain1: f32,
-    beta2: f32,
-    gain2: f32,
-    correction2: f32,
-    eps: f32,
-    rate: f32,
+    factors: Factors,
     #[define(P, G, M, V)] _dtypes: [ElemType; 4],
 ) {
     let at = ABSOLUTE_POS;
     if at < elements {
         let g = f32::cast_from(grad[at]);
-        let first = beta1 * f32::cast_from(m[at]) + gain1 * g;
-        let second = beta2 * f32::cast_from(v[at]) + gain2 * g * g;
+        let first = factors.beta1 * f32::cast_from(m[at]) + factors.gain1 * g;
+        let second = factors.beta2 * f32::cast_from(v[at]) + factors.gain2 * g * g;
         m[at] = M::cast_from(first);
         v[at] = V::cast_from(second);
-        let update = first / ((second * correction2).sqrt() + eps) * rate;
-        param[at] = P::cast_from(f32::cast_from(param[at]) * keep - update);
+        param[at] = P::cast_from(updated(f32::cast_from(param[at]), first, second, &factors));
     }
+}
+
+/// The parameter after the step, from the new moments.
+#[cube]
+fn updated(param: f32, first: f32, second: f32, factors: &Factors) -> f32 {
+    let update = first / ((second * factors.correction2).sqrt() + factors.eps) * factors.rate;
+    param * factors.keep - update
+}
+
+#[cube(launch_unchecked)]
+fn master_kernel<P: Float, G: Float>(
+    param: &mut [P],
+    master: &mut [f32],
+    grad: &[G],
+    m: &mut [f32],
+    v: &mut [f32],
+    elements: usize,
+    factors: Factors,
+    #[define(P, G)] _dtypes: [ElemType; 2],
+) {
+    let at = ABSOLUTE_POS;
+    if at < elements {
+        let g = f32::cast_from(grad[at]);
+        let first = factors.beta1 * m[at] + factors.gain1 * g;
+        let second = factors.beta2 * v[at] + factors.gain2 * g * g;
+        m[at] = first;
+        v[at] = second;
+        let value = updated(master[at], first, second, &factors);
+        master[at] = value;
+        param[at] = P::cast_from(value);
+    }
+}
+
+/// One cube per tile; a unit draws one block of random bits and updates the eight elements that share it.
+#[cube(launch_unchecked)]
+fn stochastic_kernel<P: Float, G: Float>(
+    param: &mut [P],
+    grad: &[G],
+    m: &mut [f32],
+    v: &mut [f32],
+    elements: usize,
+    key_low: u32,
+    key_high: u32,
+    factors: Factors,
+    #[define(P, G)] _dtypes: [ElemType; 2],
+) {
+    let tile = CUBE_POS;
+    let unit = UNIT_POS as usize;
+    if tile * TILE + unit >= elements {
+        terminate!();
+    }
+    let mut words = Array::<u32>::new(4usize);
+    words[0] = u32::cast_from(tile * RUN + unit);
+    words[1] = 0u32;
+    words[2] = 0u32;
+    words[3] = COUNTER_TAG;
+    philox(&mut words, key_low, key_high);
+    for place in 0..TILE / RUN {
+        let at = tile * TILE + place * RUN + unit;
+        if at < elements {
+            let g = f32::cast_from(grad[at]);
+            let first = factors.beta1 * m[at] + factors.gain1 * g;
+            let second = factors.beta2 * v[at] + factors.gain2 * g * g;
+            m[at] = first;
+            v[at] = second;
+            let value = updated(f32::cast_from(param[at]), first, second, &factors);
+            let random = words[place / 2] >> (16u32 * u32::cast_from(place % 2));
+            param[at] = P::cast_from(to_either_side(value, random & 0xffffu32));
+        }
+    }
+}
+
+/// Ten rounds of Philox4x32 on `words` as counter.
+#[cube]
+fn philox(words: &mut Array<u32>, key_low: u32, key_high: u32) {
+    let mut key_low = key_low;
+    let mut key_high = key_high;
+    for _ in 0..ROUNDS {
+        let (first, third) = (words[0], words[2]);
+        words[0] = third.mul_hi(comptime!(MULTIPLIERS[1])) ^ words[1] ^ key_low;
+        words[1] = third * comptime!(MULTIPLIERS[1]);
+        words[2] = first.mul_hi(comptime!(MULTIPLIERS[0])) ^ words[3] ^ key_high;
+        words[3] = first * comptime!(MULTIPLIERS[0]);
+        key_low += comptime!(WEYL[0]);
+        key_high += comptime!(WEYL[1]);
+    }
+}
+
+/// The value of the bf16 on either side of `value`, chosen by sixteen random bits.
+#[cube]
+fn to_either_side(value: f32, random: u32) -> f32 {
+    let bits = u32::reinterpret(value);
+    let rounded = (bits + random) & 0xffff_0000u32;
+    // Neither an infinity nor a NaN is moved; comparing bits, as devices may assume that there are none.
+    let finite = (bits & 0x7f80_0000u32) != 0x7f80_0000u32;
+    select(finite, f32::reinterpret(rounded), value)
 }
 
 /// One unit per run; neighbouring units read neighbouring elements, a run is every `runs`-th of them.

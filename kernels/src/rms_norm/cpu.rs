@@ -27,6 +27,29 @@ impl RmsNormOps for Flex {
         }
         from_vec(y, [batch, tokens, width])
     }
+
+    fn add_rms_norm(
+        x: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let shape: [usize; 3] = sizes(&x);
+        let (x, residual, weight) = (Floats::new(x), Floats::new(residual), Floats::new(weight));
+        let (mut sum, mut y) = (unwritten(x.len()), unwritten(x.len()));
+        let block = (ROWS_PER_TASK * shape[2]).max(1);
+        let task = |sum: &mut [f32], y: &mut [f32], x: &[f32], residual: &[f32]| {
+            run(AddForward { x, residual, weight: &weight, epsilon: epsilon as f32, sum, y });
+        };
+        if y.len() <= block {
+            task(&mut sum, &mut y, &x, &residual);
+        } else {
+            let results = sum.par_chunks_mut(block).zip(y.par_chunks_mut(block));
+            let terms = x.par_chunks(block).zip(residual.par_chunks(block));
+            results.zip(terms).for_each(|((sum, y), (x, residual))| task(sum, y, x, residual));
+        }
+        (from_vec(sum, shape), from_vec(y, shape))
+    }
 }
 
 impl RmsNormGradient for Flex {
@@ -35,9 +58,11 @@ impl RmsNormGradient for Flex {
         weight: FloatTensor<Self>,
         epsilon: f64,
         cotangent: FloatTensor<Self>,
+        addend: Option<FloatTensor<Self>>,
     ) -> [FloatTensor<Self>; 2] {
         let [batch, tokens, width] = sizes(&x);
         let (x, weight, cotangent) = (Floats::new(x), Floats::new(weight), Floats::new(cotangent));
+        let addend = addend.map(Floats::new);
         let block = (ROWS_PER_TASK * width).max(1);
         let mut x_gradient = unwritten(x.len());
         let mut partial = vec![0.0; x.len().div_ceil(block) * width];
@@ -45,11 +70,13 @@ impl RmsNormGradient for Flex {
             .par_chunks_mut(block)
             .zip(partial.par_chunks_mut(width.max(1)))
             .zip(x.par_chunks(block).zip(cotangent.par_chunks(block)))
-            .for_each(|((x_gradient, weight_gradient), (x, cotangent))| {
+            .enumerate()
+            .for_each(|(index, ((x_gradient, weight_gradient), (x, cotangent)))| {
                 run(BackwardPass {
                     x,
                     weight: &weight,
                     cotangent,
+                    addend: addend.as_ref().map(|addend| &addend[index * block..][..x.len()]),
                     epsilon: epsilon as f32,
                     x_gradient,
                     weight_gradient,
@@ -76,12 +103,42 @@ impl Kernel for Forward<'_> {
         let width = self.weight.len();
         let weight = Row::new(self.weight);
         for (x, y) in self.x.chunks_exact(width).zip(self.y.chunks_exact_mut(width)) {
-            let x = Row::new(x);
-            let inverse = L::splat(inverse_rms::<L>(&x, self.epsilon));
-            let mut y = RowMut::new(y);
-            y.fill(|at| x.get::<L>(at).mul(inverse).mul(weight.get::<L>(at)));
+            normalize::<L>(Row::new(x), weight, self.epsilon, RowMut::new(y));
         }
     }
+}
+
+struct AddForward<'a> {
+    x: &'a [f32],
+    residual: &'a [f32],
+    weight: &'a [f32],
+    epsilon: f32,
+    sum: &'a mut [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for AddForward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let width = self.weight.len();
+        let weight = Row::new(self.weight);
+        let terms = self.x.chunks_exact(width).zip(self.residual.chunks_exact(width));
+        let results = self.sum.chunks_exact_mut(width).zip(self.y.chunks_exact_mut(width));
+        for ((x, residual), (sum, y)) in terms.zip(results) {
+            let (x, residual) = (Row::new(x), Row::new(residual));
+            RowMut::new(sum).fill(|at| residual.get::<L>(at).add(x.get(at)));
+            normalize::<L>(Row::new(sum), weight, self.epsilon, RowMut::new(y));
+        }
+    }
+}
+
+/// One row of the forward pass.
+#[inline(always)]
+fn normalize<L: Lanes>(x: Row, weight: Row, epsilon: f32, mut y: RowMut) {
+    let inverse = L::splat(inverse_rms::<L>(&x, epsilon));
+    y.fill(|at| x.get::<L>(at).mul(inverse).mul(weight.get::<L>(at)));
 }
 
 /// `1 / sqrt(mean(x^2) + epsilon)`.
@@ -95,6 +152,8 @@ struct BackwardPass<'a> {
     x: &'a [f32],
     weight: &'a [f32],
     cotangent: &'a [f32],
+    /// What else `x` gets.
+    addend: Option<&'a [f32]>,
     epsilon: f32,
     x_gradient: &'a mut [f32],
     weight_gradient: &'a mut [f32],
@@ -111,14 +170,19 @@ impl Kernel for BackwardPass<'_> {
         let weight = Row::new(self.weight);
         let mut weight_gradient = RowMut::new(self.weight_gradient);
         let rows = self.x.chunks_exact(width).zip(self.cotangent.chunks_exact(width));
-        for ((x, cotangent), x_gradient) in rows.zip(self.x_gradient.chunks_exact_mut(width)) {
+        for (row, ((x, cotangent), x_gradient)) in rows.zip(self.x_gradient.chunks_exact_mut(width)).enumerate() {
             let (x, cotangent) = (Row::new(x), Row::new(cotangent));
             let scaled = |at| weight.get::<L>(at).mul(cotangent.get::<L>(at));
             let inverse = inverse_rms::<L>(&x, self.epsilon);
             let projection = x.sum::<L>(|at| (scaled(at), x.get(at)));
             let pull = -inverse * inverse * inverse * projection / width as f32;
             let (inverse, pull) = (L::splat(inverse), L::splat(pull));
-            RowMut::new(x_gradient).fill(|at| pull.mul_add(x.get(at), inverse.mul(scaled(at))));
+            let mut x_gradient = RowMut::new(x_gradient);
+            x_gradient.fill(|at| pull.mul_add(x.get(at), inverse.mul(scaled(at))));
+            if let Some(addend) = self.addend {
+                let addend = Row::new(&addend[row * width..][..width]);
+                x_gradient.update(|at, gradient: L| gradient.add(addend.get(at)));
+            }
             weight_gradient.update(|at, sum: L| cotangent.get::<L>(at).mul_add(x.get::<L>(at).mul(inverse), sum));
         }
     }

@@ -41,6 +41,39 @@ impl RmsNormOps for CubeBackend {
         }
         y
     }
+
+    fn add_rms_norm(
+        x: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (x, residual, weight) = (contiguous(x), contiguous(residual), contiguous_as(weight, DType::F32));
+        let (rows, width) = rows(&x);
+        let sum = empty(&x, x.shape(), residual.dtype);
+        let y = empty(&x, x.shape(), x.dtype);
+        if rows * width > 0 {
+            // SAFETY: the four tensors hold `rows * width` elements and cubes past `rows` do nothing.
+            unsafe {
+                add_forward_kernel::launch_unchecked(
+                    &x.client,
+                    grid(&x.client, rows),
+                    block(),
+                    arg(&x),
+                    arg(&residual),
+                    arg(&weight),
+                    arg(&sum),
+                    arg(&y),
+                    rows,
+                    width,
+                    epsilon as f32,
+                    BLOCK,
+                    [x.dtype, residual.dtype].map(element_type),
+                );
+            }
+        }
+        (sum, y)
+    }
 }
 
 impl RmsNormGradient for CubeBackend {
@@ -49,10 +82,15 @@ impl RmsNormGradient for CubeBackend {
         weight: FloatTensor<Self>,
         epsilon: f64,
         cotangent: FloatTensor<Self>,
+        addend: Option<FloatTensor<Self>>,
     ) -> [FloatTensor<Self>; 2] {
         let weight_dtype = weight.dtype;
         let (x, weight) = (contiguous(x), contiguous_as(weight, DType::F32));
-        let cotangent = contiguous_as(cotangent, x.dtype);
+        let cotangent = contiguous(cotangent);
+        let has_addend = addend.is_some();
+        // Never read when there is none.
+        let addend = addend.map_or_else(|| empty(&x, [1], x.dtype), |addend| contiguous_as(addend, x.dtype));
+        let dtypes = [x.dtype, cotangent.dtype].map(element_type);
         let (rows, width) = rows(&x);
         let x_gradient = empty(&x, x.shape(), x.dtype);
         let inverse = empty(&x, [rows], DType::F32);
@@ -69,13 +107,15 @@ impl RmsNormGradient for CubeBackend {
                     arg(&x),
                     arg(&weight),
                     arg(&cotangent),
+                    arg(&addend),
                     arg(&x_gradient),
                     arg(&inverse),
                     rows,
                     width,
                     epsilon as f32,
+                    has_addend,
                     BLOCK,
-                    element_type(x.dtype),
+                    dtypes,
                 );
                 weight_gradient_kernel::launch_unchecked(
                     &x.client,
@@ -88,7 +128,7 @@ impl RmsNormGradient for CubeBackend {
                     rows,
                     width,
                     ROWS_PER_PART,
-                    element_type(x.dtype),
+                    dtypes,
                 );
             }
         }
@@ -127,8 +167,7 @@ fn forward_kernel<F: Float>(
         squares += value * value;
         at += block;
     }
-    let total = block_sum(squares, &mut shared, block);
-    let inverse = 1.0f32 / (total / f32::cast_from(width as u32) + epsilon).sqrt();
+    let inverse = inverse_rms(block_sum(squares, &mut shared, block), width, epsilon);
     let mut at = UNIT_POS as usize;
     while at < width {
         y[start + at] = F::cast_from(f32::cast_from(x[start + at]) * inverse * weight[at]);
@@ -136,19 +175,64 @@ fn forward_kernel<F: Float>(
     }
 }
 
-/// With `r = 1 / rms` and `g = weight * cotangent`: `dx = r g - x r^3 mean(g x)`.
+/// Every unit adds and stores its elements of the row, then normalises them as stored.
 #[cube(launch_unchecked)]
-fn backward_kernel<F: Float>(
+fn add_forward_kernel<F: Float, R: Float>(
+    x: &[F],
+    residual: &[R],
+    weight: &[f32],
+    sum: &mut [R],
+    y: &mut [F],
+    rows: usize,
+    width: usize,
+    epsilon: f32,
+    #[comptime] block: usize,
+    #[define(F, R)] _dtypes: [ElemType; 2],
+) {
+    let row = CUBE_POS;
+    if row >= rows {
+        terminate!();
+    }
+    let mut shared = Shared::<[f32]>::new_slice(block);
+    let start = row * width;
+    let mut squares = 0.0f32;
+    let mut at = UNIT_POS as usize;
+    while at < width {
+        let stored = R::cast_from(f32::cast_from(residual[start + at]) + f32::cast_from(x[start + at]));
+        sum[start + at] = stored;
+        let value = f32::cast_from(stored);
+        squares += value * value;
+        at += block;
+    }
+    let inverse = inverse_rms(block_sum(squares, &mut shared, block), width, epsilon);
+    let mut at = UNIT_POS as usize;
+    while at < width {
+        y[start + at] = F::cast_from(f32::cast_from(sum[start + at]) * inverse * weight[at]);
+        at += block;
+    }
+}
+
+/// `1 / sqrt(mean square + epsilon)`.
+#[cube]
+fn inverse_rms(square_sum: f32, width: usize, epsilon: f32) -> f32 {
+    1.0f32 / (square_sum / f32::cast_from(width as u32) + epsilon).sqrt()
+}
+
+/// With `r = 1 / rms` and `g = weight * cotangent`: `dx = r g - x r^3 mean(g x)`, plus the addend where there is one.
+#[cube(launch_unchecked)]
+fn backward_kernel<F: Float, C: Float>(
     x: &[F],
     weight: &[f32],
-    cotangent: &[F],
+    cotangent: &[C],
+    addend: &[F],
     x_gradient: &mut [F],
     inverses: &mut [f32],
     rows: usize,
     width: usize,
     epsilon: f32,
+    #[comptime] has_addend: bool,
     #[comptime] block: usize,
-    #[define(F)] _dtype: ElemType,
+    #[define(F, C)] _dtypes: [ElemType; 2],
 ) {
     let row = CUBE_POS;
     if row >= rows {
@@ -168,7 +252,7 @@ fn backward_kernel<F: Float>(
     let count = f32::cast_from(width as u32);
     let square_sum = block_sum(squares, &mut shared, block);
     let projection = block_sum(products, &mut shared, block);
-    let inverse = 1.0f32 / (square_sum / count + epsilon).sqrt();
+    let inverse = inverse_rms(square_sum, width, epsilon);
     let pull = inverse * inverse * inverse * projection / count;
     if UNIT_POS == 0u32 {
         inverses[row] = inverse;
@@ -176,22 +260,26 @@ fn backward_kernel<F: Float>(
     let mut at = UNIT_POS as usize;
     while at < width {
         let scaled = weight[at] * f32::cast_from(cotangent[start + at]);
-        x_gradient[start + at] = F::cast_from(inverse * scaled - pull * f32::cast_from(x[start + at]));
+        let mut gradient = inverse * scaled - pull * f32::cast_from(x[start + at]);
+        if comptime!(has_addend) {
+            gradient += f32::cast_from(addend[start + at]);
+        }
+        x_gradient[start + at] = F::cast_from(gradient);
         at += block;
     }
 }
 
 /// One unit per part and column: `sum of cotangent x r` over the part's rows.
 #[cube(launch_unchecked)]
-fn weight_gradient_kernel<F: Float>(
+fn weight_gradient_kernel<F: Float, C: Float>(
     x: &[F],
-    cotangent: &[F],
+    cotangent: &[C],
     inverses: &[f32],
     parts: &mut [f32],
     rows: usize,
     width: usize,
     #[comptime] rows_per_part: usize,
-    #[define(F)] _dtype: ElemType,
+    #[define(F, C)] _dtypes: [ElemType; 2],
 ) {
     let part = ABSOLUTE_POS / width;
     let column = ABSOLUTE_POS % width;

@@ -4,9 +4,10 @@
 //! the same token comes out alone, in any batch, and after a restart.
 
 mod draw;
-mod philox;
+pub(crate) mod philox;
 
 pub use draw::{SampledToken, SamplingOptions, sample, sample_rows};
+pub(crate) use philox::philox4x32_lanes;
 pub use philox::{philox4x32, uniform};
 
 /// Names one random number.

@@ -3,21 +3,34 @@
 
 use super::RandomKey;
 
-const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
-const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-const ROUNDS: usize = 10;
+pub(crate) const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+pub(crate) const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+pub(crate) const ROUNDS: usize = 10;
 
 /// Ten rounds of Philox on a 128-bit counter under a 64-bit key, words in little-endian order.
-pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    philox4x32_lanes(counter.map(|word| [word]), key).map(|[word]| word)
+}
+
+/// [`philox4x32`] of `N` counters under one key; word `i` of every counter is in `counters[i]`.
+#[inline(always)]
+pub(crate) fn philox4x32_lanes<const N: usize>(mut counters: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
     for _ in 0..ROUNDS {
-        let products =
-            [u64::from(MULTIPLIERS[0]) * u64::from(counter[0]), u64::from(MULTIPLIERS[1]) * u64::from(counter[2])];
-        let [high0, high1] = products.map(|product| (product >> 32) as u32);
-        let [low0, low1] = products.map(|product| product as u32);
-        counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0];
+        let mut next = [[0; N]; 4];
+        for lane in 0..N {
+            let products = [
+                u64::from(MULTIPLIERS[0]) * u64::from(counters[0][lane]),
+                u64::from(MULTIPLIERS[1]) * u64::from(counters[2][lane]),
+            ];
+            next[0][lane] = (products[1] >> 32) as u32 ^ counters[1][lane] ^ key[0];
+            next[1][lane] = products[1] as u32;
+            next[2][lane] = (products[0] >> 32) as u32 ^ counters[3][lane] ^ key[1];
+            next[3][lane] = products[0] as u32;
+        }
+        counters = next;
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
-    counter
+    counters
 }
 
 /// A number in `[0, 1)` with 24 random bits: `(word >> 8) / 2^24`, the same map on every device.

@@ -116,8 +116,10 @@ fn softplus_and_ln_are_accurate() {
 /// The operations' own branches on [`Lanes::WIDE`] must not change bits either.
 #[test]
 fn operations_give_the_same_bits_at_every_level() {
-    use crate::{PagedSequence, linear, paged_attention};
-    use burn::tensor::{Device, Tensor, TensorData};
+    use crate::{
+        PagedSequence, RoundingKey, adamw_master, adamw_stochastic, add_rms_norm, linear, paged_attention, squared_relu,
+    };
+    use burn::tensor::{DType, Device, Tensor, TensorData};
     fn tensor<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
         let count: usize = shape.iter().product();
         let values: Vec<f32> = (0..count).map(|i| ((i * 7919 + count) % 1009) as f32 / 504.0 - 1.0).collect();
@@ -140,6 +142,32 @@ fn operations_give_the_same_bits_at_every_level() {
         });
         assert!(results.iter().all(|result| *result == results[0]), "linear, {rows} rows");
     }
+    let results = at_every_level(|| {
+        let x = tensor([3, 67], &autodiff).require_grad();
+        let y = squared_relu(x.clone());
+        let grads = (y.clone() * tensor([3, 67], &autodiff)).sum().backward();
+        [bits(y.inner()), bits(x.grad(&grads).unwrap()), bits(squared_relu(tensor([3, 67], &device)))]
+    });
+    assert!(results.iter().all(|result| *result == results[0]), "squared_relu");
+    let results = at_every_level(|| {
+        let x = tensor([1, 3, 67], &autodiff).require_grad();
+        let weight = tensor([67], &autodiff).require_grad();
+        let (sum, normed) = add_rms_norm(x.clone(), x.clone() * 0.7, weight.clone(), 1e-5);
+        let grads = (sum.clone() * normed.clone()).sum().backward();
+        let (dx, dw) = (x.grad(&grads).unwrap(), weight.grad(&grads).unwrap());
+        [bits(sum.inner()), bits(normed.inner()), bits(dx), bits(dw)]
+    });
+    assert!(results.iter().all(|result| *result == results[0]), "add_rms_norm");
+    let options = crate::AdamWOptions { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+    let results = at_every_level(|| {
+        let [p, g, m] = [2503, 2503, 2503].map(|size| tensor([size], &device));
+        let (v, narrow) = (p.clone().abs(), p.clone().cast(DType::BF16));
+        let key = RoundingKey { seed: 1, stream: 2 };
+        let (a, am, av) = adamw_stochastic(narrow.clone(), g.clone(), m.clone(), v.clone(), 3, options, key);
+        let (b, master, ..) = adamw_master(narrow, p, g, m, v, 3, options);
+        [a.cast(DType::F32), am, av, b.cast(DType::F32), master].map(bits)
+    });
+    assert!(results.iter().all(|result| *result == results[0]), "adamw in sixteen bits");
     for num_queries in [1, 7] {
         let sequence =
             PagedSequence { block_table: (0..9).rev().collect(), query_start: 0, num_queries, context_length: 70 };

@@ -56,6 +56,22 @@ fn sixteen_bit_storage() {
                 vec![reference(part(flat, 0), part(flat, 2), flat[1].clone(), 2, 1e-5).flatten(0, 2)]
             },
         );
+        let add_norm = |flat: &[Tensor<1>], stored: DType, fast: bool| {
+            let add_norm = if fast { add_rms_norm } else { rms_norm::reference::add_rms_norm };
+            // In f64 the stream is f64 too.
+            let stored = if flat[0].dtype() == DType::F64 { DType::F64 } else { stored };
+            let residual = part(flat, 2).cast(stored);
+            let (sum, normed) = add_norm(part(flat, 0), residual, flat[1].clone(), 1e-5);
+            assert_eq!((sum.dtype(), normed.dtype()), (stored, flat[0].dtype()));
+            vec![sum.cast(flat[0].dtype()).flatten(0, 2), normed.flatten(0, 2)]
+        };
+        for stored in [dtype, DType::F32] {
+            let name = format!("add_rms_norm with a stream in {stored:?}");
+            check(&name, &device, dtype, &inputs, &|f| add_norm(f, stored, true), &|f| add_norm(f, stored, false));
+        }
+        check("squared_relu", &device, dtype, &inputs[..1], &|flat| vec![squared_relu(flat[0].clone())], &|flat| {
+            vec![squared_relu::reference::squared_relu(flat[0].clone())]
+        });
         let inputs = [noise.vector(size), noise.vector(width * 4), noise.vector(width * 3), noise.vector(width)];
         let convolution = |flat: &[Tensor<1>]| {
             let (filters, window) = (flat[1].clone().reshape([width, 1, 4]), flat[2].clone().reshape([1, width, 3]));

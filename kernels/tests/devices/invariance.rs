@@ -32,10 +32,14 @@ fn training_operations_do_not_mix_rows() {
     let weight = random(3, [width], device);
     let normed = rms_norm(x.clone(), weight.clone(), 1e-5);
     let gated = gated_rms_norm(x.clone(), gate.clone(), weight.clone(), 4, 1e-5);
+    let summed = add_rms_norm(x.clone(), gate.clone(), weight.clone(), 1e-5);
     let (filters, bias) = (random(4, [width, 1, 4], device), random(5, [width], device));
     let window = random(6, [batch, width, 3], device);
     let (convolved, next) = causal_conv(x.clone(), filters.clone(), Some(bias.clone()), window.clone(), None);
     for row in 0..batch {
+        let alone = add_rms_norm(one(&x, row), one(&gate, row), weight.clone(), 1e-5);
+        assert_row("add_rms_norm sum", &summed.0, row, alone.0);
+        assert_row("add_rms_norm", &summed.1, row, alone.1);
         assert_row("rms_norm", &normed, row, rms_norm(one(&x, row), weight.clone(), 1e-5));
         let alone = gated_rms_norm(one(&x, row), one(&gate, row), weight.clone(), 4, 1e-5);
         assert_row("gated_rms_norm", &gated, row, alone);

@@ -1,7 +1,10 @@
 //! Operations of training.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use nemo_kernels::{LogProbOutput, SsdInputs, causal_conv, gated_rms_norm, linear_log_prob, rms_norm, ssd_scan};
+use nemo_kernels::{
+    LogProbOutput, SsdInputs, add_rms_norm, causal_conv, gated_rms_norm, linear_log_prob, rms_norm, squared_relu,
+    ssd_scan,
+};
 
 use crate::check::*;
 use crate::harness::*;
@@ -31,6 +34,32 @@ fn rms_norm_is_its_reference() {
 }
 
 #[test]
+fn add_rms_norm_is_its_reference() {
+    let Some(device) = test_device() else { return };
+    let mut report = Report::new("add_rms_norm", device);
+    let sizes = [[1, 1, 2], [2, 3, 5], [1, 63, 127], [1, 64, 128], [5, 13, 129], [2, 65, 256], [3, 1, 700]];
+    for [batch, tokens, width] in sizes {
+        let mut noise = Noise::new(1);
+        let size = batch * tokens * width;
+        let inputs = [noise.vector(size), noise.vector(size), noise.vector(width)];
+        let shape = [batch, tokens, width];
+        let run = |flat: &[Tensor<1>], add_norm: AddNorm| {
+            let (x, residual) = (flat[0].clone().reshape(shape), swapped(&flat[1], shape));
+            let (sum, normed) = add_norm(x, residual, flat[2].clone(), EPSILON);
+            vec![sum.flatten(0, 2), normed.flatten(0, 2)]
+        };
+        let reference = nemo_kernels::rms_norm::reference::add_rms_norm;
+        for which in [&[][..], &[0], &[1]] {
+            let name = format!("{shape:?} cotangents {which:?}");
+            report.with_gradients(&name, &inputs, which, &|f| run(f, add_rms_norm), &|f| run(f, reference));
+        }
+    }
+    report.finish(1e-6, 2e-6);
+}
+
+type AddNorm = fn(Tensor<3>, Tensor<3>, Tensor<1>, f64) -> (Tensor<3>, Tensor<3>);
+
+#[test]
 fn gated_rms_norm_is_its_reference() {
     let Some(device) = test_device() else { return };
     let mut report = Report::new("gated_rms_norm", device);
@@ -57,6 +86,24 @@ fn gated_rms_norm_is_its_reference() {
         );
     }
     report.finish(1e-6, 2e-6);
+}
+
+#[test]
+fn squared_relu_is_its_reference() {
+    let Some(device) = test_device() else { return };
+    let mut report = Report::new("squared_relu", device);
+    for shape in [[1, 1, 1], [2, 3, 5], [1, 1, 127], [4, 8, 4], [3, 1, 43], [5, 13, 129]] {
+        let inputs = [Noise::new(3).vector(shape.iter().product())];
+        let reference = nemo_kernels::squared_relu::reference::squared_relu;
+        report.with_gradients(
+            &format!("{shape:?}"),
+            &inputs,
+            &[],
+            &|flat| vec![squared_relu(swapped(&flat[0], shape)).flatten(0, 2)],
+            &|flat| vec![reference(swapped(&flat[0], shape)).flatten(0, 2)],
+        );
+    }
+    report.finish(1e-7, 1e-7);
 }
 
 type Convolution = fn(Tensor<3>, Tensor<3>, Option<Tensor<1>>, Tensor<3>, Option<&[usize]>) -> (Tensor<3>, Tensor<3>);
@@ -213,6 +260,9 @@ fn empty_inputs() {
     let window = ones(36).reshape([2, 6, 3]);
     let (y, next) = causal_conv(x.clone(), ones(24).reshape([6, 1, 4]), None, window.clone(), None);
     assert_eq!((y.dims(), to_vec(next)), ([2, 0, 6], to_vec(window)));
+    assert_eq!(squared_relu(x.clone()).dims(), [2, 0, 6]);
+    let (sum, normed) = add_rms_norm(x.clone(), x.clone(), ones(6), EPSILON);
+    assert_eq!((sum.dims(), normed.dims()), ([2, 0, 6], [2, 0, 6]));
     assert_eq!(rms_norm(x, ones(6), EPSILON).dims(), [2, 0, 6]);
     let state = ones(48).reshape([2, 2, 3, 4]);
     let nothing = |shape: [usize; 4]| Tensor::<4>::zeros(shape, &device);

@@ -4,7 +4,10 @@ use crate::causal_attention::Shape as AttentionShape;
 use crate::harness::*;
 use crate::ssd_scan::Shape as ScanShape;
 use burn::tensor::{DType, Tensor};
-use nemo_kernels::{SsdInputs, causal_attention, causal_conv, gated_rms_norm, linear_log_prob, rms_norm, ssd_scan};
+use nemo_kernels::{
+    SsdInputs, add_rms_norm, causal_attention, causal_conv, gated_rms_norm, linear_log_prob, rms_norm, squared_relu,
+    ssd_scan,
+};
 
 const NO_LIMIT: (f64, f64) = (0.0, f64::INFINITY);
 
@@ -182,6 +185,11 @@ fn everything() -> Vec<Evaluation> {
         evaluate(&[rows.clone(), weight.clone()], DType::F32, &[], &|flat| {
             vec![rms_norm(flat[0].clone().reshape(shape), flat[1].clone(), 1e-5).flatten(0, 2)]
         }),
+        evaluate(&[rows.clone(), weight.clone(), gates.clone()], DType::F32, &[], &|flat| {
+            let (x, residual) = (flat[0].clone().reshape(shape), flat[2].clone().reshape(shape));
+            let (sum, normed) = add_rms_norm(x, residual, flat[1].clone(), 1e-5);
+            vec![sum.flatten(0, 2), normed.flatten(0, 2)]
+        }),
         evaluate(&[rows.clone(), weight, gates], DType::F32, &[], &|flat| {
             let (x, gate) = (flat[0].clone().reshape(shape), flat[2].clone().reshape(shape));
             vec![gated_rms_norm(x, gate, flat[1].clone(), 2, 1e-5).flatten(0, 2)]
@@ -195,6 +203,10 @@ fn everything() -> Vec<Evaluation> {
                 Some(&[90, 1, 64, 65, 33]),
             );
             vec![y.flatten(0, 2), window.flatten(0, 2)]
+        }),
+        evaluate(std::slice::from_ref(&rows), DType::F32, &[], &|flat| {
+            // More than one parallel piece.
+            vec![squared_relu(Tensor::cat(vec![flat[0].clone(); 3], 0))]
         }),
         evaluate(&[rows, head], DType::F32, &[0], &|flat| {
             let hidden = flat[0].clone().reshape([batch * tokens, width]);

@@ -15,5 +15,6 @@ mod invariance;
 mod linear_log_prob;
 mod norm;
 mod split;
+mod squared_relu;
 mod ssd_scan;
 mod timing;

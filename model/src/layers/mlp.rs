@@ -1,6 +1,6 @@
 //! Squared-ReLU MLP without a gate: `down(relu(up(x))^2)`.
 
-use burn::tensor::{Tensor, activation::relu};
+use burn::tensor::Tensor;
 
 use super::Linear;
 use crate::config::ModelConfig;
@@ -44,8 +44,8 @@ impl Mlp {
     /// # Shapes
     /// - x: `[batch, tokens, hidden]`, in and out
     pub fn forward(&self, x: Tensor<3>, context: ForwardContext<'_>) -> Tensor<3> {
-        let inner = relu(self.up_proj.forward(context.enter(x)));
-        context.leave(self.down_proj.forward(inner.clone() * inner))
+        let inner = nemo_kernels::squared_relu(self.up_proj.forward(context.enter(x)));
+        context.leave(self.down_proj.forward(inner))
     }
 
     /// Visits both projections.

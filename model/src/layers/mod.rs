@@ -6,6 +6,7 @@ mod mamba2;
 mod mlp;
 mod moe;
 mod norm;
+mod residual;
 
 use burn::tensor::Tensor;
 
@@ -22,6 +23,7 @@ pub use mamba2::Mamba2;
 pub use mlp::Mlp;
 pub use moe::Moe;
 pub use norm::RmsNorm;
+pub use residual::Residual;
 
 /// The sub-layer of a block.
 #[derive(Clone, Debug)]
@@ -75,7 +77,18 @@ impl Block {
         state: LayerState,
         context: ForwardContext<'_>,
     ) -> (Tensor<3>, LayerState) {
-        let normed = self.norm.forward(hidden.clone());
+        let (stream, state) = self.forward_stream(Residual::new(hidden), state, context);
+        (stream.into_sum(), state)
+    }
+
+    /// [`Self::forward`] on a residual stream whose last addition may be left to this block, and is left to the next.
+    pub(crate) fn forward_stream(
+        &self,
+        stream: Residual,
+        state: LayerState,
+        context: ForwardContext<'_>,
+    ) -> (Residual, LayerState) {
+        let (hidden, normed) = stream.normalize(&self.norm);
         let (mixed, state) = match (&self.mixer, state) {
             (Mixer::Mamba2(mixer), LayerState::Mamba2 { window, ssm }) => {
                 let (mixed, window, ssm) = mixer.forward(normed, window, ssm, context);
@@ -89,7 +102,7 @@ impl Block {
             (Mixer::Moe(mixer), state) => (mixer.forward(normed, context), state),
             (mixer, state) => unreachable!("{mixer:?} was given the state of another kind of layer: {state:?}"),
         };
-        (hidden + mixed, state)
+        (Residual::after_block(hidden, mixed), state)
     }
 
     /// Visits the block's parameters in a fixed order.

@@ -26,6 +26,14 @@ impl RmsNorm {
         nemo_kernels::rms_norm(x, self.weight.clone(), self.epsilon)
     }
 
+    /// The norm of `residual + x`, and that sum: `(sum, normed)`.
+    ///
+    /// # Shapes
+    /// - all: `[batch, tokens, width]`
+    pub fn forward_sum(&self, x: Tensor<3>, residual: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        nemo_kernels::add_rms_norm(x, residual, self.weight.clone(), self.epsilon)
+    }
+
     /// Visits the gain.
     pub fn visit_mut(&mut self, path: &str, visitor: &mut Visitor<'_>) {
         visitor(&join(path, "weight"), ParameterMut::Vector(&mut self.weight));
