@@ -1,4 +1,5 @@
-//! Speed of every operation on the CPU in f32, beside what the machine can do and beside its reference.
+//! Speed of every operation on the CPU in f32 (products with bf16 and int8 weights too), beside what the machine can do and
+//! beside its reference.
 //!
 //!     cargo bench --bench operations [-- PART OF A LINE'S NAME]
 //!
@@ -25,9 +26,9 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second, read_bytes_per_second};
 use nemo_kernels::{
-    AdamWOptions, PagedSequence, RoundingKey, SsdInputs, SsmStepInputs, SsmStepOptions, adamw, adamw_master,
-    adamw_stochastic, add_rms_norm, cache_write, causal_attention, causal_conv, gated_rms_norm, linear,
-    linear_log_prob, paged_attention, rms_norm, squared_relu, ssd_scan, ssm_step,
+    AdamWOptions, Int8Weight, PagedSequence, RoundingKey, SsdInputs, SsmStepInputs, SsmStepOptions, adamw,
+    adamw_master, adamw_stochastic, add_rms_norm, cache_write, causal_attention, causal_conv, gated_rms_norm, linear,
+    linear_int8, linear_log_prob, paged_attention, rms_norm, squared_relu, ssd_scan, ssm_step,
 };
 
 const REPEATS: usize = 5;
@@ -53,6 +54,7 @@ fn measure() {
     attention(&table, &device);
     cache(&table, &device);
     products(&table, &device);
+    stored_products(&table, &device);
     product_gradients(&table, &device);
     head(&table, &device);
     optimizer(&table, &device);
@@ -391,6 +393,29 @@ fn products(table: &Table, device: &Device) {
             || drop_output(linear(x.clone(), weight.clone(), None)),
             Some(&mut || drop_output(x.clone().reshape([rows, inputs]).matmul(burn.clone()))),
         );
+    }
+}
+
+/// Decoding with weights that no cache holds, as they may be stored.
+fn stored_products(table: &Table, device: &Device) {
+    let (inputs, outputs) = (4096, 16384);
+    let weight = random([outputs, inputs], device);
+    let (bf16, int8) = (weight.clone().cast(DType::BF16), Int8Weight::quantize(weight.clone()));
+    for rows in [1, 8, 64] {
+        let x = random([1, rows, inputs], device);
+        let run: [(_, _, &dyn Fn() -> Tensor<3>); 3] = [
+            ("f32", 4.0, &|| linear(x.clone(), weight.clone(), None)),
+            ("bf16", 2.0, &|| linear(x.clone(), bf16.clone(), None)),
+            ("int8", 1.0, &|| linear_int8(x.clone(), &int8, None)),
+        ];
+        for (stored, size, run) in run {
+            table.line(
+                &format!("linear {rows} rows, 4096 to 16384 in {stored} (weight bytes)"),
+                Work::Reads(size * (inputs * outputs) as f64),
+                || drop_output(run()),
+                None,
+            );
+        }
     }
 }
 

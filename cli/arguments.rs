@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use nemo_env::generate::{Split, Suite};
 use nemo_env::prepare::{DATASET, DATASET_FILE, DATASET_REVISION};
 
@@ -127,9 +127,25 @@ pub struct GenerateArguments {
     /// One JSON line per answer with token ids and log-probabilities instead of text.
     #[arg(long)]
     pub json: bool,
+    /// What the model's matrices are kept in; narrower ones take less memory and, with few answers at a time, less time.
+    /// Sums are f32 whatever it is. Only --device cpu has others than float32.
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
+    pub weight_dtype: WeightDtype,
     /// Where to compute: cpu, cuda:N or wgpu.
     #[arg(long, default_value_t)]
     pub device: DeviceName,
+}
+
+/// What matrices are kept in, in PyTorch's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum WeightDtype {
+    /// Four bytes an element.
+    #[default]
+    Float32,
+    /// Two bytes; exact for checkpoints in bfloat16.
+    Bfloat16,
+    /// One byte, with a scale per row; rounds every weight.
+    Int8,
 }
 
 /// Where prompts come from; standard input if nothing is given.

@@ -5,6 +5,7 @@ use std::io::Read;
 
 use anyhow::Context;
 use nemo_env::Dataset;
+use nemo_model::WeightStorage;
 use nemo_model::generate::{Engine, SampleKey, SamplingParams, StopReason, TokenId, TurnEnd};
 use nemo_model::text::{ChatMessage, ChatRole, RenderOptions, Tokenizer};
 use nemo_rl::assemble::LoadedModel;
@@ -12,7 +13,8 @@ use nemo_rl::rollout::chat;
 use serde_json::{Value, json};
 
 use super::places::places;
-use crate::arguments::{GenerateArguments, GenerateInput, SamplingArguments};
+use crate::arguments::{GenerateArguments, GenerateInput, SamplingArguments, WeightDtype};
+use crate::device::DeviceName;
 use crate::{jsonl, output};
 
 /// Tokens of an answer when nobody says otherwise.
@@ -27,8 +29,9 @@ struct Prompt {
 }
 
 pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
+    let storage = storage(&arguments)?;
     let device = arguments.device.open()?;
-    let mut loaded = LoadedModel::open(&arguments.model, &places(None), &device)?;
+    let mut loaded = LoadedModel::open_stored(&arguments.model, &places(None), &device, storage)?;
     if arguments.ignore_eos {
         loaded.stop_tokens.clear();
     }
@@ -57,6 +60,21 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// How the weights are kept, if the device can.
+fn storage(arguments: &GenerateArguments) -> anyhow::Result<WeightStorage> {
+    let (storage, name) = match arguments.weight_dtype {
+        WeightDtype::Float32 => return Ok(WeightStorage::Full),
+        WeightDtype::Bfloat16 => (WeightStorage::Bf16, "bfloat16"),
+        WeightDtype::Int8 => (WeightStorage::Int8, "int8"),
+    };
+    anyhow::ensure!(
+        arguments.device == DeviceName::Cpu,
+        "--weight-dtype {name}: --device {} has no products with such weights; use --device cpu, or --weight-dtype float32",
+        arguments.device
+    );
+    Ok(storage)
 }
 
 /// The answers to some prompts, `samples` of each, in order.

@@ -101,11 +101,16 @@ impl Rows {
 
     /// All elements from the first row's first to the last row's last.
     pub(crate) fn span(&self, rows: usize) -> &[f32] {
+        self.span_of(rows, |tensor| tensor.storage())
+    }
+
+    /// The same of a tensor of another dtype, whose buffer `elements` gives.
+    pub(crate) fn span_of<E>(&self, rows: usize, elements: fn(&FlexTensor) -> &[E]) -> &[E] {
         if rows == 0 {
             return &[];
         }
         let end = self.start + (rows - 1) * self.stride + self.width;
-        &self.tensor.storage()[self.start..end]
+        &elements(&self.tensor)[self.start..end]
     }
 
     /// Elements between the starts of neighbouring rows.

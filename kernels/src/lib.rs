@@ -44,7 +44,7 @@ pub mod ssm_step;
 
 pub use adamw::{AdamWOptions, RoundingKey, adamw, adamw_master, adamw_stochastic, global_norm, sum_of_squares};
 pub use cache_write::cache_write;
-pub use linear::linear;
+pub use linear::{Int8Weight, linear, linear_int8};
 pub use paged_attention::{PagedSequence, paged_attention};
 pub use sample::{RandomKey, SampledToken, SamplingOptions, sample, sample_rows};
 pub use simd::choose_simd_level;

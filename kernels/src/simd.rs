@@ -46,6 +46,14 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// `from` must be readable for `count` values.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
+    /// Sixteen bf16, given by their bits, as f32: exact.
+    /// # Safety
+    /// `from` must be readable for 16 values.
+    unsafe fn load_bf16(from: *const u16) -> Self;
+    /// Sixteen i8 as f32: exact.
+    /// # Safety
+    /// `from` must be readable for 16 values.
+    unsafe fn load_i8(from: *const i8) -> Self;
     /// # Safety
     /// `to` must be writable for 16 values.
     unsafe fn store(self, to: *mut f32);
@@ -72,6 +80,30 @@ pub(crate) trait Lanes: Copy {
     fn sum_each(rows: [Self; 16]) -> Self;
     /// Transposes sixteen rows of sixteen.
     fn transpose(rows: [Self; 16]) -> [Self; 16];
+
+    /// The first `count <= 16` values of [`Lanes::load_bf16`], zero in the other lanes.
+    /// # Safety
+    /// `from` must be readable for `count` values.
+    #[inline(always)]
+    unsafe fn load_first_bf16(from: *const u16, count: usize) -> Self {
+        let mut values = [0; 16];
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, values.as_mut_ptr(), count);
+            Self::load_bf16(values.as_ptr())
+        }
+    }
+
+    /// The first `count <= 16` values of [`Lanes::load_i8`], zero in the other lanes.
+    /// # Safety
+    /// `from` must be readable for `count` values.
+    #[inline(always)]
+    unsafe fn load_first_i8(from: *const i8, count: usize) -> Self {
+        let mut values = [0; 16];
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, values.as_mut_ptr(), count);
+            Self::load_i8(values.as_ptr())
+        }
+    }
 
     #[inline(always)]
     fn to_array(self) -> [f32; 16] {

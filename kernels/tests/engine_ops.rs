@@ -22,3 +22,5 @@ mod linear;
 mod paged_attention;
 #[path = "engine_ops/ssm_step.rs"]
 mod ssm_step;
+#[path = "engine_ops/stored_weights.rs"]
+mod stored_weights;

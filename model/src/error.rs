@@ -2,7 +2,7 @@
 
 use crate::generate::{SequenceId, TokenId};
 
-/// Why a model could not be built or loaded.
+/// Why a model could not be built, loaded, trained or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The configuration is not usable.
@@ -11,6 +11,15 @@ pub enum ModelError {
     /// The checkpoint is not usable.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// The weights were rounded to fewer bits for generation.
+    #[error("the weights are stored in {stored}, for generation only: to train them, load the model in full (float32)")]
+    NotTrainable {
+        /// The element type.
+        stored: &'static str,
+    },
+    /// What was rounded to eight bits is no longer the checkpoint's.
+    #[error("the weights are stored in int8, for generation only: to save them, load the model in full (float32)")]
+    NotSavable,
 }
 
 /// Why the engine refused a request.

@@ -10,6 +10,7 @@ mod error;
 pub mod generate;
 mod layers;
 mod load;
+mod matrix;
 mod nemotron_h;
 mod paged;
 pub mod parallel;
@@ -20,7 +21,8 @@ mod weights;
 
 pub use error::{EngineError, ModelError};
 pub use layers::{Block, Mixer};
-pub use load::{load, load_with_config, random, save};
+pub use load::{load, load_stored, load_with_config, random, save};
+pub use matrix::WeightStorage;
 pub use nemotron_h::NemotronH;
 pub use paged::PagedRow;
 pub use parameter::ParameterMut;

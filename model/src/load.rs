@@ -9,6 +9,7 @@ use crate::NemotronH;
 use crate::checkpoint::{CheckpointReader, SaveOptions, TensorValues, save_checkpoint};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::matrix::WeightStorage;
 use crate::weights::{Initialization, WeightSource};
 
 /// Loads a model folder onto `device` with parameters of `dtype`.
@@ -19,6 +20,19 @@ pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<NemotronH, M
     let mut reader = CheckpointReader::open(folder)?;
     let config = reader.config().clone();
     NemotronH::build(&config, &mut reader, device, dtype)
+}
+
+/// Loads a model folder for generation in f32, with matrices kept as `storage` says. They are converted one by one, so no
+/// more than one exists in full at a time.
+///
+/// On devices other than the host every product widens its matrix first; int8 needs a device that stores eight bits.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_stored(folder: &Path, device: &Device, storage: WeightStorage) -> Result<NemotronH, ModelError> {
+    let mut reader = CheckpointReader::open(folder)?;
+    let config = reader.config().clone();
+    NemotronH::build_stored(&config, &mut reader, device, DType::F32, storage)
 }
 
 /// Loads a folder's tensors under another configuration than the folder's own.
@@ -46,8 +60,11 @@ pub fn random(config: &ModelConfig, seed: u64, device: &Device, dtype: DType) ->
 /// Saves a model as a new Hugging Face folder, which must not exist or be empty.
 ///
 /// # Errors
-/// The folder cannot be written; it is then as it was before.
+/// The folder cannot be written; it is then as it was before. A model in eight bits is refused.
 pub fn save(model: &NemotronH, folder: &Path, options: &SaveOptions) -> Result<(), ModelError> {
+    if model.storage() == WeightStorage::Int8 {
+        return Err(ModelError::NotSavable);
+    }
     let mut values = std::collections::BTreeMap::new();
     model.clone().visit_mut(&mut |name, parameter| {
         values.insert(name.to_owned(), parameter.flat());

@@ -8,6 +8,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::layers::{Block, Residual, RmsNorm};
+use crate::matrix::{Matrix, WeightStorage};
 use crate::parallel::{ForwardContext, LayerShard};
 use crate::parameter::{ParameterMut, Visitor};
 use crate::state::HybridState;
@@ -25,10 +26,12 @@ const HEAD: &str = "lm_head.weight";
 pub struct NemotronH {
     config: ModelConfig,
     shard: LayerShard,
-    embeddings: Tensor<2>,
+    dtype: DType,
+    storage: WeightStorage,
+    embeddings: Matrix,
     pub(crate) blocks: Vec<Block>,
     final_norm: RmsNorm,
-    head: Option<Tensor<2>>,
+    head: Option<Matrix>,
 }
 
 impl NemotronH {
@@ -42,18 +45,34 @@ impl NemotronH {
         device: &Device,
         dtype: DType,
     ) -> Result<Self, ModelError> {
+        Self::build_stored(config, source, device, dtype, WeightStorage::Full)
+    }
+
+    /// The same with matrices kept as `storage` says; each is taken into storage before the next is read.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_stored(
+        config: &ModelConfig,
+        source: &mut dyn WeightSource,
+        device: &Device,
+        dtype: DType,
+        storage: WeightStorage,
+    ) -> Result<Self, ModelError> {
         let shard = LayerShard::whole(config);
-        let mut weights = WeightBuilder::new(source, device, dtype);
+        let mut weights = WeightBuilder::new(source, device, dtype, storage);
         let normal = Initialization::Normal(config.initializer_range);
         let table = [config.vocab_size, config.hidden_size];
-        let embeddings = weights.tensor(EMBEDDINGS, table, normal)?;
+        let embeddings = weights.matrix(EMBEDDINGS, table, normal)?;
         let blocks = (0..config.layers.len())
             .map(|index| Block::build(index, config, &shard, &mut weights))
             .collect::<Result<_, _>>()?;
         let final_norm = RmsNorm::build(FINAL_NORM, config.hidden_size, config.layer_norm_epsilon, &mut weights)?;
-        let head =
-            weights.optional(!config.tie_word_embeddings, HEAD, table, Initialization::fan_in(config.hidden_size))?;
-        Ok(Self { config: config.clone(), shard, embeddings, blocks, final_norm, head })
+        let head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(weights.matrix(HEAD, table, Initialization::fan_in(config.hidden_size))?),
+        };
+        Ok(Self { config: config.clone(), shard, dtype, storage, embeddings, blocks, final_norm, head })
     }
 
     /// The configuration the model was built from.
@@ -76,9 +95,25 @@ impl NemotronH {
         self.embeddings.device()
     }
 
-    /// Element type of the parameters.
+    /// Element type that the model computes in, and of the parameters that are stored in full.
     pub fn dtype(&self) -> DType {
-        self.embeddings.dtype()
+        self.dtype
+    }
+
+    /// How the matrices are kept.
+    pub fn storage(&self) -> WeightStorage {
+        self.storage
+    }
+
+    /// Whoever is about to train asks this first.
+    ///
+    /// # Errors
+    /// [`ModelError::NotTrainable`] unless the weights are stored in full.
+    pub fn check_trainable(&self) -> Result<(), ModelError> {
+        match self.storage.narrow_name() {
+            None => Ok(()),
+            Some(stored) => Err(ModelError::NotTrainable { stored }),
+        }
     }
 
     /// The state before the first token.
@@ -117,7 +152,7 @@ impl NemotronH {
     /// Embedding rows of `[batch, tokens]` ids: `[batch, tokens, hidden]`.
     pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let [batch, length] = tokens.dims();
-        let rows = self.embeddings.clone().select(0, tokens.reshape([batch * length]));
+        let rows = self.embeddings.select(tokens.reshape([batch * length]), self.dtype);
         rows.reshape([batch, length, self.config.hidden_size])
     }
 
@@ -128,22 +163,28 @@ impl NemotronH {
 
     /// Logits `[batch, tokens, vocab]` of normed hidden values.
     pub fn logits(&self, normed: Tensor<3>) -> Tensor<3> {
-        nemo_kernels::linear(normed, self.head_weight(), None)
+        self.head_matrix().linear(normed, None)
     }
 
-    /// The head's weight `[vocab, hidden]`: its own, or the embedding when tied.
+    /// The head's weight `[vocab, hidden]`: its own, or the embedding when tied. A copy if it is not stored in full.
     pub fn head_weight(&self) -> Tensor<2> {
-        self.head.clone().unwrap_or_else(|| self.embeddings.clone())
+        self.head_matrix().tensor(self.dtype)
     }
 
-    /// Visits every parameter under its checkpoint name, in a fixed order.
+    fn head_matrix(&self) -> &Matrix {
+        self.head.as_ref().unwrap_or(&self.embeddings)
+    }
+
+    /// Visits every parameter under its checkpoint name, in a fixed order; matrices in eight bits are none.
     pub fn visit_mut(&mut self, visitor: &mut Visitor<'_>) {
-        visitor(EMBEDDINGS, ParameterMut::Matrix(&mut self.embeddings));
+        if let Some(embeddings) = self.embeddings.parameter_mut() {
+            visitor(EMBEDDINGS, ParameterMut::Matrix(embeddings));
+        }
         for (index, block) in self.blocks.iter_mut().enumerate() {
             block.visit_mut(&format!("backbone.layers.{index}"), visitor);
         }
         self.final_norm.visit_mut(FINAL_NORM, visitor);
-        if let Some(head) = &mut self.head {
+        if let Some(head) = self.head.as_mut().and_then(Matrix::parameter_mut) {
             visitor(HEAD, ParameterMut::Matrix(head));
         }
     }

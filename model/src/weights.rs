@@ -6,6 +6,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::error::ModelError;
+use crate::matrix::{Matrix, WeightStorage};
 
 /// Initialisation of one tensor (transformers' `NemotronHPreTrainedModel._init_weights`).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,17 +46,28 @@ pub trait WeightSource {
     fn values(&mut self, name: &str, shape: &[usize], initialization: Initialization) -> Result<Vec<f32>, ModelError>;
 }
 
-/// Builds tensors for layers: source, device and dtype in one hand.
+/// Builds tensors for layers: source, device, dtype and storage in one hand.
 pub struct WeightBuilder<'a> {
     source: &'a mut dyn WeightSource,
     device: &'a Device,
     dtype: DType,
+    storage: WeightStorage,
 }
 
 impl<'a> WeightBuilder<'a> {
-    /// Tensors will be made on `device` in `dtype` (f32 or f64).
-    pub fn new(source: &'a mut dyn WeightSource, device: &'a Device, dtype: DType) -> Self {
-        Self { source, device, dtype }
+    /// Tensors will be made on `device` in `dtype` (f32 or f64), matrices kept as `storage` says.
+    pub fn new(source: &'a mut dyn WeightSource, device: &'a Device, dtype: DType, storage: WeightStorage) -> Self {
+        Self { source, device, dtype, storage }
+    }
+
+    /// The matrix called `name`, taken into storage at once: no two exist in full at a time.
+    pub fn matrix(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        initialization: Initialization,
+    ) -> Result<Matrix, ModelError> {
+        Ok(Matrix::store(self.tensor(name, shape, initialization)?, self.storage))
     }
 
     /// The tensor called `name`.

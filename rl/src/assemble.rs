@@ -18,7 +18,7 @@ use nemo_model::text::{
     BpeTraining, COMPACT_CHAT_TEMPLATE, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, TextError,
     Tokenizer, train_bpe,
 };
-use nemo_model::{ModelError, NemotronH};
+use nemo_model::{ModelError, NemotronH, WeightStorage};
 use serde_json::{Map, Value, json};
 
 use crate::config::{PolicyConfig, Precision, RunConfig};
@@ -135,8 +135,21 @@ impl LoadedModel {
     /// # Errors
     /// Whatever is wrong with the folder.
     pub fn open(name: &str, places: &Places, device: &Device) -> Result<Self, AssembleError> {
+        Self::open_stored(name, places, device, WeightStorage::Full)
+    }
+
+    /// The same for generation only, with the model's matrices kept as `storage` says.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_stored(
+        name: &str,
+        places: &Places,
+        device: &Device,
+        storage: WeightStorage,
+    ) -> Result<Self, AssembleError> {
         let folder = places.model_folder(name)?;
-        let model = nemo_model::load(&folder, device, DType::F32)?;
+        let model = nemo_model::load_stored(&folder, device, storage)?;
         Self::around(model, folder.clone(), &folder)
     }
 

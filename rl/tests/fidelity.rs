@@ -8,8 +8,12 @@ use std::path::Path;
 use burn::tensor::{DType, Device};
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
+use nemo_model::{NemotronH, WeightStorage};
 use nemo_rl::config::load_text;
-use nemo_rl::policy::api::{Policy, SampleKey, SamplingParams, TrainBatch, TrainSequence, UpdateParams, UpdateReport};
+use nemo_rl::policy::api::{
+    Policy, SampleKey, SamplingParams, SupervisedBatch, SupervisedSequence, TrainBatch, TrainSequence, UpdateParams,
+    UpdateReport,
+};
 use nemo_rl::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
 
 const MODEL: &str = r#"{
@@ -28,7 +32,10 @@ fn policy() -> ModelPolicy {
     let file = folder.path().join("config.json");
     std::fs::write(&file, MODEL).unwrap();
     let config = ModelConfig::from_file(&file).unwrap();
-    let model = nemo_model::random(&config, 7, &Device::flex(), DType::F32).unwrap();
+    around(nemo_model::random(&config, 7, &Device::flex(), DType::F32).unwrap())
+}
+
+fn around(model: NemotronH) -> ModelPolicy {
     let engine = EngineOptions { num_pages: 64, num_slots: 16, max_sequence_length: 256, ..EngineOptions::default() };
     ModelPolicy::new(model, ModelPolicyOptions { engine, max_batch_tokens: 512, sidecar_files: Vec::new() })
 }
@@ -145,4 +152,25 @@ fn the_penalty_measures_the_distance_from_the_reference_and_shortens_it() {
     assert!(away.grad_norm > 0.0);
     let nearer = policy.train(&batch, &update(0.0, 0.5)).unwrap().metrics["kl_penalty"];
     assert!(nearer < 0.95 * found, "{nearer} {found}");
+}
+
+#[test]
+fn weights_that_were_rounded_for_generation_act_but_do_not_learn() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = folder.path().join("model");
+    policy().save_weights(&saved).unwrap();
+    for (storage, name) in [(WeightStorage::Bf16, "bfloat16"), (WeightStorage::Int8, "int8")] {
+        let mut policy = around(nemo_model::load_stored(&saved, &Device::flex(), storage).unwrap());
+        let batch = trajectories(&mut policy);
+        let message = policy.train(&batch, &update(0.1, 0.0)).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("float32"), "{message}");
+        let weighted = |sequence: &TrainSequence| SupervisedSequence {
+            tokens: sequence.tokens.clone(),
+            weights: sequence.mask.iter().map(|&trained| f32::from(u8::from(trained))).collect(),
+        };
+        let sequences = batch.sequences.iter().map(weighted).collect();
+        let batch = SupervisedBatch { sequences, label_smoothing: 0.0 };
+        let message = policy.train_supervised(&batch, &update(0.1, 0.0)).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("float32"), "{message}");
+    }
 }

@@ -25,3 +25,4 @@ mod serving;
 mod small_model;
 mod tidy;
 mod training;
+mod weight_dtype;

@@ -5,15 +5,20 @@
 
 mod dot;
 mod outer;
+mod weight;
 
 use burn::backend::flex::FlexTensor;
-use burn::backend::{Flex, TensorMetadata};
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{DType, Flex, TensorMetadata};
+use burn::tensor::{FloatDType, bf16};
 use rayon::prelude::*;
 
 use super::{LinearOps, reference};
-use crate::cpu::from_vec;
+use crate::cpu::{Floats, from_vec};
 use crate::flex_slices::{Rows, is_f32};
 use crate::simd;
+
+pub(crate) use weight::Weight;
 
 /// Multiplications below which splitting over threads costs more than it gains.
 const SERIAL_WORK: usize = 1 << 21;
@@ -25,16 +30,25 @@ const OUTER_TASK_ROWS: usize = 192;
 
 impl LinearOps for Flex {
     fn linear_forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        if !(is_f32(&x) && is_f32(&weight)) {
-            return reference::linear_primitive::<Flex>(x, weight);
+        match (x.dtype(), weight.dtype()) {
+            (DType::F32, DType::F32) => forward::<f32>(x, weight, None),
+            (DType::F32, DType::BF16) => forward::<bf16>(x, weight, None),
+            _ => reference::linear_primitive::<Flex>(x, weight),
         }
-        let (shape, outputs) = (x.shape(), weight.shape()[0]);
-        let rows = shape[0] * shape[1];
-        let y = multiply_transposed(&Rows::new(x), &Rows::new(weight), rows, outputs, shape[2]);
-        from_vec(y, [shape[0], shape[1], outputs])
+    }
+
+    fn linear_int8_forward(x: FlexTensor, values: FlexTensor, scales: FlexTensor) -> FlexTensor {
+        if !(is_f32(&x) && values.dtype() == DType::I8 && is_f32(&scales)) {
+            return reference::linear_int8_primitive::<Flex>(x, values, scales);
+        }
+        forward::<i8>(x, values, Some(&Floats::new(scales)))
     }
 
     fn linear_grad_input(dy: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        let weight = match (dy.dtype(), weight.dtype()) {
+            (DType::F32, DType::BF16) => Flex::float_cast(weight, FloatDType::F32),
+            _ => weight,
+        };
         if !(is_f32(&dy) && is_f32(&weight)) {
             return reference::linear_grad_input::<Flex>(dy, weight);
         }
@@ -55,15 +69,29 @@ impl LinearOps for Flex {
     }
 }
 
+/// `x W^T`, its columns times `scales`.
+fn forward<W: Weight>(x: FlexTensor, weight: FlexTensor, scales: Option<&[f32]>) -> FlexTensor {
+    let (shape, outputs) = (x.shape(), weight.shape()[0]);
+    let rows = shape[0] * shape[1];
+    let y = scaled_product::<W>(&Rows::new(x), &Rows::new(weight), scales, [rows, outputs, shape[2]]);
+    from_vec(y, [shape[0], shape[1], outputs])
+}
+
 /// `A B^T`: `[m, k]` and `[n, k]` to `[m, n]`.
 pub(crate) fn multiply_transposed(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
-    let (a_span, b_span) = (a.span(m), b.span(n));
+    scaled_product::<f32>(a, b, None, [m, n, k])
+}
+
+/// The same for any kind of B, with the columns of the result times `scales`.
+fn scaled_product<W: Weight>(a: &Rows, b: &Rows, scales: Option<&[f32]>, [m, n, k]: [usize; 3]) -> Vec<f32> {
+    let (a_span, b_span) = (a.span(m), b.span_of(n, W::elements));
     tasks([m, n, k], TASK_ROWS, |rows, columns, out| {
         simd::run(dot::Dot {
             a: a_span,
             a_stride: a.stride(),
             b: b_span,
             b_stride: b.stride(),
+            scales,
             rows,
             columns,
             k,

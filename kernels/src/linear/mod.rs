@@ -2,25 +2,39 @@
 //!
 //! `y = x W^T + b`. The layout is that of published checkpoints, so weights enter and leave unchanged. On the host every
 //! element of a result is formed by one fixed order of additions, whatever the number of rows, so that a token gives
-//! the same bits alone, in a batch and in a prefill chunk.
+//! the same bits alone, in a batch and in a prefill chunk. Weights may be stored in bf16, or in eight bits for generation.
 
 mod autodiff;
 pub(crate) mod cpu;
+mod int8;
 #[cfg(feature = "cube")]
 mod launch;
 pub mod reference;
 
-use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, DispatchTensorKind, backend_extension};
+use burn::tensor::{DType, Tensor};
 
+use crate::cpu::is_host_f32;
 use crate::error::assert_shape;
 
-/// Backends that can run [`linear`].
+pub use int8::{Int8Weight, linear_int8};
+
+/// Backends that can run [`linear`] and [`linear_int8`].
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait LinearOps: Backend {
     /// `x W^T`: `[batch, tokens, in]`, `[out, in]` to `[batch, tokens, out]`.
     fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::linear_primitive::<Self>(x, weight)
+    }
+
+    /// `(x V^T) * s`: `[batch, tokens, in]`, i8 `[out, in]`, `[out]` to `[batch, tokens, out]`.
+    fn linear_int8_forward(
+        x: FloatTensor<Self>,
+        values: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        reference::linear_int8_primitive::<Self>(x, values, scales)
     }
 
     /// `dy W`: `[batch, tokens, out]`, `[out, in]` to `[batch, tokens, in]`.
@@ -36,6 +50,10 @@ pub trait LinearOps: Backend {
 
 /// Applies `x W^T + b` to every row of `x`. Differentiable in all three arguments.
 ///
+/// The weight may be stored as bf16 beside an f32 (or f64) input, for half the memory: the result is that of the weight
+/// widened to the input's type. On the host, where `x` is f32 and the weight no parameter of a graph, it is widened on the
+/// way into the registers and the bits are those of the f32 product; everywhere else a wide copy is made for the call.
+///
 /// # Shapes
 /// - `x`: `[batch, tokens, in]`
 /// - `weight`: `[out, in]`
@@ -48,12 +66,25 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
     let [_, _, inputs] = x.dims();
     let [outputs, _] = weight.dims();
     assert_shape("linear", "weight", &weight.dims(), &[outputs, inputs]);
+    let weight = if must_widen(&x, &weight) { weight.cast(x.dtype()) } else { weight };
     let y = <Dispatch as LinearOps>::linear_forward(x.into_dispatch(), weight.into_dispatch());
-    let y = Tensor::from_dispatch(y);
+    add_bias("linear", Tensor::from_dispatch(y), outputs, bias)
+}
+
+/// Whether a product needs a wide copy of its weight.
+fn must_widen(x: &Tensor<3>, weight: &Tensor<2>) -> bool {
+    let narrow = weight.dtype() == DType::BF16 && matches!(x.dtype(), DType::F32 | DType::F64);
+    // A tracked weight gets its gradient in its own type, which is the cast's to see to.
+    let plain = || matches!(weight.clone().into_dispatch().kind, DispatchTensorKind::Flex(_));
+    narrow && !(is_host_f32(x) && plain())
+}
+
+/// `y + b`, if there is one.
+fn add_bias(operation: &'static str, y: Tensor<3>, outputs: usize, bias: Option<Tensor<1>>) -> Tensor<3> {
     match bias {
         None => y,
         Some(bias) => {
-            assert_shape("linear", "bias", &bias.dims(), &[outputs]);
+            assert_shape(operation, "bias", &bias.dims(), &[outputs]);
             y + bias.unsqueeze()
         }
     }

@@ -1,12 +1,17 @@
 //! Plain tensor operations: matrix products over all rows.
 
-use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{Shape, Tensor};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{FloatDType, Shape, Tensor};
 
-/// See [`linear`](super::linear()).
+use super::Int8Weight;
+use crate::precision::cast_to;
+
+/// See [`linear`](super::linear()). A weight of another dtype takes that of `x`.
 pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     let [batch, tokens, inputs] = x.dims();
     let [outputs, _] = weight.dims();
+    let weight = cast_to(weight, x.dtype());
     let mut y = x.reshape([batch * tokens, inputs]).matmul(weight.transpose());
     if let Some(bias) = bias {
         y = y + bias.unsqueeze();
@@ -14,11 +19,32 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
     y.reshape([batch, tokens, outputs])
 }
 
+/// See [`linear_int8`](super::linear_int8()), in the dtype of `x`.
+pub fn linear_int8(x: Tensor<3>, weight: &Int8Weight, bias: Option<Tensor<1>>) -> Tensor<3> {
+    let dtype = x.dtype();
+    let y = linear(x, weight.values().float().cast(dtype), None) * cast_to(weight.scales(), dtype).unsqueeze();
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
+}
+
 /// [`LinearOps::linear_forward`](super::LinearOps::linear_forward) on a backend's own tensors.
 pub(super) fn linear_primitive<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     let (shape, outputs) = (x.shape(), weight.shape()[0]);
     let y = B::float_matmul(rows::<B>(x), B::float_transpose(weight));
     B::float_reshape(y, Shape::from([shape[0], shape[1], outputs]))
+}
+
+/// [`LinearOps::linear_int8_forward`](super::LinearOps::linear_int8_forward).
+pub(super) fn linear_int8_primitive<B: Backend>(
+    x: FloatTensor<B>,
+    values: IntTensor<B>,
+    scales: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let (dtype, outputs) = (FloatDType::from(x.dtype()), values.shape()[0]);
+    let y = linear_primitive::<B>(x, B::int_into_float(values, dtype));
+    B::float_mul(y, B::float_reshape(B::float_cast(scales, dtype), Shape::from([1, 1, outputs])))
 }
 
 /// [`LinearOps::linear_grad_input`](super::LinearOps::linear_grad_input).

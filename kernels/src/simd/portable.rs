@@ -31,6 +31,16 @@ impl Lanes for Array {
         Self(out)
     }
     #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        let values: [u16; 16] = unsafe { std::ptr::read_unaligned(from.cast()) };
+        Self(values.map(|bits| f32::from_bits(u32::from(bits) << 16)))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        let values: [i8; 16] = unsafe { std::ptr::read_unaligned(from.cast()) };
+        Self(values.map(f32::from))
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe { std::ptr::write_unaligned(to.cast(), self.0) };
     }

@@ -37,6 +37,11 @@ impl Kernel for Everything<'_> {
             out.push(row.sum());
             out.push(row.largest());
             out.extend(unsafe { L::load_first(self.0.as_ptr().add(3 * i), i) }.to_array());
+            let bytes = self.0.as_ptr().cast::<u8>();
+            out.extend(unsafe { L::load_bf16(bytes.add(6 * i).cast()) }.to_array());
+            out.extend(unsafe { L::load_first_bf16(bytes.add(6 * i).cast(), i) }.to_array());
+            out.extend(unsafe { L::load_i8(bytes.add(3 * i).cast()) }.to_array());
+            out.extend(unsafe { L::load_first_i8(bytes.add(3 * i).cast(), i) }.to_array());
             let mut part = [7.0; 16];
             unsafe { row.store_first(part.as_mut_ptr(), i + 1) };
             out.extend(part);
@@ -68,6 +73,33 @@ fn transpose_and_sum_each_follow_their_documentation() {
         assert!((f32::from_bits(bits[i]) - sum).abs() < 1e-3);
         for j in 0..16 {
             assert_eq!(f32::from_bits(bits[16 + 16 * i + j]), values[16 * j + i]);
+        }
+    }
+}
+
+struct Widen([u16; 16], [i8; 16]);
+impl Kernel for Widen {
+    type Output = [[f32; 16]; 4];
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> [[f32; 16]; 4] {
+        let (bf16, i8) = (self.0.as_ptr(), self.1.as_ptr());
+        unsafe {
+            [L::load_bf16(bf16), L::load_first_bf16(bf16, 11), L::load_i8(i8), L::load_first_i8(i8, 11)]
+                .map(L::to_array)
+        }
+    }
+}
+
+#[test]
+fn narrow_values_widen_exactly() {
+    let values: [i8; 16] = std::array::from_fn(|i| (i as i8 - 8) * 16 + i as i8);
+    let halves: [u16; 16] = std::array::from_fn(|i| (f32::from(values[i]).to_bits() >> 16) as u16);
+    for &level in Level::available() {
+        let [bf16, first_bf16, i8, first_i8] = run_at(level, Widen(halves, values));
+        for lane in 0..16 {
+            let expected = f32::from(values[lane]);
+            let kept = if lane < 11 { expected } else { 0.0 };
+            assert_eq!([bf16[lane], first_bf16[lane], i8[lane], first_i8[lane]], [expected, kept, expected, kept]);
         }
     }
 }
@@ -117,7 +149,8 @@ fn softplus_and_ln_are_accurate() {
 #[test]
 fn operations_give_the_same_bits_at_every_level() {
     use crate::{
-        PagedSequence, RoundingKey, adamw_master, adamw_stochastic, add_rms_norm, linear, paged_attention, squared_relu,
+        Int8Weight, PagedSequence, RoundingKey, adamw_master, adamw_stochastic, add_rms_norm, linear, linear_int8,
+        paged_attention, squared_relu,
     };
     use burn::tensor::{DType, Device, Tensor, TensorData};
     fn tensor<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
@@ -168,6 +201,14 @@ fn operations_give_the_same_bits_at_every_level() {
         [a.cast(DType::F32), am, av, b.cast(DType::F32), master].map(bits)
     });
     assert!(results.iter().all(|result| *result == results[0]), "adamw in sixteen bits");
+    for rows in [1, 2, 3, 9, 20] {
+        let x = tensor([1, rows, 83], &device);
+        let weight = tensor([45, 83], &device);
+        let (bf16, int8) = (weight.clone().cast(DType::BF16), Int8Weight::quantize(weight));
+        let results =
+            at_every_level(|| [bits(linear(x.clone(), bf16.clone(), None)), bits(linear_int8(x.clone(), &int8, None))]);
+        assert!(results.iter().all(|result| *result == results[0]), "linear in bf16 and int8, {rows} rows");
+    }
     for num_queries in [1, 7] {
         let sequence =
             PagedSequence { block_table: (0..9).rev().collect(), query_start: 0, num_queries, context_length: 70 };

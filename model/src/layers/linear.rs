@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::error::ModelError;
+use crate::matrix::Matrix;
 use crate::parameter::{ParameterMut, Visitor, join};
 use crate::weights::{Initialization, WeightBuilder};
 
@@ -10,7 +11,7 @@ use crate::weights::{Initialization, WeightBuilder};
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// `[out, in]`.
-    pub weight: Tensor<2>,
+    pub weight: Matrix,
     /// `[out]`.
     pub bias: Option<Tensor<1>>,
 }
@@ -35,7 +36,7 @@ impl Linear {
         weights: &mut WeightBuilder<'_>,
     ) -> Result<Self, ModelError> {
         Ok(Self {
-            weight: weights.tensor(&join(path, "weight"), [out_size, in_size], initialization)?,
+            weight: weights.matrix(&join(path, "weight"), [out_size, in_size], initialization)?,
             bias: weights.optional(bias, &join(path, "bias"), [out_size], Initialization::Zeros)?,
         })
     }
@@ -44,12 +45,14 @@ impl Linear {
     /// - x: `[batch, tokens, in]`
     /// - result: `[batch, tokens, out]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        nemo_kernels::linear(x, self.weight.clone(), self.bias.clone())
+        self.weight.linear(x, self.bias.clone())
     }
 
-    /// Visits weight, then bias.
+    /// Visits weight (unless it is in eight bits), then bias.
     pub fn visit_mut(&mut self, path: &str, visitor: &mut Visitor<'_>) {
-        visitor(&join(path, "weight"), ParameterMut::Matrix(&mut self.weight));
+        if let Some(weight) = self.weight.parameter_mut() {
+            visitor(&join(path, "weight"), ParameterMut::Matrix(weight));
+        }
         if let Some(bias) = &mut self.bias {
             visitor(&join(path, "bias"), ParameterMut::Vector(bias));
         }

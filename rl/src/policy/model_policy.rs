@@ -91,6 +91,11 @@ impl ModelPolicy {
         Ok(log_probs)
     }
 
+    /// Weights that were rounded for generation are not trained.
+    fn check_trainable(&self) -> Result<(), PolicyError> {
+        self.model().check_trainable().map_err(|error| PolicyError::Model(Box::new(error)))
+    }
+
     fn apply(
         &mut self,
         gradients: super::tree_pass::ParameterGradients,
@@ -130,6 +135,7 @@ impl Policy for ModelPolicy {
     }
 
     fn train(&mut self, batch: &TrainBatch, params: &UpdateParams) -> Result<UpdateReport, PolicyError> {
+        self.check_trainable()?;
         let sequences: Vec<&[TokenId]> = batch.sequences.iter().map(|s| s.tokens.as_slice()).collect();
         let masks: Vec<Vec<bool>> = batch.sequences.iter().map(|s| s.mask.clone()).collect();
         let tree = TokenTree::build_within(&sequences, &shareable(&masks), MIN_SHARED_TOKENS);
@@ -193,6 +199,7 @@ impl Policy for ModelPolicy {
         batch: &SupervisedBatch,
         params: &UpdateParams,
     ) -> Result<SupervisedReport, PolicyError> {
+        self.check_trainable()?;
         let sequences: Vec<&[TokenId]> = batch.sequences.iter().map(|s| s.tokens.as_slice()).collect();
         let masks: Vec<Vec<bool>> =
             batch.sequences.iter().map(|s| s.weights.iter().map(|&weight| weight > 0.0).collect()).collect();

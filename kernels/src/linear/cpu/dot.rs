@@ -1,16 +1,20 @@
 //! `A B^T`: every element is a dot product of two contiguous rows, in sixteen lanes.
 
-use super::Span;
+use super::{Span, Weight};
 use crate::simd::{Kernel, LANES, Lanes};
 
 /// Rows up to which the product waits for memory: every row of B is read from there for a few multiplications.
 const FEW_ROWS: usize = 16;
+/// Most vectors of sixteen in a cache line.
+const MOST_VECTORS: usize = 4;
 
-pub(super) struct Dot<'a> {
+pub(super) struct Dot<'a, W> {
     pub a: &'a [f32],
     pub a_stride: usize,
-    pub b: &'a [f32],
+    pub b: &'a [W],
     pub b_stride: usize,
+    /// What the columns of the result are multiplied by at the end.
+    pub scales: Option<&'a [f32]>,
     pub rows: Span,
     pub columns: Span,
     pub k: usize,
@@ -19,7 +23,7 @@ pub(super) struct Dot<'a> {
     pub out_stride: usize,
 }
 
-impl Kernel for Dot<'_> {
+impl<W: Weight> Kernel for Dot<'_, W> {
     type Output = ();
 
     #[inline(always)]
@@ -29,7 +33,9 @@ impl Kernel for Dot<'_> {
         }
         assert!(self.a.len() >= (self.rows.end - 1) * self.a_stride + self.k, "linear: left operand");
         assert!(self.b.len() >= (self.columns.end - 1) * self.b_stride + self.k, "linear: right operand");
-        // Few columns stay in the first cache while all rows of the task pass by.
+        assert!(self.scales.is_none_or(|scales| scales.len() >= self.columns.end), "linear: scales");
+        // Few columns stay in the first cache while all rows of the task pass by. What is narrow is widened again for
+        // every few rows: that costs less than reading a wide copy.
         let mut column = self.columns.start;
         while column < self.columns.end {
             let width = 16.min(self.columns.end - column);
@@ -64,22 +70,22 @@ impl Kernel for Dot<'_> {
     }
 }
 
-impl Dot<'_> {
+impl<W: Weight> Dot<'_, W> {
     /// `ROWS * COLUMNS = 16` elements, of which the first `count` columns are wanted.
     #[inline(always)]
     unsafe fn tile<L: Lanes, const ROWS: usize, const COLUMNS: usize>(&self, row: usize, column: usize, count: usize) {
         // SAFETY: indices beyond `count` repeat the last column.
         unsafe {
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add((row + r) * self.a_stride));
-            let b: [*const f32; COLUMNS] =
+            let b: [*const W; COLUMNS] =
                 std::array::from_fn(|c| self.b.as_ptr().add((column + c.min(count - 1)) * self.b_stride));
             let mut sums = [[L::splat(0.0); COLUMNS]; ROWS];
             if L::WIDE {
                 let (ahead, k) = (COLUMNS * self.b_stride, self.k);
                 if self.rows.len() <= FEW_ROWS {
-                    accumulate::<L, ROWS, COLUMNS, true>(&a, &b, k, ahead, &mut sums);
+                    accumulate::<L, W, ROWS, COLUMNS, true>(&a, &b, k, ahead, &mut sums);
                 } else {
-                    accumulate::<L, ROWS, COLUMNS, false>(&a, &b, k, ahead, &mut sums);
+                    accumulate::<L, W, ROWS, COLUMNS, false>(&a, &b, k, ahead, &mut sums);
                 }
             } else {
                 // Two by two (or one by four) sums fit the registers.
@@ -87,13 +93,13 @@ impl Dot<'_> {
                 for r in (0..ROWS).step_by(rows) {
                     for c in (0..COLUMNS).step_by(columns) {
                         if ROWS == 1 {
-                            let b: [*const f32; 4] = std::array::from_fn(|i| b[c + i]);
+                            let b: [*const W; 4] = std::array::from_fn(|i| b[c + i]);
                             let mut part = [[L::splat(0.0); 4]; 1];
-                            accumulate::<L, 1, 4, false>(&[a[r]], &b, self.k, 0, &mut part);
+                            accumulate::<L, W, 1, 4, false>(&[a[r]], &b, self.k, 0, &mut part);
                             sums[r][c..c + 4].copy_from_slice(&part[0]);
                         } else {
                             let mut part = [[L::splat(0.0); 2]; 2];
-                            accumulate::<L, 2, 2, false>(&[a[r], a[r + 1]], &[b[c], b[c + 1]], self.k, 0, &mut part);
+                            accumulate::<L, W, 2, 2, false>(&[a[r], a[r + 1]], &[b[c], b[c + 1]], self.k, 0, &mut part);
                             for (i, part) in part.iter().enumerate() {
                                 sums[r + i][c..c + 2].copy_from_slice(part);
                             }
@@ -106,7 +112,14 @@ impl Dot<'_> {
                 let element = 4 * (place % 4) + place / 4;
                 sums[element / COLUMNS][element % COLUMNS]
             });
-            let elements = L::sum_each(ordered).to_array();
+            let mut elements = L::sum_each(ordered).to_array();
+            if let Some(scales) = self.scales {
+                for r in 0..ROWS {
+                    for c in 0..count {
+                        elements[r * COLUMNS + c] *= scales[column + c];
+                    }
+                }
+            }
             for r in 0..ROWS {
                 let to = self.out.add((row + r) * self.out_stride + column);
                 let from = elements.as_ptr().add(r * COLUMNS);
@@ -122,9 +135,9 @@ impl Dot<'_> {
 
 /// Lane sums of every row of `a` with every row of `b`; with `PREFETCH`, the elements `ahead` of those of `b` are asked for.
 #[inline(always)]
-unsafe fn accumulate<L: Lanes, const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool>(
+unsafe fn accumulate<L: Lanes, W: Weight, const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool>(
     a: &[*const f32; ROWS],
-    b: &[*const f32; COLUMNS],
+    b: &[*const W; COLUMNS],
     k: usize,
     ahead: usize,
     sums: &mut [[L; COLUMNS]; ROWS],
@@ -133,21 +146,62 @@ unsafe fn accumulate<L: Lanes, const ROWS: usize, const COLUMNS: usize, const PR
     let mut at = 0;
     // SAFETY: the rows hold `k` values.
     unsafe {
-        while at + LANES <= k {
+        while at + W::VECTORS * LANES <= k {
             if PREFETCH {
                 for b in b {
-                    L::prefetch(b.wrapping_add(at + ahead));
+                    L::prefetch(b.wrapping_add(at + ahead).cast());
                 }
             }
-            step(&mut acc, |r| L::load(a[r].add(at)), |c| L::load(b[c].add(at)));
+            if W::VECTORS > 1 && ROWS <= 2 {
+                line::<L, W, ROWS, COLUMNS>(&mut acc, a, b, at);
+            } else {
+                for v in 0..W::VECTORS {
+                    let at = at + v * LANES;
+                    step(&mut acc, |r| L::load(a[r].add(at)), |c| W::load(b[c].add(at)));
+                }
+            }
+            at += W::VECTORS * LANES;
+        }
+        while at + LANES <= k {
+            step(&mut acc, |r| L::load(a[r].add(at)), |c| W::load(b[c].add(at)));
             at += LANES;
         }
         if at < k {
             let rest = k - at;
-            step(&mut acc, |r| L::load_first(a[r].add(at), rest), |c| L::load_first(b[c].add(at), rest));
+            step(&mut acc, |r| L::load_first(a[r].add(at), rest), |c| W::load_first(b[c].add(at), rest));
         }
     }
     *sums = acc;
+}
+
+/// A cache line of each row of `b` at once: rows that lie a power of two apart share their place in the cache, and many of
+/// them would push each other out between one vector and the next.
+#[inline(always)]
+unsafe fn line<L: Lanes, W: Weight, const ROWS: usize, const COLUMNS: usize>(
+    acc: &mut [[L; COLUMNS]; ROWS],
+    a: &[*const f32; ROWS],
+    b: &[*const W; COLUMNS],
+    at: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut left = [[L::splat(0.0); MOST_VECTORS]; ROWS];
+        for (left, a) in left.iter_mut().zip(a) {
+            for (v, left) in left.iter_mut().enumerate() {
+                if v < W::VECTORS {
+                    *left = L::load(a.add(at + v * LANES));
+                }
+            }
+        }
+        for c in 0..COLUMNS {
+            for v in 0..W::VECTORS {
+                let right = W::load::<L>(b[c].add(at + v * LANES));
+                for (left, acc) in left.iter().zip(acc.iter_mut()) {
+                    acc[c] = left[v].mul_add(right, acc[c]);
+                }
+            }
+        }
+    }
 }
 
 /// The shorter side stays in registers while the longer passes by.

@@ -1,0 +1,107 @@
+//! Weight matrices as they are kept in memory: in full, or narrower for a model that only generates.
+//!
+//! What is narrow is widened on the way into a product, so activations, states and sums are the same whatever the storage.
+
+use burn::tensor::{DType, Device, Int, Tensor};
+use nemo_kernels::Int8Weight;
+
+/// How a model keeps its projections, experts, embedding and head. Everything else (norms, biases, convolutions, parameters
+/// of the state space, routers) is small and always kept in full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightStorage {
+    /// In the type that the model computes in; the only storage that can be trained.
+    #[default]
+    Full,
+    /// In bf16, rounded to nearest even: two bytes an element. Loses nothing of a checkpoint in bf16.
+    Bf16,
+    /// In eight bits with a scale per row ([`Int8Weight`]): one byte an element.
+    Int8,
+}
+
+impl WeightStorage {
+    /// The name of the element type; `None` for whatever the model computes in.
+    pub fn narrow_name(self) -> Option<&'static str> {
+        match self {
+            Self::Full => None,
+            Self::Bf16 => Some("bfloat16"),
+            Self::Int8 => Some("int8"),
+        }
+    }
+}
+
+/// A matrix `[out, in]`.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "handles of tensors: small beside what they point to")]
+pub enum Matrix {
+    /// Floats: those that the model computes in, or bf16.
+    Float(Tensor<2>),
+    /// Eight bits.
+    Int8(Int8Weight),
+}
+
+impl Matrix {
+    /// Takes a matrix into storage.
+    pub fn store(weight: Tensor<2>, storage: WeightStorage) -> Self {
+        match storage {
+            WeightStorage::Full => Self::Float(weight),
+            WeightStorage::Bf16 => Self::Float(weight.cast(DType::BF16)),
+            WeightStorage::Int8 => Self::Int8(Int8Weight::quantize(weight)),
+        }
+    }
+
+    /// Where it lies.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Float(weight) => weight.device(),
+            Self::Int8(weight) => weight.scales().device(),
+        }
+    }
+
+    /// `x W^T + b`.
+    ///
+    /// # Shapes
+    /// - x: `[batch, tokens, in]`
+    /// - bias: `[out]`
+    /// - result: `[batch, tokens, out]`
+    pub fn linear(&self, x: Tensor<3>, bias: Option<Tensor<1>>) -> Tensor<3> {
+        match self {
+            Self::Float(weight) => nemo_kernels::linear(x, weight.clone(), bias),
+            Self::Int8(weight) => nemo_kernels::linear_int8(x, weight, bias),
+        }
+    }
+
+    /// The rows `indices` in `dtype`: `[indices, in]`.
+    pub fn select(&self, indices: Tensor<1, Int>, dtype: DType) -> Tensor<2> {
+        widened(
+            match self {
+                Self::Float(weight) => weight.clone().select(0, indices),
+                Self::Int8(weight) => weight.select(indices),
+            },
+            dtype,
+        )
+    }
+
+    /// The whole matrix in `dtype`; copies what is stored otherwise.
+    pub fn tensor(&self, dtype: DType) -> Tensor<2> {
+        widened(
+            match self {
+                Self::Float(weight) => weight.clone(),
+                Self::Int8(weight) => weight.dequantize(),
+            },
+            dtype,
+        )
+    }
+
+    /// The tensor that a gradient could change; eight bits are no parameter.
+    pub fn parameter_mut(&mut self) -> Option<&mut Tensor<2>> {
+        match self {
+            Self::Float(weight) => Some(weight),
+            Self::Int8(_) => None,
+        }
+    }
+}
+
+/// Casts only what differs, so that nothing enters the graph of a model in full.
+fn widened(tensor: Tensor<2>, dtype: DType) -> Tensor<2> {
+    if tensor.dtype() == dtype { tensor } else { tensor.cast(dtype) }
+}
