@@ -27,6 +27,12 @@ const TASK_ROWS: usize = 48;
 const TASK_COLUMNS: usize = 256;
 /// The same for outer products, which copy a part of the right operand per task: rows are worth more there.
 const OUTER_TASK_ROWS: usize = 192;
+/// Rows up to which a product waits for memory: every row of the right operand is read for a few multiplications.
+const FEW_ROWS: usize = 16;
+/// Elements of that operand from which on several threads read it faster than one.
+const PARALLEL_READS: usize = 1 << 17;
+/// Columns of the result per task then, so that the last tasks end together.
+const FEW_ROWS_TASK_COLUMNS: usize = 64;
 
 impl LinearOps for Flex {
     fn linear_forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -154,15 +160,17 @@ impl Target {
 fn tasks([m, n, k]: [usize; 3], task_rows: usize, task: impl Fn(Span, Span, *mut f32) + Sync) -> Vec<f32> {
     let mut out: Vec<f32> = Vec::with_capacity(m * n);
     let target = Target(out.spare_capacity_mut().as_mut_ptr().cast());
+    let reads = m <= FEW_ROWS && n * k >= PARALLEL_READS;
+    let task_columns = if reads { FEW_ROWS_TASK_COLUMNS } else { TASK_COLUMNS };
     let grid: Vec<(Span, Span)> = (0..m)
         .step_by(task_rows)
         .flat_map(|row| {
             (0..n)
-                .step_by(TASK_COLUMNS)
-                .map(move |column| (row..m.min(row + task_rows), column..n.min(column + TASK_COLUMNS)))
+                .step_by(task_columns)
+                .map(move |column| (row..m.min(row + task_rows), column..n.min(column + task_columns)))
         })
         .collect();
-    if m * n * k <= SERIAL_WORK || grid.len() == 1 {
+    if grid.len() == 1 || !reads && m * n * k <= SERIAL_WORK {
         for (rows, columns) in grid {
             task(rows, columns, target.pointer());
         }

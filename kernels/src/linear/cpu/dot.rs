@@ -1,10 +1,8 @@
 //! `A B^T`: every element is a dot product of two contiguous rows, in sixteen lanes.
 
-use super::{Span, Weight};
+use super::{FEW_ROWS, Span, Weight};
 use crate::simd::{Kernel, LANES, Lanes};
 
-/// Rows up to which the product waits for memory: every row of B is read from there for a few multiplications.
-const FEW_ROWS: usize = 16;
 /// Most vectors of sixteen in a cache line.
 const MOST_VECTORS: usize = 4;
 
