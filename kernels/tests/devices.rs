@@ -13,6 +13,8 @@
 
 #[path = "devices/check.rs"]
 mod check;
+#[path = "devices/device.rs"]
+mod device;
 #[path = "parity/harness.rs"]
 #[allow(dead_code, reason = "shared with the tests of the host kernels")]
 mod harness;

@@ -13,6 +13,7 @@ mod bad_configuration;
 mod bad_data;
 mod bad_results;
 mod carried_model;
+mod continuations;
 mod golden_generation;
 mod help;
 mod interrupted;

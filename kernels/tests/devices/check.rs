@@ -2,26 +2,12 @@
 
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::device::named_device;
 use crate::harness::*;
 
 /// The device under test, or nothing and a line that says why.
 pub fn test_device() -> Option<Device> {
-    #[cfg(feature = "cuda")]
-    if let Some(device) = Device::enumerate(burn::tensor::DeviceType::Cuda).first() {
-        return Some(device.clone());
-    }
-    #[cfg(feature = "wgpu")]
-    {
-        let software = Device::wgpu(burn::tensor::DeviceKind::Cpu);
-        let found = Device::enumerate(burn::tensor::DeviceType::Wgpu);
-        if found.iter().any(|device| format!("{device:?}") == format!("{software:?}")) {
-            return Some(software);
-        }
-        println!("skipped: no Vulkan device (none of {found:?} is a software device)");
-    }
-    #[cfg(not(feature = "wgpu"))]
-    println!("skipped: built without a device feature (wgpu or cuda)");
-    None
+    named_device().map(|(_, device)| device)
 }
 
 /// Largest relative L2 error of a list of tensors, which must be finite, and where it is.
