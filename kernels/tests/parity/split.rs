@@ -33,6 +33,12 @@ fn split_three_is_three_slices() {
 }
 
 #[test]
+fn split_three_of_nothing_is_nothing() {
+    let parts = split_three(Tensor::zeros([0, 4, 6], &device()), [3, 2, 1]);
+    assert_eq!(parts.map(|part| part.dims()), [[0, 4, 3], [0, 4, 2], [0, 4, 1]]);
+}
+
+#[test]
 #[should_panic(expected = "the parts must make up the whole width")]
 fn split_three_refuses_other_widths() {
     split_three(Tensor::zeros([1, 2, 5], &device()), [1, 1, 1]);
