@@ -103,7 +103,9 @@ impl Kernel for Forward<'_> {
         let width = self.weight.len();
         let weight = Row::new(self.weight);
         for (x, y) in self.x.chunks_exact(width).zip(self.y.chunks_exact_mut(width)) {
-            normalize::<L>(Row::new(x), weight, self.epsilon, RowMut::new(y));
+            let x = Row::new(x);
+            let inverse = L::splat(inverse_rms::<L>(&x, self.epsilon));
+            RowMut::new(y).fill(|at| x.get::<L>(at).mul(inverse).mul(weight.get::<L>(at)));
         }
     }
 }
@@ -129,16 +131,12 @@ impl Kernel for AddForward<'_> {
         for ((x, residual), (sum, y)) in terms.zip(results) {
             let (x, residual) = (Row::new(x), Row::new(residual));
             RowMut::new(sum).fill(|at| residual.get::<L>(at).add(x.get(at)));
-            normalize::<L>(Row::new(sum), weight, self.epsilon, RowMut::new(y));
+            // As above: a closure that two kernels share would not be inlined.
+            let sum = Row::new(sum);
+            let inverse = L::splat(inverse_rms::<L>(&sum, self.epsilon));
+            RowMut::new(y).fill(|at| sum.get::<L>(at).mul(inverse).mul(weight.get::<L>(at)));
         }
     }
-}
-
-/// One row of the forward pass.
-#[inline(always)]
-fn normalize<L: Lanes>(x: Row, weight: Row, epsilon: f32, mut y: RowMut) {
-    let inverse = L::splat(inverse_rms::<L>(&x, epsilon));
-    y.fill(|at| x.get::<L>(at).mul(inverse).mul(weight.get::<L>(at)));
 }
 
 /// `1 / sqrt(mean(x^2) + epsilon)`.
