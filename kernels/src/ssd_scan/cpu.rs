@@ -1,16 +1,14 @@
-//! The recurrence on the host: one task per row and head, sixteen state rows at a time.
+//! The recurrence on the host, and what its two directions share: inputs as slices, state rows as vectors.
 //!
-//! The arithmetic of a token is that of the decode step, so a prompt and the same tokens one by
-//! one give the same bits. Sums over the state axis run in sixteen lanes; the state axis is padded
-//! to a size the inner loops are compiled for, which adds exact zeros. Tokens behind a row's length
-//! are skipped: their outputs are zero and carry no gradient.
+//! The state axis is padded to a size the inner loops are compiled for, which adds exact zeros. Tokens behind a row's
+//! length are skipped: their outputs are zero and carry no gradient.
 //!
 //! Code over [`Lanes`] uses plain loops: an iterator adaptor that is not inlined would be compiled
 //! without the vector instructions.
 
-use super::{SsdScanOps, SsdTensors};
-use crate::cpu::{DisjointMut, Floats, clear_padding, from_vec, parallel, sizes, unwritten};
-use crate::simd::{self, Kernel, LANES, Lanes, run};
+use super::{SsdScanOps, SsdTensors, cpu_forward};
+use crate::cpu::{DisjointMut, Floats, clear_padding, from_vec, sizes, unwritten};
+use crate::simd::{self, LANES, Lanes};
 use burn::backend::{Flex, tensor::FloatTensor};
 
 impl SsdScanOps for Flex {
@@ -23,20 +21,15 @@ impl SsdScanOps for Flex {
         let mut y = unwritten(scan.x.len());
         clear_padding(&mut y, &scan.lengths, scan.tokens, scan.heads * scan.width);
         let mut state = unwritten(scan.batch * scan.state_row());
-        let (y_out, state_out) = (DisjointMut::new(&mut y), DisjointMut::new(&mut state));
-        parallel(scan.batch * scan.heads, |task| {
-            let (row, head) = (task / scan.heads, task % scan.heads);
-            let size = scan.width * scan.state_size;
-            // SAFETY: every task has its own state.
-            let state = unsafe { state_out.slice(task * size, size) };
-            state.copy_from_slice(scan.incoming(row, head));
-            run(Forward { scan: &scan, row, head, state, y: y_out });
-        });
+        cpu_forward::forward(&scan, DisjointMut::new(&mut y), DisjointMut::new(&mut state));
         let shape = [scan.batch, scan.tokens, scan.heads, scan.width];
         let state_shape = [scan.batch, scan.heads, scan.width, scan.state_size];
         (from_vec(y, shape), from_vec(state, state_shape))
     }
 }
+
+/// Tokens between the row that is read and the one that is asked for.
+const TOKENS_AHEAD: usize = 16;
 
 /// The inputs as slices, with their sizes.
 pub(super) struct Scan {
@@ -100,10 +93,12 @@ impl Scan {
 
     /// A head's vectors of the valid tokens, `[length, P]`: its parts of a `[B, T, H, P]` tensor lie
     /// too far apart to be read once per sixteen rows.
-    pub fn gather_head(&self, values: &[f32], row: usize, head: usize) -> Vec<f32> {
+    #[inline(always)]
+    pub fn gather_head<L: Lanes>(&self, values: &[f32], row: usize, head: usize) -> Vec<f32> {
         let mut vectors = Vec::with_capacity(self.lengths[row] * self.width);
         for token in 0..self.lengths[row] {
             let from = self.head_place(row, token, head);
+            prefetch::<L>(values, self.head_place(row, token + TOKENS_AHEAD, head), self.width);
             vectors.extend_from_slice(&values[from..from + self.width]);
         }
         vectors
@@ -122,12 +117,12 @@ impl Scan {
     }
 
     /// Where a head's vector of a token starts in `x` and `y`.
-    fn head_place(&self, row: usize, token: usize, head: usize) -> usize {
+    pub fn head_place(&self, row: usize, token: usize, head: usize) -> usize {
         ((row * self.tokens + token) * self.heads + head) * self.width
     }
 
     /// Where a group's vector of a token starts in `b` and `c`.
-    fn group_place(&self, row: usize, token: usize, head: usize) -> usize {
+    pub fn group_place(&self, row: usize, token: usize, head: usize) -> usize {
         let group = head / (self.heads / self.groups);
         ((row * self.tokens + token) * self.groups + group) * self.state_size
     }
@@ -143,6 +138,7 @@ impl Scan {
         let mut vectors = Vec::with_capacity(self.lengths[row]);
         for token in 0..self.lengths[row] {
             let from = self.group_place(row, token, head);
+            prefetch::<L>(values, self.group_place(row, token + TOKENS_AHEAD, head), self.state_size);
             vectors.push(load_padded(&values[from..from + self.state_size]));
         }
         vectors
@@ -171,6 +167,15 @@ pub(super) struct Step {
     /// After softplus and clipping.
     pub size: f32,
     pub decay: f32,
+}
+
+/// Asks for `count` values from `first` on, wherever that is. A head's rows of successive tokens lie too far apart for
+/// the machine to foresee.
+#[inline(always)]
+pub(super) fn prefetch<L: Lanes>(values: &[f32], first: usize, count: usize) {
+    for at in (first..first + count).step_by(LANES) {
+        L::prefetch(values.as_ptr().wrapping_add(at));
+    }
 }
 
 /// Sixteen state rows, each of `V` vectors.
@@ -224,78 +229,4 @@ pub(super) fn store_tile<L: Lanes, const V: usize>(
 #[inline(always)]
 pub(super) const fn sum_place(lane: usize) -> usize {
     4 * (lane % 4) + lane / 4
-}
-
-struct Forward<'a> {
-    scan: &'a Scan,
-    row: usize,
-    head: usize,
-    /// `[P, N]`, incoming on entry, outgoing on return.
-    state: &'a mut [f32],
-    y: DisjointMut<'a>,
-}
-
-impl Kernel for Forward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        match self.scan.vectors() {
-            1 => self.run_sized::<L, 1>(),
-            2 => self.run_sized::<L, 2>(),
-            4 => self.run_sized::<L, 4>(),
-            8 => self.run_sized::<L, 8>(),
-            _ => self.run_sized::<L, 16>(),
-        }
-    }
-}
-
-impl Forward<'_> {
-    #[inline(always)]
-    fn run_sized<L: Lanes, const V: usize>(self) {
-        let Self { scan, row, head, .. } = self;
-        let steps = scan.steps(row, head);
-        let b: Vec<[L; V]> = scan.projection(&scan.b, row, head);
-        let c: Vec<[L; V]> = scan.projection(&scan.c, row, head);
-        let skip = L::splat(scan.d[head]);
-        // Inputs on entry, outputs on return.
-        let mut vectors = scan.gather_head(&scan.x, row, head);
-        for first in (0..scan.width).step_by(LANES) {
-            let count = LANES.min(scan.width - first);
-            let mut tile: Tile<L, V> = load_tile(self.state, scan.state_size, first);
-            for (token, step) in steps.iter().enumerate() {
-                let place = token * scan.width + first;
-                let values = &mut vectors[place..place + count];
-                // SAFETY: the slice has `count` values.
-                unsafe {
-                    let x = L::load_first(values.as_ptr(), count);
-                    let sums = advance(&mut tile, step, x, &b[token], &c[token]);
-                    let y = skip.mul_add(x, L::sum_each(sums));
-                    y.store_first(values.as_mut_ptr(), count);
-                }
-            }
-            store_tile(&tile, self.state, scan.state_size, first);
-        }
-        // SAFETY: this task has the row and head to itself.
-        unsafe { scan.scatter_head(&vectors, row, head, self.y) };
-    }
-}
-
-/// `S = decay S + (dt x) B`; returns the lanes of `S . C`, in the order [`Lanes::sum_each`] wants.
-#[inline(always)]
-fn advance<L: Lanes, const V: usize>(tile: &mut Tile<L, V>, step: &Step, x: L, b: &[L; V], c: &[L; V]) -> [L; LANES] {
-    let weighted = x.mul(L::splat(step.size)).to_array();
-    let decay = L::splat(step.decay);
-    let mut sums = [L::splat(0.0); LANES];
-    for lane in 0..LANES {
-        let weighted = L::splat(weighted[lane]);
-        let mut sum = L::splat(0.0);
-        for v in 0..V {
-            let state = tile[lane][v].mul_add(decay, weighted.mul(b[v]));
-            tile[lane][v] = state;
-            sum = state.mul_add(c[v], sum);
-        }
-        sums[sum_place(lane)] = sum;
-    }
-    sums
 }

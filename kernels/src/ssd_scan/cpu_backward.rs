@@ -16,9 +16,9 @@ use crate::cpu::{DisjointMut, Floats, add_in_order, clear_padding, from_vec, par
 use crate::simd::{self, Kernel, LANES, Lanes, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 
-/// Tokens between kept states, times vectors per state row: the replayed states of a block (16 KiB)
-/// stay in the first cache, the kept ones in the second.
-const BLOCK_VECTORS: usize = 16;
+/// Tokens between kept states, times vectors per state row: the replayed states of a block (128 KiB) and the kept ones
+/// stay in the second cache.
+const BLOCK_VECTORS: usize = 128;
 
 /// Vectors of a state row that a token's backward step takes at a time.
 const COLUMN_VECTORS: usize = 4;
@@ -150,12 +150,15 @@ impl Kernel for Reverse<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) -> [f32; 3] {
-        match self.scan.vectors() {
-            1 => self.run_sized::<L, 1>(),
-            2 => self.run_sized::<L, 2>(),
-            4 => self.run_sized::<L, 4>(),
-            8 => self.run_sized::<L, 8>(),
-            _ => self.run_sized::<L, 16>(),
+        // Rows that advance together fill half of the registers where there are 32.
+        match (self.scan.vectors(), L::WIDE) {
+            (1, _) => self.run_sized::<L, 1, 4>(),
+            (2, _) => self.run_sized::<L, 2, 4>(),
+            (4, true) => self.run_sized::<L, 4, 4>(),
+            (4, false) => self.run_sized::<L, 4, 1>(),
+            (8, true) => self.run_sized::<L, 8, 2>(),
+            (8, false) => self.run_sized::<L, 8, 1>(),
+            _ => self.run_sized::<L, 16, 1>(),
         }
     }
 }
@@ -173,7 +176,7 @@ struct TokenSums<L> {
 
 impl Reverse<'_> {
     #[inline(always)]
-    fn run_sized<L: Lanes, const V: usize>(self) -> [f32; 3] {
+    fn run_sized<L: Lanes, const V: usize, const R: usize>(self) -> [f32; 3] {
         let Self { scan, row, head, .. } = self;
         let size = scan.state_size;
         let interval = BLOCK_VECTORS / V;
@@ -181,16 +184,18 @@ impl Reverse<'_> {
         let steps = scan.steps(row, head);
         let b: Vec<[L; V]> = scan.projection(&scan.b, row, head);
         let c: Vec<[L; V]> = scan.projection(&scan.c, row, head);
-        let x = scan.gather_head(&scan.x, row, head);
+        let x = scan.gather_head::<L>(&scan.x, row, head);
         // Cotangents on entry, gradients of x on return.
-        let mut vectors = scan.gather_head(self.cotangent, row, head);
+        let mut vectors = scan.gather_head::<L>(self.cotangent, row, head);
         let skip = L::splat(scan.d[head]);
         let nothing = TokenSums { input_cotangent: zero, input_gradient: zero, decay_gradient: zero };
         let mut sums = vec![nothing; steps.len()];
         let mut b_gradient = vec![[zero; V]; steps.len()];
         let mut c_gradient = vec![[zero; V]; steps.len()];
-        let mut kept: Vec<Tile<L, V>> = Vec::with_capacity(steps.len().div_ceil(interval));
-        let mut replay: Vec<Tile<L, V>> = vec![[[zero; V]; LANES]; interval];
+        let empty: Tile<L, V> = [[zero; V]; LANES];
+        let mut kept = vec![empty; steps.len().div_ceil(interval)];
+        let mut replay = vec![empty; interval];
+        let mut weighted = vec![[0.0; LANES]; steps.len()];
 
         for first in (0..scan.width).step_by(LANES) {
             let count = LANES.min(scan.width - first);
@@ -200,29 +205,31 @@ impl Reverse<'_> {
                 // SAFETY: the slice has `count` values.
                 unsafe { L::load_first(values.as_ptr(), count) }
             };
+            for (token, (weighted, step)) in weighted.iter_mut().zip(&steps).enumerate() {
+                *weighted = load(&x, token).mul(L::splat(step.size)).to_array();
+            }
 
-            kept.clear();
-            let mut tile: Tile<L, V> = load_tile(scan.incoming(row, head), size, first);
-            for (token, step) in steps.iter().enumerate() {
-                if token % interval == 0 {
-                    kept.push(tile);
+            let start: Tile<L, V> = load_tile(scan.incoming(row, head), size, first);
+            for lane in (0..LANES).step_by(R) {
+                let mut rows: [[L; V]; R] = rows_of(&start, lane);
+                for (block, kept) in kept.iter_mut().enumerate() {
+                    kept[lane..lane + R].copy_from_slice(&rows);
+                    for token in block * interval..steps.len().min((block + 1) * interval) {
+                        advance(&mut rows, &steps[token], &weighted[token][lane..], &b[token]);
+                    }
                 }
-                let state: *mut Tile<L, V> = &mut tile;
-                // SAFETY: the tile is this task's own.
-                unsafe { advance(state, state, step, load(&x, token), &b[token]) };
             }
 
             let mut gradient: Tile<L, V> = load_tile(self.state, size, first);
             for (block, start) in kept.iter().enumerate().rev() {
                 let from = block * interval;
                 let to = (from + interval).min(steps.len());
-                replay[0] = *start;
-                for token in from..to - 1 {
-                    let (before, after) = replay.split_at_mut(token - from + 1);
-                    let before = &before[token - from];
-                    let x = load(&x, token);
-                    // SAFETY: two tiles of this task.
-                    unsafe { advance(before, &mut after[0], &steps[token], x, &b[token]) };
+                for lane in (0..LANES).step_by(R) {
+                    let mut rows: [[L; V]; R] = rows_of(start, lane);
+                    for (before, token) in replay.iter_mut().zip(from..to) {
+                        before[lane..lane + R].copy_from_slice(&rows);
+                        advance(&mut rows, &steps[token], &weighted[token][lane..], &b[token]);
+                    }
                 }
                 for token in (from..to).rev() {
                     let step = &steps[token];
@@ -293,27 +300,27 @@ fn sigmoid(x: f32) -> f32 {
     numerator / (1.0 + small)
 }
 
-/// `S_t = decay S_{t-1} + (dt x) B`, with the forward pass's arithmetic.
-///
-/// # Safety
-/// `before` must be readable and `after` writable; they may be the same tile.
+/// `R` rows of a tile.
 #[inline(always)]
-unsafe fn advance<L: Lanes, const V: usize>(
-    before: *const Tile<L, V>,
-    after: *mut Tile<L, V>,
+fn rows_of<L: Lanes, const V: usize, const R: usize>(tile: &Tile<L, V>, first: usize) -> [[L; V]; R] {
+    let mut rows = [[L::splat(0.0); V]; R];
+    rows.copy_from_slice(&tile[first..first + R]);
+    rows
+}
+
+/// `S_t = decay S_{t-1} + (dt x) B` of some rows, with the forward pass's arithmetic.
+#[inline(always)]
+fn advance<L: Lanes, const V: usize, const R: usize>(
+    rows: &mut [[L; V]; R],
     step: &Step,
-    x: L,
+    weighted: &[f32],
     b: &[L; V],
 ) {
-    let weighted = x.mul(L::splat(step.size)).to_array();
     let decay = L::splat(step.decay);
-    for lane in 0..LANES {
-        let weighted = L::splat(weighted[lane]);
-        for (v, b) in b.iter().enumerate() {
-            // SAFETY: the caller's; each element is read before it is written.
-            unsafe {
-                (*after)[lane][v] = (*before)[lane][v].mul_add(decay, weighted.mul(*b));
-            }
+    for r in 0..R {
+        let weighted = L::splat(weighted[r]);
+        for v in 0..V {
+            rows[r][v] = rows[r][v].mul_add(decay, weighted.mul(b[v]));
         }
     }
 }

@@ -12,6 +12,7 @@
 mod autodiff;
 mod cpu;
 mod cpu_backward;
+mod cpu_forward;
 #[cfg(feature = "cube")]
 mod kernel;
 #[cfg(feature = "cube")]
