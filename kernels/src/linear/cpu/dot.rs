@@ -34,33 +34,35 @@ impl<W: Weight> Kernel for Dot<'_, W> {
         assert!(self.scales.is_none_or(|scales| scales.len() >= self.columns.end), "linear: scales");
         // Few columns stay in the first cache while all rows of the task pass by. What is narrow is widened again for
         // every few rows: that costs less than reading a wide copy.
+        //
+        // Few rows wait for the columns to come from memory: those that are next are asked for evenly over the time, by
+        // every group of rows a share, and all groups take the same columns before the next come.
+        let few = L::WIDE && self.rows.len() <= FEW_ROWS;
+        let groups = self.rows.len() / 4;
+        let grouped = self.rows.start + 4 * groups;
         let mut column = self.columns.start;
         while column < self.columns.end {
             let width = 16.min(self.columns.end - column);
-            let mut row = self.rows.start;
-            while row < self.rows.end {
-                let left = self.rows.end - row;
-                // SAFETY: rows and columns are inside the operands by the assertions above, and the result's
-                // rectangle belongs to this task.
-                unsafe {
-                    if left >= 4 {
-                        let mut part = 0;
-                        while part < width {
-                            self.tile::<L, 4, 4>(row, column + part, 4.min(width - part));
-                            part += 4;
-                        }
-                        row += 4;
-                    } else if left >= 2 {
-                        let mut part = 0;
-                        while part < width {
-                            self.tile::<L, 2, 8>(row, column + part, 8.min(width - part));
-                            part += 8;
-                        }
-                        row += 2;
-                    } else {
-                        self.tile::<L, 1, 16>(row, column, width);
-                        row += 1;
+            // SAFETY: rows and columns are inside the operands by the assertions above, and the result's rectangle
+            // belongs to this task.
+            unsafe {
+                let parts = width.div_ceil(4);
+                for turn in 0..groups * parts {
+                    let (group, part) = if few { (turn % groups, turn / groups) } else { (turn / parts, turn % parts) };
+                    let ask = if few { Ask::Share { index: group, of: groups } } else { Ask::Nothing };
+                    let count = 4.min(width - 4 * part);
+                    self.tile::<L, 4, 4>(self.rows.start + 4 * group, column + 4 * part, count, ask);
+                }
+                let ask = if few && groups == 0 { Ask::All } else { Ask::Nothing };
+                let mut row = grouped;
+                if self.rows.end - row >= 2 {
+                    for part in (0..width).step_by(8) {
+                        self.tile::<L, 2, 8>(row, column + part, 8.min(width - part), ask);
                     }
+                    row += 2;
+                }
+                if row < self.rows.end {
+                    self.tile::<L, 1, 16>(row, column, width, ask);
                 }
             }
             column += 16;
@@ -68,10 +70,28 @@ impl<W: Weight> Kernel for Dot<'_, W> {
     }
 }
 
+/// Which of the next columns a tile asks for while it works on its own.
+#[derive(Clone, Copy)]
+enum Ask {
+    Nothing,
+    All,
+    /// One in `of`, from `index` on.
+    Share {
+        index: usize,
+        of: usize,
+    },
+}
+
 impl<W: Weight> Dot<'_, W> {
     /// `ROWS * COLUMNS = 16` elements, of which the first `count` columns are wanted.
     #[inline(always)]
-    unsafe fn tile<L: Lanes, const ROWS: usize, const COLUMNS: usize>(&self, row: usize, column: usize, count: usize) {
+    unsafe fn tile<L: Lanes, const ROWS: usize, const COLUMNS: usize>(
+        &self,
+        row: usize,
+        column: usize,
+        count: usize,
+        ask: Ask,
+    ) {
         // SAFETY: indices beyond `count` repeat the last column.
         unsafe {
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add((row + r) * self.a_stride));
@@ -79,11 +99,19 @@ impl<W: Weight> Dot<'_, W> {
                 std::array::from_fn(|c| self.b.as_ptr().add((column + c.min(count - 1)) * self.b_stride));
             let mut sums = [[L::splat(0.0); COLUMNS]; ROWS];
             if L::WIDE {
-                let (ahead, k) = (COLUMNS * self.b_stride, self.k);
-                if self.rows.len() <= FEW_ROWS {
-                    accumulate::<L, W, ROWS, COLUMNS, true>(&a, &b, k, ahead, &mut sums);
-                } else {
-                    accumulate::<L, W, ROWS, COLUMNS, false>(&a, &b, k, ahead, &mut sums);
+                let next = b.map(|b| b.wrapping_add(COLUMNS * self.b_stride));
+                match ask {
+                    Ask::Nothing => accumulate(&a, &b, self.k, &mut sums, |_| ()),
+                    Ask::All => accumulate(&a, &b, self.k, &mut sums, |at| {
+                        for column in next {
+                            L::prefetch(column.wrapping_add(at).cast());
+                        }
+                    }),
+                    Ask::Share { index, of } => accumulate(&a, &b, self.k, &mut sums, |at| {
+                        for column in (index..COLUMNS).step_by(of) {
+                            L::prefetch(next[column].wrapping_add(at).cast());
+                        }
+                    }),
                 }
             } else {
                 // Two by two (or one by four) sums fit the registers.
@@ -93,11 +121,11 @@ impl<W: Weight> Dot<'_, W> {
                         if ROWS == 1 {
                             let b: [*const W; 4] = std::array::from_fn(|i| b[c + i]);
                             let mut part = [[L::splat(0.0); 4]; 1];
-                            accumulate::<L, W, 1, 4, false>(&[a[r]], &b, self.k, 0, &mut part);
+                            accumulate(&[a[r]], &b, self.k, &mut part, |_| ());
                             sums[r][c..c + 4].copy_from_slice(&part[0]);
                         } else {
                             let mut part = [[L::splat(0.0); 2]; 2];
-                            accumulate::<L, W, 2, 2, false>(&[a[r], a[r + 1]], &[b[c], b[c + 1]], self.k, 0, &mut part);
+                            accumulate(&[a[r], a[r + 1]], &[b[c], b[c + 1]], self.k, &mut part, |_| ());
                             for (i, part) in part.iter().enumerate() {
                                 sums[r + i][c..c + 2].copy_from_slice(part);
                             }
@@ -131,25 +159,21 @@ impl<W: Weight> Dot<'_, W> {
     }
 }
 
-/// Lane sums of every row of `a` with every row of `b`; with `PREFETCH`, the elements `ahead` of those of `b` are asked for.
+/// Lane sums of every row of `a` with every row of `b`; `ask` is called with the place of every cache line.
 #[inline(always)]
-unsafe fn accumulate<L: Lanes, W: Weight, const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool>(
+unsafe fn accumulate<L: Lanes, W: Weight, const ROWS: usize, const COLUMNS: usize>(
     a: &[*const f32; ROWS],
     b: &[*const W; COLUMNS],
     k: usize,
-    ahead: usize,
     sums: &mut [[L; COLUMNS]; ROWS],
+    ask: impl Fn(usize),
 ) {
     let mut acc = *sums;
     let mut at = 0;
     // SAFETY: the rows hold `k` values.
     unsafe {
         while at + W::VECTORS * LANES <= k {
-            if PREFETCH {
-                for b in b {
-                    L::prefetch(b.wrapping_add(at + ahead).cast());
-                }
-            }
+            ask(at);
             if W::VECTORS > 1 && ROWS <= 2 {
                 line::<L, W, ROWS, COLUMNS>(&mut acc, a, b, at);
             } else {
