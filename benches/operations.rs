@@ -5,9 +5,9 @@
 //!
 //! An operation that mostly moves data is measured in bytes it has to read and write once, against a large copy (or a large
 //! read, where it writes next to nothing); one that mostly multiplies in floating-point operations, against a large matrix
-//! product. The limits are of the same run. The
-//! last column is how much faster it is than the plain formula in tensor operations (its reference), where that exists for
-//! the shape. Lines with "backward" time both passes and the sum that starts them.
+//! product. The limits are of the same run. The last
+//! column is how much faster it is than the plain formula in tensor operations (its reference), where that exists for
+//! the shape. Lines with "backward" time both passes and writing the ones that start them.
 
 #![allow(
     clippy::unwrap_used,

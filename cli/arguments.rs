@@ -30,7 +30,7 @@ pub enum Command {
     Sft(SftArguments),
     /// Let a model write: from a prompt, a conversation, dataset records or token ids.
     Generate(GenerateArguments),
-    /// Measure how many tasks a model solves, by template, domain and number of steps.
+    /// Measure how many tasks a model solves, by template, domain and number of calls.
     Eval(EvalArguments),
     /// The simulated office on its own: tools, replays, checks of datasets, new tasks.
     Env {

@@ -1,5 +1,6 @@
-//! `nemo-burn`: the command line. Everything that touches the outside world besides files is here: arguments,
-//! environment variables, standard output, signals, exit codes. The library crates do none of it.
+//! `nemo-burn`: the command line. What touches the outside world besides files is here: arguments, environment
+//! variables, standard output, signals, exit codes. The library crates do none of it, but for the environment's own server and
+//! download.
 
 mod allocator;
 mod arguments;
@@ -47,7 +48,7 @@ fn on_a_worker<T: Send>(command: impl FnOnce() -> T + Send) -> T {
     rayon::scope(|_| command())
 }
 
-/// Warnings of the libraries go to standard error, with `-v` also what they do, with `-vv` everything.
+/// Warnings of the libraries go to standard error, with `-v` also what they do, with `-vv` details.
 fn install_subscriber(verbose: u8) {
     let level = match verbose {
         0 => tracing::Level::WARN,

@@ -99,7 +99,7 @@ where
     })
 }
 
-/// The hub's output: never read, it only makes Burn visit the hub. In one dtype, whatever those of the two outputs:
+/// The hub's output: never read, it only makes Burn visit the hub. In one dtype, whatever those of the outputs:
 /// Burn adds their tokens.
 fn hub_token<B: Backend>(like: &FloatTensor<B>) -> FloatTensor<B> {
     B::float_zeros([1].into(), &like.device(), DType::F32.into())

@@ -35,7 +35,7 @@ impl Floats {
         }
         let count = tensor.layout().num_elements();
         let rows = count / tensor.shape().last().copied().unwrap_or(1).max(1);
-        Self { tensor: from_vec(Rows::new(tensor).to_vec(rows), [count]), range: 0..count }
+        Self { tensor: Rows::new(tensor).into_contiguous(rows), range: 0..count }
     }
 }
 

@@ -1,8 +1,8 @@
-//! Errors of the operations' shape contracts.
+//! Errors of the operations' contracts on shapes and precisions.
 //!
-//! Tensors reach the operations from code, never from a user's file, so a wrong shape is a
-//! programming error: the operations assert, and this module makes every such message name the
-//! operation, the argument and both shapes.
+//! Tensors reach the operations from code, never from a user's file, so a wrong one is a programming error: the
+//! operations assert, and this module makes every such message name the operation, the argument, what was found and what
+//! was expected.
 
 use burn::tensor::DType;
 use thiserror::Error;

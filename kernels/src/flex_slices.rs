@@ -1,4 +1,4 @@
-//! Views of Flex tensors as f32 slices, for the host kernels.
+//! Views of Flex tensors as slices, for the host kernels.
 
 use std::mem::MaybeUninit;
 
@@ -7,8 +7,10 @@ use burn::backend::{DType, Flex};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use crate::cpu::from_vec;
+
 /// Rows that a task copies.
-const ROWS_PER_TASK: usize = 64;
+pub(crate) const ROWS_PER_TASK: usize = 64;
 
 /// Whether the host kernels apply; every other dtype takes the reference.
 pub(crate) fn is_f32(tensor: &FlexTensor) -> bool {
@@ -91,6 +93,15 @@ impl Rows {
         // SAFETY: the chunks cover that many elements, and every row of them was written.
         unsafe { values.set_len(rows * self.width) };
         values
+    }
+
+    /// The tensor in row-major order; a copy unless [`Rows::new`] had to make one.
+    pub(crate) fn into_contiguous(self, rows: usize) -> FlexTensor {
+        let layout = self.tensor.layout();
+        if layout.is_contiguous() && layout.start_offset() == 0 {
+            return self.tensor;
+        }
+        from_vec(self.to_vec(rows), [rows * self.width])
     }
 
     /// Row `index`.

@@ -1,10 +1,10 @@
 //! Fused tensor operations of hybrid Mamba-2/attention models, differentiable where training needs it.
 //!
-//! Every operation is a plain function on Burn tensors. On the CPU device (Flex) in f32 it runs
-//! hand-written slice code with a hand-written backward pass, on a CubeCL device (features `wgpu` and
-//! `cuda`) in f32, f16 or bf16 hand-written device kernels; in every other precision it runs its
-//! reference: the paper's formula in Burn's own tensor operations, which Burn differentiates. The operations know
-//! tensors and sizes only, never a model's configuration.
+//! Operations are plain functions on Burn tensors (sampling on the host's logits). On the CPU device (Flex) in f32 they run
+//! hand-written slice code with a hand-written backward pass, products also with weights in bf16 and int8; on a CubeCL
+//! device (features `wgpu` and `cuda`) in f32, f16 or bf16 hand-written device kernels, but for the products, which are
+//! Burn's. In every other precision an operation runs its reference: the paper's formula in Burn's own tensor operations,
+//! which Burn differentiates. The operations know tensors and sizes only, never a model's configuration.
 
 mod autodiff;
 pub mod causal_attention;

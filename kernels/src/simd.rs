@@ -168,6 +168,12 @@ pub(crate) trait Lanes: Copy {
     }
 }
 
+/// Place of the row whose sum is to be lane `lane` among the arguments of [`Lanes::sum_each`]; its own inverse.
+#[inline(always)]
+pub(crate) const fn sum_place(lane: usize) -> usize {
+    4 * (lane % 4) + lane / 4
+}
+
 /// Lanes i and i+8, then i and i+4, i+2, i+1.
 #[inline(always)]
 pub(crate) fn tree_sum(mut v: [f32; 16]) -> f32 {
@@ -211,6 +217,18 @@ pub(crate) fn softplus(x: f32) -> f32 {
         p = f32::mul_add(p, s, c);
     }
     base + 2.0 * t * p
+}
+
+/// `x` within bounds; NaN stays NaN, unlike with `f32::max`.
+#[inline(always)]
+pub(crate) fn clip(x: f32, low: f32, high: f32) -> f32 {
+    if x < low {
+        low
+    } else if x > high {
+        high
+    } else {
+        x
+    }
 }
 
 /// Natural logarithm of a positive normal f64 by basic operations only, so that every machine agrees.

@@ -1,7 +1,7 @@
 //! Nemotron-H, the hybrid Mamba-2/attention/MLP family: configuration, weights, text, forward pass, generation.
 //!
 //! One operation carries everything: [`NemotronH::forward`] takes a run of tokens and a [`HybridState`] and gives
-//! hidden values and the next state. This crate knows no rewards and no optimizer.
+//! hidden values and the next state; generation runs the same arithmetic over pools of states and pages. This crate knows no rewards and no optimizer.
 
 pub mod cache;
 pub mod checkpoint;

@@ -1,7 +1,8 @@
 //! Nemotron-H: embedding, blocks, final norm, head. `forward(tokens, state) -> (hidden, state)` is its one operation.
 //!
 //! Token ids -> embedding (no scaling, no positions) -> blocks -> RMSNorm `norm_f` -> head. Prefill, decode, forked
-//! continuations, chunks and training segments are all calls of [`NemotronH::forward`] with different states.
+//! continuations, chunks and training segments are all calls of [`NemotronH::forward`] with different states; the generation
+//! engine runs the same arithmetic over its pools.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 

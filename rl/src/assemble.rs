@@ -77,7 +77,7 @@ pub enum AssembleError {
         folder: PathBuf,
     },
     /// A dtype that is not implemented.
-    #[error("policy.precision: bfloat16 training is not available on this device; use policy.precision=float32")]
+    #[error("policy.precision: training in bfloat16 is not implemented; use policy.precision=float32")]
     Precision,
     /// The overrides of the model's configuration are not usable.
     #[error("policy.hf_config_overrides: {} is not a JSON object that keys could be replaced in", path.display())]

@@ -2,7 +2,7 @@
 //!
 //! A demonstration is replayed as an episode, turn by turn, with the rendered assistant turns in place of
 //! sampled ones. Its token ids are therefore those of a rollout that makes the same calls, tool results and
-//! template glue included, and reinforcement learning later sees nothing the warm start has not shown.
+//! template glue included; only a list of tools that the curriculum leaves out of the prompts is missing.
 
 use std::fs;
 use std::path::Path;

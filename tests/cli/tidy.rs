@@ -207,6 +207,19 @@ fn nothing_is_global_and_mutable() {
                 .any(|line| line.trim_start().starts_with("static ") || line.trim_start().starts_with("pub static "))
         },
     ));
+    // The SIMD level is chosen at most once, by the program or by the first operation.
+    let sources = sources();
+    let others =
+        sources.iter().filter(|(path, _)| !is_test(path) && path.as_path() != Path::new("kernels/src/simd.rs"));
+    none(
+        others
+            .flat_map(|(path, text)| {
+                code_lines(text)
+                    .filter(|(_, line)| line.trim_start().starts_with("static ") && line.contains("OnceLock<"))
+                    .map(|(number, _)| format!("{}:{number}: OnceLock", path.display()))
+            })
+            .collect(),
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor, bf16};
 use rayon::prelude::*;
 
 use super::rounding::{TILE, tile_bits, to_either_side, to_nearest, widen};
-use super::{AdamWOps, AdamWOptions, RoundingKey, reference};
+use super::{AdamWOps, AdamWOptions, Factors, RoundingKey, reference};
 use crate::flex_slices::{elements, is_f32, lower, whole};
 use crate::simd::{self, Kernel, LANES, Lanes};
 
@@ -23,8 +23,8 @@ impl AdamWOps for Flex {
         step: u64,
         options: AdamWOptions,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        if [&param, &grad, &m, &v].into_iter().all(is_f32) {
-            return adamw_f32(param, grad, m, v, step, options);
+        if [&param, &m, &v].into_iter().all(is_f32) {
+            return adamw_f32(param, in_f32(grad), m, v, Factors::new(step, options));
         }
         // The shape only matters to the rank-generic tensor type: the operation is element by element.
         let shape = param.layout().shape().clone();
@@ -47,7 +47,7 @@ impl AdamWOps for Flex {
             return master_bf16(param, master, in_f32(grad), [m, v], Factors::new(step, options));
         }
         let (shape, dtype) = (param.layout().shape().clone(), param.dtype());
-        let (master, m, v) = Self::adamw(master, in_f32(grad), m, v, step, options);
+        let (master, m, v) = Self::adamw(master, grad, m, v, step, options);
         let param = lower(vector(master.clone()).cast(dtype)).with_layout(Layout::contiguous(shape));
         (param, master, m, v)
     }
@@ -86,46 +86,13 @@ fn vector(tensor: FlexTensor) -> Tensor<1> {
     Tensor::from_primitive::<Flex>(tensor.with_layout(layout))
 }
 
-/// The step's scalars, rounded to f32 once.
-#[derive(Clone, Copy)]
-struct Factors {
-    keep: f32,
-    beta1: f32,
-    gain1: f32,
-    beta2: f32,
-    gain2: f32,
-    /// `1 / (1 - beta2^t)`
-    correction2: f32,
-    eps: f32,
-    /// `lr / (1 - beta1^t)`
-    rate: f32,
-}
-
-impl Factors {
-    fn new(step: u64, options: AdamWOptions) -> Self {
-        let AdamWOptions { lr, beta1, beta2, eps, weight_decay } = options;
-        Self {
-            keep: (1.0 - lr * weight_decay) as f32,
-            beta1: beta1 as f32,
-            gain1: (1.0 - beta1) as f32,
-            beta2: beta2 as f32,
-            gain2: (1.0 - beta2) as f32,
-            correction2: (1.0 / (1.0 - power(beta2, step))) as f32,
-            eps: eps as f32,
-            rate: (lr / (1.0 - power(beta1, step))) as f32,
-        }
-    }
-}
-
 fn adamw_f32(
     param: FlexTensor,
     grad: FlexTensor,
     m: FlexTensor,
     v: FlexTensor,
-    step: u64,
-    options: AdamWOptions,
+    factors: Factors,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
-    let factors = Factors::new(step, options);
     let (mut param, grad, mut m, mut v) = (whole(param), whole(grad), whole(m), whole(v));
     {
         // `storage_mut` copies only when another handle exists.
@@ -235,19 +202,6 @@ impl Stored for f32 {
     }
 }
 
-/// `base^exponent` by squaring: the same bits on every machine, unlike the C library's `pow`.
-fn power(base: f64, mut exponent: u64) -> f64 {
-    let (mut result, mut square) = (1.0, base);
-    while exponent > 0 {
-        if exponent & 1 == 1 {
-            result *= square;
-        }
-        square *= square;
-        exponent >>= 1;
-    }
-    result
-}
-
 struct Update<'a> {
     param: &'a mut [f32],
     grad: &'a [f32],
@@ -262,9 +216,11 @@ impl Kernel for Update<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let f = self.factors;
+        let len = self.param.len();
+        assert!(self.grad.len() == len && self.m.len() == len && self.v.len() == len, "adamw: one length");
         let mut at = 0;
-        while at < self.param.len() {
-            let count = LANES.min(self.param.len() - at);
+        while at < len {
+            let count = LANES.min(len - at);
             // SAFETY: the four slices have one length and `count` values remain.
             unsafe {
                 let grad = L::load_first(self.grad.as_ptr().add(at), count);
@@ -297,9 +253,9 @@ impl Kernel for MasterUpdate<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let Update { param: master, grad, m, v, factors } = self.update;
-        Update { param: &mut *master, grad, m, v, factors }.run::<L>();
         let param = self.param;
-        assert_eq!(param.len(), master.len());
+        assert_eq!(param.len(), master.len(), "adamw: one length");
+        Update { param: &mut *master, grad, m, v, factors }.run::<L>();
         for at in 0..param.len() {
             param[at] = bf16::from_bits(to_nearest(master[at]));
         }

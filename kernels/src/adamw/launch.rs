@@ -6,8 +6,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::rounding::{COUNTER_TAG, RUN, TILE};
-use super::{AdamWOps, AdamWOptions, RoundingKey};
-use crate::cube::{BLOCK, arg, block, contiguous, element_type, empty, grid, grid_of_units, writable};
+use super::{AdamWOps, AdamWOptions, Factors, RoundingKey};
+use crate::cube::{BLOCK, arg, block, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, writable};
 use crate::sample::philox::{MULTIPLIERS, ROUNDS, WEYL};
 use burn::tensor::DType;
 
@@ -23,7 +23,7 @@ impl AdamWOps for CubeBackend {
         step: u64,
         options: AdamWOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (param, grad, m, v) = (writable(param), contiguous(grad), writable(m), writable(v));
+        let (param, grad, m, v) = (writable(param), gradient(grad), writable(m), writable(v));
         let elements = param.shape().num_elements();
         if elements > 0 {
             // SAFETY: the four tensors have one shape (the public function checks); units past the end do nothing.
@@ -54,7 +54,7 @@ impl AdamWOps for CubeBackend {
         step: u64,
         options: AdamWOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (param, master, grad) = (writable(param), writable(master), contiguous(grad));
+        let (param, master, grad) = (writable(param), writable(master), gradient(grad));
         let (m, v) = (writable(m), writable(v));
         let elements = param.shape().num_elements();
         if elements > 0 {
@@ -88,7 +88,7 @@ impl AdamWOps for CubeBackend {
         key: RoundingKey,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         const { assert!(BLOCK == RUN, "a cube works on a tile, a unit on a block of random bits") };
-        let (param, grad, m, v) = (writable(param), contiguous(grad), writable(m), writable(v));
+        let (param, grad, m, v) = (writable(param), gradient(grad), writable(m), writable(v));
         let [key_low, key_high] = key.at_step(step);
         let elements = param.shape().num_elements();
         if elements > 0 {
@@ -114,33 +114,30 @@ impl AdamWOps for CubeBackend {
     }
 }
 
-/// The step's scalars.
+/// [`Factors`] as a kernel's argument.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Factors {
+struct DeviceFactors {
     keep: f32,
     beta1: f32,
     gain1: f32,
     beta2: f32,
     gain2: f32,
-    /// `1 / (1 - beta2^t)`
     correction2: f32,
     eps: f32,
-    /// `lr / (1 - beta1^t)`
     rate: f32,
 }
 
-fn factors(step: u64, options: AdamWOptions) -> FactorsLaunch {
-    let AdamWOptions { lr, beta1, beta2, eps, weight_decay } = options;
-    FactorsLaunch::new(
-        (1.0 - lr * weight_decay) as f32,
-        beta1 as f32,
-        (1.0 - beta1) as f32,
-        beta2 as f32,
-        (1.0 - beta2) as f32,
-        (1.0 / (1.0 - beta2.powf(step as f64))) as f32,
-        eps as f32,
-        (lr / (1.0 - beta1.powf(step as f64))) as f32,
-    )
+fn factors(step: u64, options: AdamWOptions) -> DeviceFactorsLaunch {
+    let Factors { keep, beta1, gain1, beta2, gain2, correction2, eps, rate } = Factors::new(step, options);
+    DeviceFactorsLaunch::new(keep, beta1, gain1, beta2, gain2, correction2, eps, rate)
+}
+
+/// A gradient in a precision that the kernels read.
+fn gradient(grad: CubeTensor) -> CubeTensor {
+    match grad.dtype {
+        DType::F32 | DType::F16 | DType::BF16 => contiguous(grad),
+        _ => contiguous_as(grad, DType::F32),
+    }
 }
 
 /// Sums of squares of runs of 256 elements, f32; for the host to add.
@@ -175,7 +172,7 @@ fn adamw_kernel<P: Float, G: Float, M: Float, V: Float>(
     m: &mut [M],
     v: &mut [V],
     elements: usize,
-    factors: Factors,
+    factors: DeviceFactors,
     #[define(P, G, M, V)] _dtypes: [ElemType; 4],
 ) {
     let at = ABSOLUTE_POS;
@@ -191,7 +188,7 @@ fn adamw_kernel<P: Float, G: Float, M: Float, V: Float>(
 
 /// The parameter after the step, from the new moments.
 #[cube]
-fn updated(param: f32, first: f32, second: f32, factors: &Factors) -> f32 {
+fn updated(param: f32, first: f32, second: f32, factors: &DeviceFactors) -> f32 {
     let update = first / ((second * factors.correction2).sqrt() + factors.eps) * factors.rate;
     param * factors.keep - update
 }
@@ -204,7 +201,7 @@ fn master_kernel<P: Float, G: Float>(
     m: &mut [f32],
     v: &mut [f32],
     elements: usize,
-    factors: Factors,
+    factors: DeviceFactors,
     #[define(P, G)] _dtypes: [ElemType; 2],
 ) {
     let at = ABSOLUTE_POS;
@@ -230,7 +227,7 @@ fn stochastic_kernel<P: Float, G: Float>(
     elements: usize,
     key_low: u32,
     key_high: u32,
-    factors: Factors,
+    factors: DeviceFactors,
     #[define(P, G)] _dtypes: [ElemType; 2],
 ) {
     let tile = CUBE_POS;

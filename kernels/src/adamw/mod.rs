@@ -36,7 +36,52 @@ pub struct AdamWOptions {
     pub weight_decay: f64,
 }
 
-/// Backends that can run [`adamw`] and its forms for narrow parameters. Never differentiated, so there is no autodiff implementation.
+/// The step's scalars, rounded to f32 once.
+#[derive(Clone, Copy)]
+struct Factors {
+    keep: f32,
+    beta1: f32,
+    gain1: f32,
+    beta2: f32,
+    gain2: f32,
+    /// `1 / (1 - beta2^t)`
+    correction2: f32,
+    eps: f32,
+    /// `lr / (1 - beta1^t)`
+    rate: f32,
+}
+
+impl Factors {
+    fn new(step: u64, options: AdamWOptions) -> Self {
+        let AdamWOptions { lr, beta1, beta2, eps, weight_decay } = options;
+        Self {
+            keep: (1.0 - lr * weight_decay) as f32,
+            beta1: beta1 as f32,
+            gain1: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            gain2: (1.0 - beta2) as f32,
+            correction2: (1.0 / (1.0 - power(beta2, step))) as f32,
+            eps: eps as f32,
+            rate: (lr / (1.0 - power(beta1, step))) as f32,
+        }
+    }
+}
+
+/// `base^exponent` by squaring: the same bits on every machine, unlike the C library's `pow`.
+fn power(base: f64, mut exponent: u64) -> f64 {
+    let (mut result, mut square) = (1.0, base);
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result *= square;
+        }
+        square *= square;
+        exponent >>= 1;
+    }
+    result
+}
+
+/// Backends that can run [`adamw`] and its forms for narrow parameters. Never differentiated, so there is no autodiff
+/// implementation.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub trait AdamWOps: Backend {
     /// See [`adamw`](super::adamw()); returns parameter, first and second moment.
@@ -72,17 +117,17 @@ pub trait AdamWOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// One optimizer step of one tensor, in f32 whatever the dtype of the gradient; element by element.
+/// One optimizer step of one tensor, in its own precision whatever that of the gradient; element by element.
 ///
 /// Parameter and moments are changed in place when the given handles are the only ones, copied otherwise.
 ///
 /// # Shapes
-/// - `param` (f32), `grad`, `m`, `v`: the same shape
+/// - `param`, `m`, `v` (f32, or all f64), `grad` (any precision): the same shape
 /// - `step`: 1 for the first update
 /// - result: parameter, first moment, second moment
 ///
 /// # Panics
-/// When shapes disagree, `step` is 0, or a tensor is tracked by autodiff.
+/// When shapes disagree, `step` is 0, a precision is not as above, or a tensor is tracked by autodiff.
 pub fn adamw<const D: usize>(
     param: Tensor<D>,
     grad: Tensor<D>,
@@ -91,8 +136,13 @@ pub fn adamw<const D: usize>(
     step: u64,
     options: AdamWOptions,
 ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
-    assert_step("adamw", step);
-    assert_shapes("adamw", &param, [("grad", &grad), ("m", &m), ("v", &v)]);
+    const NAME: &str = "adamw";
+    assert_step(NAME, step);
+    assert_shapes(NAME, &param, [("grad", &grad), ("m", &m), ("v", &v)]);
+    assert_dtype(NAME, "param", param.dtype(), &[DType::F32, DType::F64], "F32 or F64");
+    for (argument, moment) in [("m", &m), ("v", &v)] {
+        assert_dtype(NAME, argument, moment.dtype(), &[param.dtype()], "the precision of `param`");
+    }
     let (param, m, v) = <Dispatch as AdamWOps>::adamw(
         param.into_dispatch(),
         grad.into_dispatch(),

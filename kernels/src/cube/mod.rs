@@ -54,7 +54,14 @@ pub(crate) fn sizes<const D: usize>(tensor: &CubeTensor) -> [usize; D] {
 }
 
 /// How kernels name the dtype of a buffer of floating-point numbers.
+///
+/// # Panics
+/// For a dtype that no device kernel reads.
 pub(crate) fn element_type(dtype: DType) -> ElemType {
+    assert!(
+        matches!(dtype, DType::F32 | DType::Flex32 | DType::F16 | DType::BF16),
+        "no device kernel reads or writes {dtype:?}"
+    );
     match dtype {
         DType::F16 => ElemType::Float(FloatKind::F16),
         DType::BF16 => ElemType::Float(FloatKind::BF16),

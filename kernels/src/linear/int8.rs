@@ -93,7 +93,7 @@ fn quantize_row(weight: &[f32], values: &mut [i8]) -> f32 {
 /// Applies `x W^T + b` with a weight in eight bits to every row of `x`:
 /// `y[r, o] = scales[o] * sum_i x[r, i] values[o, i] + b[o]`.
 ///
-/// On the host in f32 the sum has the order of [`linear`](fn@crate::linear)'s, whatever the number of rows; elsewhere it is
+/// On the host outside autodiff, in f32, the sum has the order of [`linear`](fn@crate::linear)'s, whatever the number of rows; elsewhere it is
 /// the plain product with the widened values. Differentiable in `x` (by the plain formula) and the bias; the weight is never
 /// trained.
 ///

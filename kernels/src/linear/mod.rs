@@ -16,7 +16,7 @@ use burn::backend::{Backend, Dispatch, DispatchTensorKind, backend_extension};
 use burn::tensor::{DType, Tensor};
 
 use crate::cpu::is_host_f32;
-use crate::error::assert_shape;
+use crate::error::{assert_dtype, assert_shape};
 
 pub use int8::{Int8Weight, linear_int8};
 
@@ -61,11 +61,16 @@ pub trait LinearOps: Backend {
 /// - returns `[batch, tokens, out]`
 ///
 /// # Panics
-/// When shapes disagree.
+/// When shapes disagree, or the weight's dtype is neither that of `x` nor bf16 beside f32 or f64.
 pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     let [_, _, inputs] = x.dims();
     let [outputs, _] = weight.dims();
     assert_shape("linear", "weight", &weight.dims(), &[outputs, inputs]);
+    if weight.dtype() != x.dtype() {
+        let wide = matches!(x.dtype(), DType::F32 | DType::F64);
+        let narrow: &[DType] = if wide { &[DType::BF16] } else { &[] };
+        assert_dtype("linear", "weight", weight.dtype(), narrow, "the dtype of `x`, or BF16 beside F32 or F64");
+    }
     let weight = if must_widen(&x, &weight) { weight.cast(x.dtype()) } else { weight };
     let y = <Dispatch as LinearOps>::linear_forward(x.into_dispatch(), weight.into_dispatch());
     add_bias("linear", Tensor::from_dispatch(y), outputs, bias)

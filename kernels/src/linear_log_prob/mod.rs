@@ -33,10 +33,12 @@ pub struct LogProbOutput {
 /// - `hidden`: `[rows, width]`
 /// - `weight`: `[vocabulary, width]`
 /// - `targets`: `[rows]`, each in `0..vocabulary`
+/// - `temperature`: above 0
 /// - results: `[rows]`, f32 (f64 for f64 inputs)
 ///
 /// # Panics
-/// When shapes disagree.
+/// When shapes disagree or `temperature` is not above 0. A target outside the vocabulary panics on the host; on a device,
+/// where looking would cost a copy, its result means nothing.
 pub fn linear_log_prob(
     hidden: Tensor<2>,
     weight: Tensor<2>,
@@ -48,6 +50,7 @@ pub fn linear_log_prob(
     let [vocabulary, _] = weight.dims();
     assert_shape(NAME, "weight", &weight.dims(), &[vocabulary, width]);
     assert_shape(NAME, "targets", &targets.dims(), &[rows]);
+    assert!(temperature > 0.0, "{NAME}: `temperature` is {temperature}, but it must be above 0");
     if has_kernel(&hidden) && has_kernel(&weight) {
         // Devices without 64-bit integers exist.
         let target_dtype = if is_host_f32(&hidden) { IntDType::I64 } else { IntDType::I32 };

@@ -131,11 +131,17 @@ fn tasks<'a>(sequences: &'a [PagedSequence], layer: &Layer) -> Vec<Task<'a>> {
             }
         }
     }
-    let of_group = |members: Vec<Member<'a>>| {
+    let mut tasks = Vec::new();
+    for members in groups {
         let shared_blocks = shared_blocks(&members, layer.page_size);
-        (0..layer.kv_heads).map(move |kv_head| Task { kv_head, members: members.clone(), shared_blocks })
-    };
-    groups.into_iter().flat_map(of_group).collect()
+        // Who shares less than a block gains nothing by waiting for the others.
+        let parts: Vec<_> =
+            if shared_blocks > 0 { vec![members] } else { members.into_iter().map(|m| vec![m]).collect() };
+        for members in parts {
+            tasks.extend((0..layer.kv_heads).map(|kv_head| Task { kv_head, members: members.clone(), shared_blocks }));
+        }
+    }
+    tasks
 }
 
 fn shared_blocks(members: &[Member], page_size: usize) -> usize {

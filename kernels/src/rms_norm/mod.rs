@@ -10,7 +10,7 @@ mod launch;
 pub mod reference;
 
 use crate::dispatch::has_kernel;
-use crate::error::assert_shape;
+use crate::error::{assert_shape, assert_size};
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
@@ -22,10 +22,11 @@ use burn::tensor::Tensor;
 /// - result: `[batch, tokens, width]`, dtype of `x`
 ///
 /// # Panics
-/// When `weight` is not as wide as `x`.
+/// When `weight` is not as wide as `x`, or both are empty.
 pub fn rms_norm(x: Tensor<3>, weight: Tensor<1>, epsilon: f64) -> Tensor<3> {
     let [_, _, width] = x.dims();
     assert_shape("rms_norm", "weight", &weight.dims(), &[width]);
+    assert_size("rms_norm", "width", width, width > 0, "there must be something to normalise");
     if has_kernel(&x) && has_kernel(&weight) {
         let y = Dispatch::rms_norm(x.into_dispatch(), weight.into_dispatch(), epsilon);
         return Tensor::from_dispatch(y);
@@ -46,11 +47,12 @@ pub fn rms_norm(x: Tensor<3>, weight: Tensor<1>, epsilon: f64) -> Tensor<3> {
 /// - results: the sum in the dtype of `residual`, its norm in the dtype of `x`
 ///
 /// # Panics
-/// When `residual` has another shape than `x`, or `weight` is not as wide.
+/// When `residual` has another shape than `x`, or `weight` is not as wide, or the width is 0.
 pub fn add_rms_norm(x: Tensor<3>, residual: Tensor<3>, weight: Tensor<1>, epsilon: f64) -> (Tensor<3>, Tensor<3>) {
     let [_, _, width] = x.dims();
     assert_shape("add_rms_norm", "residual", &residual.dims(), &x.dims());
     assert_shape("add_rms_norm", "weight", &weight.dims(), &[width]);
+    assert_size("add_rms_norm", "width", width, width > 0, "there must be something to normalise");
     if has_kernel(&x) && has_kernel(&residual) && has_kernel(&weight) {
         let (sum, normed) =
             Dispatch::add_rms_norm(x.into_dispatch(), residual.into_dispatch(), weight.into_dispatch(), epsilon);

@@ -149,8 +149,8 @@ fn softplus_and_ln_are_accurate() {
 #[test]
 fn operations_give_the_same_bits_at_every_level() {
     use crate::{
-        Int8Weight, PagedSequence, RoundingKey, adamw_master, adamw_stochastic, add_rms_norm, linear, linear_int8,
-        paged_attention, squared_relu,
+        Int8Weight, PagedSequence, RoundingKey, SsdInputs, adamw_master, adamw_stochastic, add_rms_norm, linear,
+        linear_int8, paged_attention, squared_relu, ssd_scan,
     };
     use burn::tensor::{DType, Device, Tensor, TensorData};
     fn tensor<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
@@ -191,6 +191,29 @@ fn operations_give_the_same_bits_at_every_level() {
         [bits(sum.inner()), bits(normed.inner()), bits(dx), bits(dw)]
     });
     assert!(results.iter().all(|result| *result == results[0]), "add_rms_norm");
+    // One row and head: more would be tasks of threads that know nothing of the level.
+    for [width, state_size] in [[37, 10], [70, 50], [20, 128]] {
+        let results = at_every_level(|| {
+            let x = tensor([1, 41, 1, width], &autodiff).require_grad();
+            let (b, c) =
+                (tensor([1, 41, 1, state_size], &autodiff).require_grad(), tensor([1, 41, 1, state_size], &autodiff));
+            let inputs = SsdInputs {
+                x: x.clone(),
+                dt: tensor([1, 41, 1], &autodiff),
+                a_log: tensor([1], &autodiff),
+                b: b.clone(),
+                c,
+                d: tensor([1], &autodiff),
+                dt_bias: tensor([1], &autodiff),
+                state: tensor([1, 1, width, state_size], &autodiff),
+            };
+            let (y, state) = ssd_scan(inputs, (0.0, f64::INFINITY), None);
+            let grads = ((y.clone() * y.clone()).sum() + (state.clone() * state.clone()).sum()).backward();
+            let (dx, db) = (x.grad(&grads).unwrap(), b.grad(&grads).unwrap());
+            [bits(y.inner()), bits(state.inner()), bits(dx), bits(db)]
+        });
+        assert!(results.iter().all(|result| *result == results[0]), "ssd_scan, {width} by {state_size}");
+    }
     let options = crate::AdamWOptions { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
     let results = at_every_level(|| {
         let [p, g, m] = [2503, 2503, 2503].map(|size| tensor([size], &device));

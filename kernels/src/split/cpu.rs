@@ -9,10 +9,7 @@ use rayon::prelude::*;
 
 use super::{SplitGradient, SplitOps, reference};
 use crate::cpu::from_vec;
-use crate::flex_slices::Rows;
-
-/// Rows that a task writes.
-const ROWS_PER_TASK: usize = 64;
+use crate::flex_slices::{ROWS_PER_TASK, Rows};
 
 impl SplitOps for Flex {}
 

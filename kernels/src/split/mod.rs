@@ -1,11 +1,11 @@
 //! A projection's result cut into the parts that a layer uses separately.
 //!
-//! Forward the parts are views. Backward their gradients are joined in one pass, where Burn's slices would each fill a
+//! Forward the parts are views on the host. Backward their gradients are joined in one pass, where Burn's slices would each fill a
 //! gradient of the whole width with zeros and add it to the others.
 
 mod autodiff;
 mod cpu;
-pub mod reference;
+mod reference;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
@@ -19,7 +19,7 @@ type Three<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 ///
 /// # Shapes
 /// - `x`: `[batch, tokens, w0 + w1 + w2]`
-/// - result: `[batch, tokens, w]` for each width, views of `x`
+/// - result: `[batch, tokens, w]` for each width, views of `x` on the host
 ///
 /// # Panics
 /// When the widths do not add up to that of `x`.

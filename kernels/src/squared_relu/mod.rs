@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 
 /// `max(x, 0)^2`, element by element.
 ///
-/// For the gradient `x` alone is kept. When `x` is not tracked and the given handle is the only one, it is overwritten.
+/// For the gradient `x` alone is kept. On the host outside autodiff, `x` is overwritten when the given handle is the only one.
 ///
 /// # Shapes
 /// - `x`: any

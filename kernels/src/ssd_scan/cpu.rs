@@ -1,4 +1,4 @@
-//! The recurrence on the host, and what its two directions share: inputs as slices, state rows as vectors.
+//! The recurrence on the host: what its two directions share.
 //!
 //! The state axis is padded to a size the inner loops are compiled for, which adds exact zeros. Tokens behind a row's
 //! length are skipped: their outputs are zero and carry no gradient.
@@ -27,9 +27,6 @@ impl SsdScanOps for Flex {
         (from_vec(y, shape), from_vec(state, state_shape))
     }
 }
-
-/// Tokens between the row that is read and the one that is asked for.
-const TOKENS_AHEAD: usize = 16;
 
 /// The inputs as slices, with their sizes.
 pub(super) struct Scan {
@@ -91,31 +88,6 @@ impl Scan {
         &self.state[(row * self.heads + head) * size..][..size]
     }
 
-    /// A head's vectors of the valid tokens, `[length, P]`: its parts of a `[B, T, H, P]` tensor lie
-    /// too far apart to be read once per sixteen rows.
-    #[inline(always)]
-    pub fn gather_head<L: Lanes>(&self, values: &[f32], row: usize, head: usize) -> Vec<f32> {
-        let mut vectors = Vec::with_capacity(self.lengths[row] * self.width);
-        for token in 0..self.lengths[row] {
-            let from = self.head_place(row, token, head);
-            prefetch::<L>(values, self.head_place(row, token + TOKENS_AHEAD, head), self.width);
-            vectors.extend_from_slice(&values[from..from + self.width]);
-        }
-        vectors
-    }
-
-    /// Writes `[length, P]` back to a head's place in a `[B, T, H, P]` tensor.
-    ///
-    /// # Safety
-    /// No other task may write this row and head.
-    pub unsafe fn scatter_head(&self, vectors: &[f32], row: usize, head: usize, to: DisjointMut) {
-        for (token, vector) in vectors.chunks_exact(self.width).enumerate() {
-            // SAFETY: the caller's.
-            let to = unsafe { to.slice(self.head_place(row, token, head), self.width) };
-            to.copy_from_slice(vector);
-        }
-    }
-
     /// Where a head's vector of a token starts in `x` and `y`.
     pub fn head_place(&self, row: usize, token: usize, head: usize) -> usize {
         ((row * self.tokens + token) * self.heads + head) * self.width
@@ -132,18 +104,6 @@ impl Scan {
         self.state_size.div_ceil(LANES).next_power_of_two()
     }
 
-    /// The vectors of `b` or `c` that a head sees, padded with zeros: `[length, vectors]`.
-    #[inline(always)]
-    pub fn projection<L: Lanes, const V: usize>(&self, values: &[f32], row: usize, head: usize) -> Vec<[L; V]> {
-        let mut vectors = Vec::with_capacity(self.lengths[row]);
-        for token in 0..self.lengths[row] {
-            let from = self.group_place(row, token, head);
-            prefetch::<L>(values, self.group_place(row, token + TOKENS_AHEAD, head), self.state_size);
-            vectors.push(load_padded(&values[from..from + self.state_size]));
-        }
-        vectors
-    }
-
     /// Step size and decay of every valid token.
     #[inline(always)]
     pub fn steps(&self, row: usize, head: usize) -> Vec<Step> {
@@ -153,7 +113,7 @@ impl Scan {
         let mut steps = Vec::with_capacity(self.lengths[row]);
         for token in 0..self.lengths[row] {
             let raw = self.dt[from + token * self.heads] + bias;
-            let size = simd::softplus(raw).max(low).min(high);
+            let size = simd::clip(simd::softplus(raw), low, high);
             steps.push(Step { raw, size, decay: simd::exp(size * rate) });
         }
         steps
@@ -178,55 +138,19 @@ pub(super) fn prefetch<L: Lanes>(values: &[f32], first: usize, count: usize) {
     }
 }
 
-/// Sixteen state rows, each of `V` vectors.
-pub(super) type Tile<L, const V: usize> = [[L; V]; LANES];
-
-/// The elements as vectors, zeros behind them.
-#[inline(always)]
-pub(super) fn load_padded<L: Lanes, const V: usize>(values: &[f32]) -> [L; V] {
-    let mut vectors = [L::splat(0.0); V];
-    for (vector, values) in vectors.iter_mut().zip(values.chunks(LANES)) {
-        // SAFETY: a chunk has at most sixteen values.
-        *vector = unsafe { L::load_first(values.as_ptr(), values.len()) };
-    }
-    vectors
+/// Calls `run_sized::<L, V, R>` of a task: V vectors of a state row, and R rows (or sixteens of rows) that fill half of the
+/// registers with states where there are 32.
+macro_rules! run_sized {
+    ($task:expr, $lanes:ident) => {
+        match ($task.scan.vectors(), $lanes::WIDE) {
+            (1, _) => $task.run_sized::<$lanes, 1, 4>(),
+            (2, _) => $task.run_sized::<$lanes, 2, 4>(),
+            (4, true) => $task.run_sized::<$lanes, 4, 4>(),
+            (4, false) => $task.run_sized::<$lanes, 4, 1>(),
+            (8, true) => $task.run_sized::<$lanes, 8, 2>(),
+            (8, false) => $task.run_sized::<$lanes, 8, 1>(),
+            _ => $task.run_sized::<$lanes, 16, 1>(),
+        }
+    };
 }
-
-/// The first elements of the vectors.
-#[inline(always)]
-pub(super) fn store_padded<L: Lanes, const V: usize>(vectors: &[L; V], values: &mut [f32]) {
-    for (vector, values) in vectors.iter().zip(values.chunks_mut(LANES)) {
-        // SAFETY: a chunk has at most sixteen values.
-        unsafe { vector.store_first(values.as_mut_ptr(), values.len()) };
-    }
-}
-
-/// Rows `first..first + 16` of a `[P, N]` state; rows behind the last are zero.
-#[inline(always)]
-pub(super) fn load_tile<L: Lanes, const V: usize>(state: &[f32], state_size: usize, first: usize) -> Tile<L, V> {
-    let mut tile = [[L::splat(0.0); V]; LANES];
-    for (vectors, values) in tile.iter_mut().zip(state[first * state_size..].chunks_exact(state_size)) {
-        *vectors = load_padded(values);
-    }
-    tile
-}
-
-/// Writes the rows of a tile back.
-#[inline(always)]
-pub(super) fn store_tile<L: Lanes, const V: usize>(
-    tile: &Tile<L, V>,
-    state: &mut [f32],
-    state_size: usize,
-    first: usize,
-) {
-    let rows = state[first * state_size..].chunks_exact_mut(state_size);
-    for (vectors, values) in tile.iter().zip(rows) {
-        store_padded(vectors, values);
-    }
-}
-
-/// Place of row `lane` among the arguments of [`Lanes::sum_each`].
-#[inline(always)]
-pub(super) const fn sum_place(lane: usize) -> usize {
-    4 * (lane % 4) + lane / 4
-}
+pub(super) use run_sized;

@@ -10,10 +10,10 @@
 //! States are recomputed: a first pass keeps one state per block of tokens, each block is then
 //! replayed and walked backwards. Sums over heads and rows run in a fixed order.
 
-use super::cpu::{Scan, Step, Tile, load_tile, store_padded, store_tile, sum_place};
+use super::cpu::{Scan, Step, prefetch, run_sized};
 use super::{SsdSaved, SsdScanGradient};
 use crate::cpu::{DisjointMut, Floats, add_in_order, clear_padding, from_vec, parallel, unwritten};
-use crate::simd::{self, Kernel, LANES, Lanes, run};
+use crate::simd::{self, Kernel, LANES, Lanes, run, sum_place};
 use burn::backend::{Flex, tensor::FloatTensor};
 
 /// Tokens between kept states, times vectors per state row: the replayed states of a block (128 KiB) and the kept ones
@@ -22,6 +22,9 @@ const BLOCK_VECTORS: usize = 128;
 
 /// Vectors of a state row that a token's backward step takes at a time.
 const COLUMN_VECTORS: usize = 4;
+
+/// Tokens between the row that is read and the one that is asked for.
+const TOKENS_AHEAD: usize = 16;
 
 /// Elements that each of the gradients of `b` and `c` per head may take at a time (4 MiB).
 const PARTIAL_ELEMENTS: usize = 1 << 20;
@@ -126,6 +129,87 @@ fn add_heads(total: &mut [f32], partial: &[f32], scan: &Scan, row: usize) {
     }
 }
 
+impl Scan {
+    /// A head's vectors of the valid tokens, `[length, P]`: its parts of a `[B, T, H, P]` tensor lie
+    /// too far apart to be read once per sixteen rows.
+    #[inline(always)]
+    fn gather_head<L: Lanes>(&self, values: &[f32], row: usize, head: usize) -> Vec<f32> {
+        let mut vectors = Vec::with_capacity(self.lengths[row] * self.width);
+        for token in 0..self.lengths[row] {
+            let from = self.head_place(row, token, head);
+            prefetch::<L>(values, self.head_place(row, token + TOKENS_AHEAD, head), self.width);
+            vectors.extend_from_slice(&values[from..from + self.width]);
+        }
+        vectors
+    }
+
+    /// Writes `[length, P]` back to a head's place in a `[B, T, H, P]` tensor.
+    ///
+    /// # Safety
+    /// No other task may write this row and head.
+    unsafe fn scatter_head(&self, vectors: &[f32], row: usize, head: usize, to: DisjointMut) {
+        for (token, vector) in vectors.chunks_exact(self.width).enumerate() {
+            // SAFETY: the caller's.
+            let to = unsafe { to.slice(self.head_place(row, token, head), self.width) };
+            to.copy_from_slice(vector);
+        }
+    }
+
+    /// The vectors of `b` or `c` that a head sees, padded with zeros: `[length, vectors]`.
+    #[inline(always)]
+    fn projection<L: Lanes, const V: usize>(&self, values: &[f32], row: usize, head: usize) -> Vec<[L; V]> {
+        let mut vectors = Vec::with_capacity(self.lengths[row]);
+        for token in 0..self.lengths[row] {
+            let from = self.group_place(row, token, head);
+            prefetch::<L>(values, self.group_place(row, token + TOKENS_AHEAD, head), self.state_size);
+            vectors.push(load_padded(&values[from..from + self.state_size]));
+        }
+        vectors
+    }
+}
+
+/// Sixteen state rows, each of `V` vectors.
+type Tile<L, const V: usize> = [[L; V]; LANES];
+
+/// The elements as vectors, zeros behind them.
+#[inline(always)]
+fn load_padded<L: Lanes, const V: usize>(values: &[f32]) -> [L; V] {
+    let mut vectors = [L::splat(0.0); V];
+    for (vector, values) in vectors.iter_mut().zip(values.chunks(LANES)) {
+        // SAFETY: a chunk has at most sixteen values.
+        *vector = unsafe { L::load_first(values.as_ptr(), values.len()) };
+    }
+    vectors
+}
+
+/// The first elements of the vectors.
+#[inline(always)]
+fn store_padded<L: Lanes, const V: usize>(vectors: &[L; V], values: &mut [f32]) {
+    for (vector, values) in vectors.iter().zip(values.chunks_mut(LANES)) {
+        // SAFETY: a chunk has at most sixteen values.
+        unsafe { vector.store_first(values.as_mut_ptr(), values.len()) };
+    }
+}
+
+/// Rows `first..first + 16` of a `[P, N]` state; rows behind the last are zero.
+#[inline(always)]
+fn load_tile<L: Lanes, const V: usize>(state: &[f32], state_size: usize, first: usize) -> Tile<L, V> {
+    let mut tile = [[L::splat(0.0); V]; LANES];
+    for (vectors, values) in tile.iter_mut().zip(state[first * state_size..].chunks_exact(state_size)) {
+        *vectors = load_padded(values);
+    }
+    tile
+}
+
+/// Writes the rows of a tile back.
+#[inline(always)]
+fn store_tile<L: Lanes, const V: usize>(tile: &Tile<L, V>, state: &mut [f32], state_size: usize, first: usize) {
+    let rows = state[first * state_size..].chunks_exact_mut(state_size);
+    for (vectors, values) in tile.iter().zip(rows) {
+        store_padded(vectors, values);
+    }
+}
+
 struct Reverse<'a> {
     scan: &'a Scan,
     row: usize,
@@ -150,16 +234,7 @@ impl Kernel for Reverse<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) -> [f32; 3] {
-        // Rows that advance together fill half of the registers where there are 32.
-        match (self.scan.vectors(), L::WIDE) {
-            (1, _) => self.run_sized::<L, 1, 4>(),
-            (2, _) => self.run_sized::<L, 2, 4>(),
-            (4, true) => self.run_sized::<L, 4, 4>(),
-            (4, false) => self.run_sized::<L, 4, 1>(),
-            (8, true) => self.run_sized::<L, 8, 2>(),
-            (8, false) => self.run_sized::<L, 8, 1>(),
-            _ => self.run_sized::<L, 16, 1>(),
-        }
+        run_sized!(self, L)
     }
 }
 

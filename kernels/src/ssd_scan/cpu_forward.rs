@@ -5,7 +5,7 @@
 //! decode step adds in lane `r` are `r`, `r + 16`, ..., which make one tile here, and tiles come in the order in which
 //! the tree joins their lanes. A prompt and the same tokens one by one give the same bits.
 
-use super::cpu::{Scan, Step, prefetch};
+use super::cpu::{Scan, Step, prefetch, run_sized};
 use crate::cpu::{DisjointMut, parallel};
 use crate::simd::{Kernel, LANES, Lanes, run};
 
@@ -40,16 +40,7 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        // A tile fills half of the registers where there are 32.
-        match (self.scan.vectors(), L::WIDE) {
-            (1, _) => self.run_sized::<L, 1, 4>(),
-            (2, _) => self.run_sized::<L, 2, 4>(),
-            (4, true) => self.run_sized::<L, 4, 4>(),
-            (4, false) => self.run_sized::<L, 4, 1>(),
-            (8, true) => self.run_sized::<L, 8, 2>(),
-            (8, false) => self.run_sized::<L, 8, 1>(),
-            _ => self.run_sized::<L, 16, 1>(),
-        }
+        run_sized!(self, L)
     }
 }
 
@@ -78,8 +69,8 @@ impl Forward<'_> {
             for (first, tiles) in (0..).step_by(R * LANES).zip(&mut tiles) {
                 for (token, step) in steps.iter().enumerate() {
                     let x = &scan.x[scan.head_place(row, start + token, head)..][..scan.width];
-                    for r in 0..R {
-                        weighted[token][r] = load_rows::<L>(x, first + r * LANES).mul(L::splat(step.size));
+                    for (r, weighted) in weighted[token].iter_mut().enumerate() {
+                        *weighted = load_rows::<L>(x, first + r * LANES).mul(L::splat(step.size));
                     }
                 }
                 for turn in 0..LANES {
@@ -106,14 +97,14 @@ impl Forward<'_> {
                     }
                     tiles[lane] = tile;
                 }
-                for token in 0..steps.len() {
+                for (token, sums) in sums[0][..steps.len()].iter().enumerate() {
                     let place = scan.head_place(row, start + token, head);
                     let x = &scan.x[place..][..scan.width];
                     // SAFETY: this task has the row and head to itself.
                     let y = unsafe { y.slice(place, scan.width) };
-                    for r in 0..R {
+                    for (r, sum) in sums.iter().enumerate() {
                         let at = first + r * LANES;
-                        store_rows(skip.mul_add(load_rows(x, at), sums[0][token][r]), y, at);
+                        store_rows(skip.mul_add(load_rows(x, at), *sum), y, at);
                     }
                 }
             }

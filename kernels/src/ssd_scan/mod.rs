@@ -57,14 +57,14 @@ pub struct SsdInputs {
 /// # Arguments
 /// - `dt_limit`: bounds of the step size after softplus; `(0.0, f64::INFINITY)` for none
 /// - `lengths`: valid tokens of each row (right padding); all tokens when absent. Outputs at padded
-///   tokens are finite but meaningless, and padded tokens do not touch the row's outgoing state.
+///   tokens are meaningless, and padded tokens do not touch the row's outgoing state.
 ///
 /// # Shapes
 /// - result: `y [B, T, H, P]` in the dtype of `x`, and the state `[B, H, P, N]` in the dtype of the
 ///   incoming state
 ///
 /// # Panics
-/// When shapes disagree or a length exceeds `T`.
+/// When shapes disagree, a length exceeds `T`, or `P` or `N` is 0.
 pub fn ssd_scan(inputs: SsdInputs, dt_limit: (f64, f64), lengths: Option<&[usize]>) -> (Tensor<4>, Tensor<4>) {
     const NAME: &str = "ssd_scan";
     let [batch, tokens, heads, width] = inputs.x.dims();
@@ -85,6 +85,8 @@ pub fn ssd_scan(inputs: SsdInputs, dt_limit: (f64, f64), lengths: Option<&[usize
         groups > 0 && heads.is_multiple_of(groups),
         "it must divide the number of heads",
     );
+    assert_size(NAME, "head width", width, width > 0, "a head holds something");
+    assert_size(NAME, "state size", state_size, state_size > 0, "a state holds something");
     assert_lengths(NAME, "lengths", lengths, batch, tokens);
     let fast = has_kernel(&inputs.x)
         && has_kernel(&inputs.dt)

@@ -307,7 +307,8 @@ unsafe fn scan<L: Lanes>(
         let x = &active[head * width..(head + 1) * width];
         let b = &active[inner + group * state_size..][..state_size];
         let c = &active[inner + (mixer.groups + group) * state_size..][..state_size];
-        let step = simd::softplus(dt[head] + mixer.dt_bias[head]).max(mixer.dt_limit.0).min(mixer.dt_limit.1);
+        let (low, high) = mixer.dt_limit;
+        let step = simd::clip(simd::softplus(dt[head] + mixer.dt_bias[head]), low, high);
         let decay = L::splat(simd::exp(step * mixer.rate[head]));
         let out = &mut out[head * width..(head + 1) * width];
         let mut first = 0;
@@ -319,7 +320,7 @@ unsafe fn scan<L: Lanes>(
                 let weighted = L::splat(step * x[first + lane]);
                 // SAFETY: `offset + state_size` is within the slot.
                 let sum = unsafe { advance::<L>(state_in.add(offset), state_out.add(offset), decay, weighted, b, c) };
-                sums[4 * (lane % 4) + lane / 4] = sum;
+                sums[simd::sum_place(lane)] = sum;
             }
             // SAFETY: `block` values remain in x and out.
             unsafe {

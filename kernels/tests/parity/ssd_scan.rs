@@ -132,6 +132,8 @@ pub fn shapes() -> Vec<Shape> {
         Shape::new([1, 129, 3, 5, 3, 7, 1], None),
         Shape::new([2, 40, 8, 32, 2, 64, 2], Some(&[1, 40])),
         Shape::new([1, 37, 2, 64, 1, 128, 1], None),
+        Shape::new([1, 70, 2, 130, 1, 20, 1], None),
+        Shape::new([1, 40, 1, 33, 1, 200, 1], None),
     ];
     shapes[1].dt_limit = (0.4, 1.1);
     shapes[2].dt_limit = (0.001, 0.9);

@@ -109,7 +109,7 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
     ("policy.megatron_cfg.num_layers_in_last_pipeline_stage", &["null"], "pipeline parallelism is not implemented"),
     ("policy.megatron_cfg.context_parallel_size", &["1"], "context parallelism is not implemented"),
     ("policy.megatron_cfg.sequence_parallel", &["false"], "sequence parallelism does not work with Mamba layers"),
-    ("policy.megatron_cfg.optimizer.fp16", &["false"], "training in fp16 is not implemented; use bfloat16 or float32"),
+    ("policy.megatron_cfg.optimizer.fp16", &["false"], "training in fp16 is not implemented; use float32"),
     (
         "policy.megatron_cfg.distributed_data_parallel_config.use_custom_fsdp",
         &["false"],

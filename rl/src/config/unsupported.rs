@@ -60,7 +60,7 @@ pub(super) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
         (
             policy.make_sequence_length_divisible_by != 1,
             "policy.make_sequence_length_divisible_by",
-            "sequences are not padded, so there is nothing to divide",
+            "padding has no such granularity here",
         ),
         (
             optimizer.optimizer_cpu_offload,
@@ -101,7 +101,7 @@ pub(super) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
         (
             config.env.nemo_gym.is_trajectory_collection,
             "env.nemo_gym.is_trajectory_collection",
-            "collect trajectories with `nemo-burn generate` instead",
+            "collect trajectories with `nemo-burn eval --episodes FILE` instead",
         ),
         (
             config.env.nemo_gym.invalid_tool_call_patterns.is_some(),

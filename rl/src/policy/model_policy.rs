@@ -1,4 +1,5 @@
-//! The policy that is a model: generation by the engine, learning by the tree pass, one copy of the weights.
+//! The policy that is a model: generation by the engine, learning by the tree pass, one copy of the weights
+//! (and of the starting ones where a penalty holds to them).
 
 use std::path::Path;
 

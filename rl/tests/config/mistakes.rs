@@ -63,7 +63,7 @@ fn refused_values_say_why() {
         ("cluster.num_nodes=2", ["cluster.num_nodes: 2", "accepted: 1"]),
         ("policy.generation.vllm_cfg.kv_cache_dtype=fp8", ["kv_cache_dtype: fp8", "auto, bfloat16"]),
         ("grpo.use_dynamic_sampling=true", ["grpo.use_dynamic_sampling: true", "not implemented"]),
-        ("policy.megatron_cfg.optimizer.fp16=true", ["fp16: true", "bfloat16"]),
+        ("policy.megatron_cfg.optimizer.fp16=true", ["fp16: true", "use float32"]),
         ("grpo.reward_penalties={a: 1}", ["grpo.reward_penalties", "not implemented"]),
         ("env.nemo_gym.config_paths=[resources_servers/mcqa/configs/mcqa.yaml]", ["mcqa", "only environment"]),
         ("policy.generation.top_k=5", ["policy.generation.top_k: 5", "whole distribution"]),

@@ -1,7 +1,7 @@
 //! `A B^T`: every element is a dot product of two contiguous rows, in sixteen lanes.
 
 use super::{FEW_ROWS, Span, Weight};
-use crate::simd::{Kernel, LANES, Lanes};
+use crate::simd::{Kernel, LANES, Lanes, sum_place};
 
 /// Most vectors of sixteen in a cache line.
 const MOST_VECTORS: usize = 4;
@@ -135,7 +135,7 @@ impl<W: Weight> Dot<'_, W> {
             }
             // `sum_each` permutes: element (r, c), the (COLUMNS r + c)th, comes from this place.
             let ordered: [L; LANES] = std::array::from_fn(|place| {
-                let element = 4 * (place % 4) + place / 4;
+                let element = sum_place(place);
                 sums[element / COLUMNS][element % COLUMNS]
             });
             let mut elements = L::sum_each(ordered).to_array();
@@ -159,7 +159,7 @@ impl<W: Weight> Dot<'_, W> {
     }
 }
 
-/// Lane sums of every row of `a` with every row of `b`; `ask` is called with the place of every cache line.
+/// Lane sums of every row of `a` with every row of `b`; `ask` is called with the place of every whole cache line.
 #[inline(always)]
 unsafe fn accumulate<L: Lanes, W: Weight, const ROWS: usize, const COLUMNS: usize>(
     a: &[*const f32; ROWS],
