@@ -4,8 +4,8 @@
 //!
 //! Beside each rate stands the share of what this machine can do at most (a large read for decode, which reads every
 //! weight once per token; a large matrix product for the rest), measured in the same run, and the rate of PyTorch 2.15
-//! with transformers 5.23 (pure torch Mamba path, 2 threads) on a quiet machine with 2 AVX-512 cores. Machines differ:
-//! compare rates measured on the same one.
+//! with transformers 5.23 (pure torch Mamba path, 2 threads, training without an optimizer step) on a quiet machine with 2
+//! AVX-512 cores. Machines differ: compare rates measured on the same one.
 
 #![allow(
     clippy::unwrap_used,
