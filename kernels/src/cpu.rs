@@ -47,6 +47,11 @@ impl Deref for Floats {
     }
 }
 
+/// The ranges that cut `0..count` into pieces of `size`.
+pub(crate) fn pieces(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> + Clone {
+    (0..count).step_by(size).map(move |first| first..count.min(first + size))
+}
+
 /// Wraps values as a contiguous tensor.
 pub(crate) fn from_vec(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))

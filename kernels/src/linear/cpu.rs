@@ -14,7 +14,7 @@ use burn::tensor::{FloatDType, bf16};
 use rayon::prelude::*;
 
 use super::{LinearOps, reference};
-use crate::cpu::{Floats, from_vec};
+use crate::cpu::{Floats, from_vec, pieces};
 use crate::flex_slices::{Rows, is_f32};
 use crate::simd;
 
@@ -162,14 +162,13 @@ fn tasks([m, n, k]: [usize; 3], task_rows: usize, task: impl Fn(Span, Span, *mut
     let target = Target(out.spare_capacity_mut().as_mut_ptr().cast());
     let reads = m <= FEW_ROWS && n * k >= PARALLEL_READS;
     let task_columns = if reads { FEW_ROWS_TASK_COLUMNS } else { TASK_COLUMNS };
-    let grid: Vec<(Span, Span)> = (0..m)
-        .step_by(task_rows)
-        .flat_map(|row| {
-            (0..n)
-                .step_by(task_columns)
-                .map(move |column| (row..m.min(row + task_rows), column..n.min(column + task_columns)))
-        })
-        .collect();
+    let (rows, columns) = (pieces(m, task_rows), pieces(n, task_columns));
+    // The smaller operand is gone through again and again: it has the better chance to stay in a cache.
+    let grid: Vec<(Span, Span)> = if m < n {
+        columns.flat_map(|columns| rows.clone().map(move |rows| (rows, columns.clone()))).collect()
+    } else {
+        rows.flat_map(|rows| columns.clone().map(move |columns| (rows.clone(), columns))).collect()
+    };
     if grid.len() == 1 || !reads && m * n * k <= SERIAL_WORK {
         for (rows, columns) in grid {
             task(rows, columns, target.pointer());

@@ -6,7 +6,7 @@
 //! Logits are those of [`linear`](fn@crate::linear), bit for bit.
 
 use super::{LinearLogProbGradient, LinearLogProbOps, LogProbRows, LogProbSaved};
-use crate::cpu::{Floats, add_in_order, from_vec, sizes};
+use crate::cpu::{Floats, add_in_order, from_vec, pieces, sizes};
 use crate::error::assert_size;
 use crate::flex_slices::Rows;
 use crate::linear::cpu::{multiply, multiply_transposed, transposed_multiply};
@@ -51,7 +51,7 @@ impl LinearLogProbGradient for Flex {
         let mut log_prob = vec![0.0; head.rows];
         let mut entropy = vec![0.0; head.rows];
         let mut log_sum_exp = vec![0.0; head.rows];
-        for tile in tiles(head.rows, (TILE_LOGITS / head.vocabulary.max(1)).clamp(1, FORWARD_ROWS)) {
+        for tile in pieces(head.rows, (TILE_LOGITS / head.vocabulary.max(1)).clamp(1, FORWARD_ROWS)) {
             let mut logits = head.logits(tile.clone(), 0..head.vocabulary);
             logits
                 .par_chunks_exact_mut(head.vocabulary)
@@ -79,10 +79,10 @@ impl LinearLogProbGradient for Flex {
         let (log_sum_exp, cotangent) = (Floats::new(saved.log_sum_exp), Floats::new(cotangent));
         let mut hidden_gradient = vec![0.0; head.rows * head.width];
         let mut weight_gradient = Vec::with_capacity(head.vocabulary * head.width);
-        for tokens in tiles(head.vocabulary, BACKWARD_VOCABULARY) {
+        for tokens in pieces(head.vocabulary, BACKWARD_VOCABULARY) {
             let weight = tile_of(&head.weight, &tokens);
             let mut of_weight = vec![0.0; tokens.len() * head.width];
-            for rows in tiles(head.rows, BACKWARD_ROWS) {
+            for rows in pieces(head.rows, BACKWARD_ROWS) {
                 let mut logits = head.logits(rows.clone(), tokens.clone());
                 logits
                     .par_chunks_exact_mut(tokens.len())
@@ -107,11 +107,6 @@ impl LinearLogProbGradient for Flex {
         }
         [from_vec(hidden_gradient, [head.rows, head.width]), from_vec(weight_gradient, [head.vocabulary, head.width])]
     }
-}
-
-/// The ranges that cut `0..count` into pieces of `size`.
-fn tiles(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..count).step_by(size).map(move |first| first..count.min(first + size))
 }
 
 /// Some rows of a matrix.

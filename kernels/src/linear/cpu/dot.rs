@@ -97,17 +97,16 @@ impl<W: Weight> Dot<'_, W> {
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add((row + r) * self.a_stride));
             let b: [*const W; COLUMNS] =
                 std::array::from_fn(|c| self.b.as_ptr().add((column + c.min(count - 1)) * self.b_stride));
-            let mut sums = [[L::splat(0.0); COLUMNS]; ROWS];
-            if L::WIDE {
+            let sums = if L::WIDE {
                 let next = b.map(|b| b.wrapping_add(COLUMNS * self.b_stride));
                 match ask {
-                    Ask::Nothing => accumulate(&a, &b, self.k, &mut sums, |_| ()),
-                    Ask::All => accumulate(&a, &b, self.k, &mut sums, |at| {
+                    Ask::Nothing => accumulate(&a, &b, self.k, |_| ()),
+                    Ask::All => accumulate(&a, &b, self.k, |at| {
                         for column in next {
                             L::prefetch(column.wrapping_add(at).cast());
                         }
                     }),
-                    Ask::Share { index, of } => accumulate(&a, &b, self.k, &mut sums, |at| {
+                    Ask::Share { index, of } => accumulate(&a, &b, self.k, |at| {
                         for column in (index..COLUMNS).step_by(of) {
                             L::prefetch(next[column].wrapping_add(at).cast());
                         }
@@ -115,24 +114,24 @@ impl<W: Weight> Dot<'_, W> {
                 }
             } else {
                 // Two by two (or one by four) sums fit the registers.
+                let mut sums = [[L::splat(0.0); COLUMNS]; ROWS];
                 let (rows, columns) = if ROWS == 1 { (1, 4) } else { (2, 2) };
                 for r in (0..ROWS).step_by(rows) {
                     for c in (0..COLUMNS).step_by(columns) {
                         if ROWS == 1 {
                             let b: [*const W; 4] = std::array::from_fn(|i| b[c + i]);
-                            let mut part = [[L::splat(0.0); 4]; 1];
-                            accumulate(&[a[r]], &b, self.k, &mut part, |_| ());
-                            sums[r][c..c + 4].copy_from_slice(&part[0]);
+                            let [part] = accumulate::<L, W, 1, 4>(&[a[r]], &b, self.k, |_| ());
+                            sums[r][c..c + 4].copy_from_slice(&part);
                         } else {
-                            let mut part = [[L::splat(0.0); 2]; 2];
-                            accumulate(&[a[r], a[r + 1]], &[b[c], b[c + 1]], self.k, &mut part, |_| ());
+                            let part = accumulate::<L, W, 2, 2>(&[a[r], a[r + 1]], &[b[c], b[c + 1]], self.k, |_| ());
                             for (i, part) in part.iter().enumerate() {
                                 sums[r + i][c..c + 2].copy_from_slice(part);
                             }
                         }
                     }
                 }
-            }
+                sums
+            };
             // `sum_each` permutes: element (r, c), the (COLUMNS r + c)th, comes from this place.
             let ordered: [L; LANES] = std::array::from_fn(|place| {
                 let element = sum_place(place);
@@ -165,10 +164,9 @@ unsafe fn accumulate<L: Lanes, W: Weight, const ROWS: usize, const COLUMNS: usiz
     a: &[*const f32; ROWS],
     b: &[*const W; COLUMNS],
     k: usize,
-    sums: &mut [[L; COLUMNS]; ROWS],
     ask: impl Fn(usize),
-) {
-    let mut acc = *sums;
+) -> [[L; COLUMNS]; ROWS] {
+    let mut acc = [[L::splat(0.0); COLUMNS]; ROWS];
     let mut at = 0;
     // SAFETY: the rows hold `k` values.
     unsafe {
@@ -193,7 +191,7 @@ unsafe fn accumulate<L: Lanes, W: Weight, const ROWS: usize, const COLUMNS: usiz
             step(&mut acc, |r| L::load_first(a[r].add(at), rest), |c| W::load_first(b[c].add(at), rest));
         }
     }
-    *sums = acc;
+    acc
 }
 
 /// A cache line of each row of `b` at once: rows that lie a power of two apart share their place in the cache, and many of

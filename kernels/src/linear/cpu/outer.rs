@@ -7,6 +7,8 @@ use crate::simd::{Kernel, LANES, Lanes};
 const PASS: usize = 256;
 /// Rows from which on it pays to copy that part together first.
 const PACKED_ROWS: usize = 48;
+/// How many rows of B ahead that copy asks for: they lie too far apart for the machine to foresee.
+const AHEAD: usize = 16;
 
 /// Sixteen values that lie in one cache line.
 #[derive(Clone, Copy)]
@@ -53,6 +55,7 @@ impl Kernel for Outer<'_> {
                         let lines = packed.as_mut_ptr().cast::<f32>();
                         for k in 0..pass.len() {
                             for v in 0..4 {
+                                L::prefetch(b.wrapping_add((k + AHEAD) * self.b_stride + v * LANES));
                                 L::load(b.add(k * self.b_stride + v * LANES)).store(lines.add((4 * k + v) * LANES));
                             }
                         }
