@@ -273,9 +273,15 @@ fn scan(table: &Table, device: &Device) {
 }
 
 fn step(table: &Table, device: &Device) {
-    let [heads, width, state, groups, slots] = [24, 64, 128, 1, 64];
+    // A small model's heads, then those of the 9B.
+    step_of(table, device, [24, 64, 128, 1], &[1, 8, 32]);
+    step_of(table, device, [128, 80, 128, 8], &[1, 8]);
+}
+
+fn step_of(table: &Table, device: &Device, [heads, width, state, groups]: [usize; 4], rows: &[usize]) {
+    let slots = 2 * rows.iter().max().copied().unwrap_or(0);
     let (inner, channels) = (heads * width, heads * width + 2 * groups * state);
-    for rows in [1, 8, 32] {
+    for &rows in rows {
         let options = SsmStepOptions { num_groups: groups, dt_limit: (0.0, f64::INFINITY), epsilon: 1e-5 };
         let mut inputs = SsmStepInputs {
             z: random([rows, inner], device),
@@ -298,7 +304,7 @@ fn step(table: &Table, device: &Device) {
         inputs.conv_pool = empty[0].clone();
         inputs.ssm_pool = Tensor::zeros([1, heads, width, state], device);
         table.line(
-            &format!("ssm_step {rows} rows, 24 heads of 64, state 128 (state bytes)"),
+            &format!("ssm_step {rows} rows, {heads} heads of {width}, state {state} (state bytes)"),
             Work::Bytes(bytes),
             || {
                 let (conv_pool, ssm_pool) = pools.take().expect("the pools come back");

@@ -418,7 +418,10 @@ impl Engine {
             hidden.select(0, Tensor::<1, Int>::from_data(indices, &self.model.device()))
         };
         let logits = self.model.logits(hidden.reshape([rows.len(), 1, width])).into_data();
-        let logits: Vec<f32> = logits.iter::<f32>().collect();
+        let logits = match logits.try_into_vec_as::<f32>() {
+            Ok(logits) => logits,
+            Err(error) => unreachable!("logits are floats: {error:?}"),
+        };
         let mut ended = Vec::new();
         let mut requests = Vec::with_capacity(rows.len());
         for (id, _) in rows {
