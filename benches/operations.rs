@@ -274,14 +274,9 @@ fn scan(table: &Table, device: &Device) {
 
 fn step(table: &Table, device: &Device) {
     // A small model's heads, then those of the 9B.
-    step_of(table, device, [24, 64, 128, 1], &[1, 8, 32]);
-    step_of(table, device, [128, 80, 128, 8], &[1, 8]);
-}
-
-fn step_of(table: &Table, device: &Device, [heads, width, state, groups]: [usize; 4], rows: &[usize]) {
-    let slots = 2 * rows.iter().max().copied().unwrap_or(0);
-    let (inner, channels) = (heads * width, heads * width + 2 * groups * state);
-    for &rows in rows {
+    let (small, large) = ([24, 64, 128, 1], [128, 80, 128, 8]);
+    for (rows, [heads, width, state, groups]) in [(1, small), (8, small), (32, small), (1, large), (8, large)] {
+        let (inner, channels, slots) = (heads * width, heads * width + 2 * groups * state, 2 * rows);
         let options = SsmStepOptions { num_groups: groups, dt_limit: (0.0, f64::INFINITY), epsilon: 1e-5 };
         let mut inputs = SsmStepInputs {
             z: random([rows, inner], device),
