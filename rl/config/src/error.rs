@@ -67,7 +67,7 @@ fn hint(suggestion: &Option<Box<str>>) -> String {
 }
 
 /// The candidate a mistyped word most likely stands for, if any is close enough to be worth saying.
-pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<Box<str>> {
+pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<Box<str>> {
     // Keeps one or two slips in a short word and rejects unrelated keys.
     const LEAST_SIMILARITY: f64 = 0.8;
     candidates

@@ -96,7 +96,7 @@ pub struct OptimizerConfig {
     pub clip_grad: f64,
 }
 
-/// Learning rate and weight decay over steps; `crate::schedule` has the formulas.
+/// Learning rate and weight decay over steps; the module `schedule` of nemo-rl has the formulas.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SchedulerConfig {
     pub start_weight_decay: f64,

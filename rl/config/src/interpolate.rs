@@ -8,8 +8,8 @@
 //!
 //! A text that is one reference and nothing else takes the target's type; otherwise values are spliced into the text.
 
-use super::error::{ConfigError, Origin};
-use super::node::{Entry, Node, Source, Value, parse};
+use crate::error::{ConfigError, Origin};
+use crate::node::{Entry, Node, Source, Value, parse};
 
 /// Marks a value that has to be given.
 const MANDATORY: &str = "???";
@@ -17,7 +17,7 @@ const MANDATORY: &str = "???";
 const MAX_DEPTH: usize = 32;
 
 /// Resolves every reference of a tree.
-pub(super) fn interpolate(root: &Node) -> Result<Node, ConfigError> {
+pub(crate) fn interpolate(root: &Node) -> Result<Node, ConfigError> {
     Resolver { root }.resolve(root, &mut Vec::new(), 0)
 }
 

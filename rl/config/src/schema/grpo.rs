@@ -85,7 +85,7 @@ pub struct RewardScalingConfig {
     pub target_max: f64,
 }
 
-/// The clipped policy-gradient loss and its variants; `crate::loss` has the formulas.
+/// The clipped policy-gradient loss and its variants; the module `loss` of nemo-rl has the formulas.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LossConfig {
     /// Weight of the Kullback-Leibler term against the reference policy; 0 needs no reference policy.

@@ -13,7 +13,7 @@ mod mistakes;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nemo_rl::config::{self, LoadedConfig, LrDecayStyle, Precision, TaskSplit, TruncationType};
+use nemo_config::{self as config, LoadedConfig, LrDecayStyle, Precision, TaskSplit, TruncationType};
 
 const SMALLEST: &str = "policy:\n  model_name: tiny\n";
 
@@ -45,7 +45,7 @@ fn assert_says(message: &str, parts: &[&str]) {
 }
 
 fn configs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs")
 }
 
 #[test]

@@ -2,13 +2,13 @@
 //!
 //! The loss rules are NeMo RL's own assertions, raised when the configuration is loaded rather than at the first step.
 
-use super::error::{ConfigError, Origin, did_you_mean};
-use super::schema::{DatasetConfig, LossConfig, LrDecayStyle, RunConfig, TruncationType};
+use crate::error::{ConfigError, Origin, did_you_mean};
+use crate::schema::{DatasetConfig, LossConfig, LrDecayStyle, RunConfig, TruncationType};
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
 /// All checks of a decoded configuration but those of `unsupported`; `origin` says where a key is written.
-pub(super) fn check(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
+pub(crate) fn check(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
     ranges(config)?;
     config.loss_fn.check()?;
     algorithm(config)?;

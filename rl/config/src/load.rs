@@ -6,10 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, Origin, did_you_mean};
-use super::interpolate::interpolate;
-use super::node::{Entry, Node, Source, Value, parse};
-use super::{LoadedConfig, RunConfig, check, decode, key_policy, overrides, unsupported};
+use crate::error::{ConfigError, Origin, did_you_mean};
+use crate::interpolate::interpolate;
+use crate::node::{Entry, Node, Source, Value, parse};
+use crate::{LoadedConfig, RunConfig, check, decode, key_policy, overrides, unsupported};
 
 const DEFAULTS: &str = include_str!("defaults.yaml");
 

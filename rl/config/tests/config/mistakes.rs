@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nemo_rl::config;
+use nemo_config as config;
 
 use super::{assert_says, error, error_in, load, load_text};
 

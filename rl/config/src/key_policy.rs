@@ -4,9 +4,9 @@
 //! warning when it differs from its default), or `RESTRICTED` here (an error when its value is not listed).
 //! A class is a promise to the reader of a log: nothing that was asked for is dropped in silence.
 
-use super::ConfigWarning;
-use super::error::ConfigError;
-use super::node::Node;
+use crate::ConfigWarning;
+use crate::error::ConfigError;
+use crate::node::Node;
 
 const ONE_PROCESS: &str = "environment, engine and trainer share one process, so there is nothing to set";
 const OTHER_BACKEND: &str = "belongs to the DTensor backend, which does not exist here";
@@ -136,7 +136,7 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
 
 /// The same run without what it says about ignored keys. Comparing with it, after interpolation, tells which of them
 /// differ from their default even where the default follows another key.
-pub(super) fn with_ignored_keys_at_default(tree: &Node, defaults: &Node) -> Node {
+pub(crate) fn with_ignored_keys_at_default(tree: &Node, defaults: &Node) -> Node {
     let mut tree = tree.clone();
     for (key, _) in IGNORED {
         let target = key.split('.').try_fold(&mut tree, |node, part| node.child_mut(part));
@@ -149,7 +149,7 @@ pub(super) fn with_ignored_keys_at_default(tree: &Node, defaults: &Node) -> Node
 
 /// Enforces both lists on a resolved tree and takes their keys out of it; what is left is `RunConfig`.
 /// `unchanged` is the resolved result of [`with_ignored_keys_at_default`].
-pub(super) fn enforce(tree: &mut Node, unchanged: &Node) -> Result<Vec<ConfigWarning>, ConfigError> {
+pub(crate) fn enforce(tree: &mut Node, unchanged: &Node) -> Result<Vec<ConfigWarning>, ConfigError> {
     let mut warnings = Vec::new();
     for (key, reason) in IGNORED {
         let default = unchanged.at(key.split('.')).map(|node| &node.value);

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-use super::error::{ConfigError, Origin};
+use crate::error::{ConfigError, Origin};
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Int(i64),
@@ -25,13 +25,13 @@ pub(super) enum Value {
 
 /// A value and where it is written; two nodes are equal when their values are.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub value: Value,
     pub origin: Origin,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub key: String,
     /// Where the key is written.
     pub origin: Origin,
@@ -144,7 +144,7 @@ impl fmt::Display for Value {
 }
 
 /// Where a piece of YAML comes from.
-pub(super) enum Source<'a> {
+pub(crate) enum Source<'a> {
     File(&'a Path),
     Override(&'a str),
     Default,
@@ -166,7 +166,7 @@ impl Source<'_> {
 }
 
 /// Parses one YAML document.
-pub(super) fn parse(text: &str, source: &Source<'_>) -> Result<Node, ConfigError> {
+pub(crate) fn parse(text: &str, source: &Source<'_>) -> Result<Node, ConfigError> {
     // Without strict booleans, words like `no` and `off` in free text would turn into booleans.
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options)

@@ -2,12 +2,12 @@
 //!
 //! A setting that this program cannot honour is refused here, never skipped; when it gets an implementation, its line goes.
 
-use super::ConfigWarning;
-use super::error::{ConfigError, Origin};
-use super::schema::{AdvantageEstimatorName, Precision, RunConfig};
+use crate::ConfigWarning;
+use crate::error::{ConfigError, Origin};
+use crate::schema::{AdvantageEstimatorName, Precision, RunConfig};
 
 /// Refuses settings without an implementation.
-pub(super) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<(), ConfigError> {
+pub(crate) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<(), ConfigError> {
     let (grpo, policy, loss) = (&config.grpo, &config.policy, &config.loss_fn);
     let batch = grpo.num_prompts_per_step * grpo.num_generations_per_prompt;
     let optimizer = &policy.megatron_cfg.optimizer;
@@ -141,7 +141,7 @@ pub(super) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
 }
 
 /// What is accepted with a different meaning than its name has in NeMo RL.
-pub(super) fn notices(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Vec<ConfigWarning> {
+pub(crate) fn notices(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Vec<ConfigWarning> {
     let (policy, generation) = (&config.policy, &config.policy.generation);
     let notices: &[(bool, &str, &str)] = &[
         (

@@ -12,8 +12,8 @@
 
 use std::sync::Arc;
 
-use super::error::{ConfigError, Origin};
-use super::node::{Entry, Node, Source, Value, parse};
+use crate::error::{ConfigError, Origin};
+use crate::node::{Entry, Node, Source, Value, parse};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Action {
@@ -24,7 +24,7 @@ enum Action {
 }
 
 /// Applies one override to the user's part of the configuration.
-pub(super) fn apply(tree: &mut Node, text: &str) -> Result<(), ConfigError> {
+pub(crate) fn apply(tree: &mut Node, text: &str) -> Result<(), ConfigError> {
     let fail = |reason: String| ConfigError::Override { text: text.to_owned(), reason };
     let (action, body) = match text {
         _ if text.starts_with("++") => (Action::Force, &text[2..]),
