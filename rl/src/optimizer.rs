@@ -8,8 +8,8 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use nemo_kernels::{AdamWOptions, global_norm, sum_of_squares};
-use nemo_model::{NemotronH, ParameterMut, Visitor};
 use nemo_model::checkpoint::{CheckpointError, StoredDtype, TensorFile, TensorHeader, TensorValues, write_tensor_file};
+use nemo_model::{NemotronH, ParameterMut, Visitor};
 
 use crate::policy::api::{PolicyError, UpdateParams};
 

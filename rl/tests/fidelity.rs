@@ -211,8 +211,10 @@ fn a_step_without_advantages_is_a_step_with_a_gradient_of_zero() {
     let mut masked = none.clone();
     masked.sequences.iter_mut().for_each(|sequence| sequence.mask.fill(false));
     (masked.global_valid_tokens, masked.global_valid_sequences) = (0, 0);
-    let mut expected: BTreeMap<String, [Vec<f64>; 3]> =
-        before.into_iter().map(|(name, parts)| (name, parts.map(|part| part.into_iter().map(f64::from).collect()))).collect();
+    let mut expected: BTreeMap<String, [Vec<f64>; 3]> = before
+        .into_iter()
+        .map(|(name, parts)| (name, parts.map(|part| part.into_iter().map(f64::from).collect())))
+        .collect();
     for (step, batch) in [(2, &none), (3, &masked), (4, &none)] {
         let report = policy.train(batch, &params).unwrap();
         assert_eq!((report.loss, report.grad_norm), (0.0, 0.0));
@@ -224,11 +226,16 @@ fn a_step_without_advantages_is_a_step_with_a_gradient_of_zero() {
         assert_eq!(found_step, step);
         let mut moved = 0.0f64;
         for (name, [weights, first, second]) in &mut expected {
-            let decay = if name.ends_with("weight") && !name.contains("norm") && !name.contains("conv1d.bias") { 0.1 } else { 0.0 };
+            let decay = if name.ends_with("weight") && !name.contains("norm") && !name.contains("conv1d.bias") {
+                0.1
+            } else {
+                0.0
+            };
             for i in 0..weights.len() {
                 first[i] *= 0.9;
                 second[i] *= 0.999;
-                let (m, v) = (first[i] / (1.0 - 0.9f64.powi(step as i32)), second[i] / (1.0 - 0.999f64.powi(step as i32)));
+                let (m, v) =
+                    (first[i] / (1.0 - 0.9f64.powi(step as i32)), second[i] / (1.0 - 0.999f64.powi(step as i32)));
                 let after = weights[i] - 1e-3 * (m / (v.sqrt() + 1e-8) + decay * weights[i]);
                 moved = moved.max((after - weights[i]).abs());
                 weights[i] = after;
@@ -236,7 +243,10 @@ fn a_step_without_advantages_is_a_step_with_a_gradient_of_zero() {
             for (part, (found, expected)) in found[name].iter().zip([&*weights, first, second]).enumerate() {
                 for (found, expected) in found.iter().zip(expected) {
                     let bound = 1e-6 * expected.abs() + [1e-7, 1e-12, 1e-16][part];
-                    assert!((f64::from(*found) - expected).abs() <= bound, "{name} part {part}: {found}, expected {expected}");
+                    assert!(
+                        (f64::from(*found) - expected).abs() <= bound,
+                        "{name} part {part}: {found}, expected {expected}"
+                    );
                 }
             }
         }

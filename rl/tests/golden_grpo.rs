@@ -367,7 +367,8 @@ fn adamw_after_clipping() {
             };
             let norm = optimizer.update_parameters(&mut visit, gradients, &params).expect("finite");
             F32.check(norm, number(&step["grad_norm_before_clip"]), &format!("{name} step {index} norm"));
-            for (tensor, (parameter, expected)) in parameters.iter_mut().zip(tensors(&step["params_after"])).enumerate() {
+            for (tensor, (parameter, expected)) in parameters.iter_mut().zip(tensors(&step["params_after"])).enumerate()
+            {
                 for (found, expected) in host(parameter.borrow().flat()).into_iter().zip(flat(&expected).0) {
                     F32.check(found, f64::from(expected), &format!("{name} step {index} tensor {tensor}"));
                 }

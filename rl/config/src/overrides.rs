@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use crate::error::{ConfigError, Origin};
+use crate::limits::MAX_NESTING;
 use crate::node::{Entry, Node, Source, Value, parse};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -39,6 +40,9 @@ pub(crate) fn apply(tree: &mut Node, text: &str) -> Result<(), ConfigError> {
     let path: Vec<&str> = key.split('.').collect();
     if path.iter().any(|part| part.is_empty()) {
         return Err(fail("expected `key=value` with a key such as `grpo.max_num_steps`".to_owned()));
+    }
+    if path.len() > MAX_NESTING {
+        return Err(fail(format!("a key has at most {MAX_NESTING} parts")));
     }
     let value = match value {
         Some("") => Some(Node { value: Value::Text(String::new()), origin: Origin::Override(Arc::from(text)) }),

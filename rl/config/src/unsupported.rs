@@ -18,8 +18,6 @@ pub(crate) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
             "grpo.batch_multiplier",
             "it belongs to dynamic sampling, which is not implemented",
         ),
-        (grpo.reward_shaping.enabled, "grpo.reward_shaping.enabled", "reward shaping is not implemented"),
-        (grpo.reward_scaling.enabled, "grpo.reward_scaling.enabled", "reward scaling is not implemented"),
         (
             grpo.adv_estimator.name != AdvantageEstimatorName::Grpo,
             "grpo.adv_estimator.name",
@@ -46,16 +44,15 @@ pub(crate) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
             "the divergence is a term of the loss (loss_fn.reference_policy_kl_penalty), not of the reward",
         ),
         (
+            loss.positive_example_nll_weight != 0.0,
+            "loss_fn.positive_example_nll_weight",
+            "it averages over a micro-batch, which has no counterpart where shared prefixes are computed once",
+        ),
+        (
             policy.train_global_batch_size != batch,
             "policy.train_global_batch_size",
             "several optimizer steps per batch are not implemented; set it to \
              ${mul:${grpo.num_prompts_per_step}, ${grpo.num_generations_per_prompt}}",
-        ),
-        (policy.dynamic_batching.enabled, "policy.dynamic_batching.enabled", "dynamic batching is not implemented"),
-        (
-            policy.sequence_packing.enabled,
-            "policy.sequence_packing.enabled",
-            "sequence packing is not implemented; shared prefixes are computed once without it",
         ),
         (
             policy.make_sequence_length_divisible_by != 1,

@@ -31,6 +31,11 @@ fn wrong_values_are_named_with_their_place_and_what_is_expected() {
     assert_says(&error(&["grpo.max_num_steps=-3"]), &["`grpo.max_num_steps`", "`-3`", "at least 0"]);
     assert_says(&error(&["grpo.max_num_steps=ten"]), &["the text `ten`", "a whole number"]);
     assert_says(&error(&["grpo.max_num_steps=1.5"]), &["`1.5`", "a whole number"]);
+    assert_says(&error(&["grpo.advantage_clip_low=.nan"]), &["`grpo.advantage_clip_low`", "a number"]);
+    assert_says(
+        &error(&["policy.hf_config_overrides={a: .inf}"]),
+        &["`policy.hf_config_overrides.a`", "a finite number"],
+    );
     assert_says(&error(&["grpo.val_at_start=maybe"]), &["true or false"]);
     assert_says(&error(&["policy.model_name=3"]), &["`3`", "put it in quotes"]);
     assert_says(&error(&["policy.megatron_cfg=null"]), &["`policy.megatron_cfg`", "`null`", "a block of keys"]);
@@ -66,6 +71,8 @@ fn refused_values_say_why() {
         ("policy.megatron_cfg.optimizer.fp16=true", ["fp16: true", "use float32"]),
         ("grpo.reward_penalties={a: 1}", ["grpo.reward_penalties", "not implemented"]),
         ("env.nemo_gym.config_paths=[resources_servers/mcqa/configs/mcqa.yaml]", ["mcqa", "only environment"]),
+        ("policy.sequence_packing.enabled=true", ["policy.sequence_packing.enabled: true", "not implemented"]),
+        ("loss_fn.positive_example_nll_weight=0.5", ["positive_example_nll_weight: 0.5", "micro-batch"]),
         ("policy.generation.top_k=5", ["policy.generation.top_k: 5", "whole distribution"]),
     ] {
         assert_says(&error(&[text]), &parts);
@@ -76,8 +83,16 @@ fn refused_values_say_why() {
 fn contradictions_are_found_at_load_time() {
     for (overrides, part) in [
         (&["policy.train_global_batch_size=1000"][..], "policy.train_global_batch_size"),
-        (&["policy.dynamic_batching.enabled=true", "policy.sequence_packing.enabled=true"], "choose one"),
-        (&["grpo.stop_at_validation_metric=accuracy"], "stop_at_validation_threshold"),
+        (&["grpo.stop_at_validation_metric=accuracy", "data.validation=v.jsonl"], "stop_at_validation_threshold"),
+        (&["grpo.stop_at_validation_metric=accuracy", "grpo.stop_at_validation_threshold=1"], "data.validation"),
+        (&["grpo.stop_at_validation_threshold=.inf"], "finite"),
+        (&["checkpointing.metric_name=val:pass_k"], "grpo.val_num_generations_per_prompt"),
+        (&["checkpointing.metric_name=val:greedy_accuracy", "grpo.val_greedy=false"], "grpo.val_greedy"),
+        (&["grpo.num_generations_per_prompt=1"], "grpo.num_generations_per_prompt"),
+        (&["data.train.generate.max_difficulty=0"], "data.train.generate.max_difficulty"),
+        (&["data.validation.generate.max_difficulty=5"], "data.validation.generate.max_difficulty"),
+        (&["sft.curriculum=[{num_steps: 1, max_difficulty: 9, tools_in_prompt: true}]"], "sft.curriculum"),
+        (&["loss_fn.kl_input_clamp_value=-1"], "loss_fn.kl_input_clamp_value"),
         (&["data.train=a.jsonl", "data.train.generate.count=3"], "data.train"),
         (
             &["policy.megatron_cfg.scheduler.lr_decay_style=linear", "policy.megatron_cfg.scheduler.lr_decay_iters=3"],
@@ -90,6 +105,118 @@ fn contradictions_are_found_at_load_time() {
     ] {
         let message = error(overrides);
         assert!(message.contains(part), "{overrides:?}: {message}");
+    }
+}
+
+#[test]
+fn metrics_that_nobody_measures_are_refused_with_those_that_exist() {
+    for (text, parts) in [
+        (
+            "checkpointing.metric_name=val:acuracy",
+            ["`val:acuracy`", "`val:accuracy`", "`train:reward`", "did you mean"],
+        ),
+        ("checkpointing.metric_name=accuracy", ["`accuracy`", "`val:accuracy`", "`val:pass_k`", "did you mean"]),
+        ("checkpointing.metric_name=train:reward_mean", ["`train:reward_mean`", "`train:reward`", "`", "did you mean"]),
+        ("grpo.stop_at_validation_metric=reward", ["`reward`", "`accuracy`", "`pass_k`", "`avg_length`"]),
+    ] {
+        let key = text.split('=').next().expect("a key");
+        let message = error(&[text, "grpo.stop_at_validation_threshold=1", "data.validation=v.jsonl"]);
+        assert_says(&message, &[&format!("`{key}`")]);
+        assert_says(&message, &parts);
+    }
+    for known in ["val:pass_k", "val:accuracy", "val:avg_length", "train:grad_norm"] {
+        let metric = format!("checkpointing.metric_name={known}");
+        assert!(load(&[&metric, "grpo.val_num_generations_per_prompt=2"]).is_ok(), "{known}");
+    }
+    for known in ["pass_k", "val:pass_k", "greedy_accuracy"] {
+        let stop = format!("grpo.stop_at_validation_metric={known}");
+        let others = ["grpo.val_num_generations_per_prompt=2", "grpo.stop_at_validation_threshold=1"];
+        assert!(load(&[&stop, others[0], others[1], "data.validation=v.jsonl"]).is_ok(), "{known}");
+    }
+}
+
+#[test]
+fn numbers_that_would_be_allocated_have_bounds() {
+    for key in [
+        "policy.max_total_sequence_length",
+        "policy.train_micro_batch_size",
+        "policy.init.tokenizer.vocab_size",
+        "policy.init.tokenizer.corpus_count",
+        "grpo.num_generations_per_prompt",
+        "grpo.val_num_generations_per_prompt",
+        "grpo.num_prompts_per_step",
+        "data.train.generate.count",
+        "data.train.generate.num_offices",
+        "data.validation.generate.count",
+        "sft.batch_size",
+    ] {
+        for value in ["1000000000000", "9223372036854775807", "1e15"] {
+            let message = error(&[&format!("{key}={value}")]);
+            assert_says(&message, &[&format!("override `{key}={value}`: `{key}` is"), "at most"]);
+        }
+    }
+    let product = error(&["grpo.num_prompts_per_step=100000", "grpo.num_generations_per_prompt=4000"]);
+    assert_says(&product, &["grpo.num_prompts_per_step", "100000", "4000"]);
+}
+
+/// Few lines that stand for a lot are refused at once, whichever way they grow.
+#[test]
+fn nothing_small_grows_large() {
+    let began = std::time::Instant::now();
+    let ten = |name: &str| vec![format!("${{logger.tensorboard.{name}}}"); 10];
+    let mut text = "policy: {model_name: a}\nlogger:\n  tensorboard:\n    x0: aaaaaaaaaa\n".to_owned();
+    let (mut lists, mut blocks) = (text.clone(), text.clone());
+    let mut sums = "policy: {model_name: a}\nlogger:\n  tensorboard:\n    x0: 1\n".to_owned();
+    for i in 1..12 {
+        let before = format!("x{}", i - 1);
+        text += &format!("    x{i}: \"{}\"\n", ten(&before).concat());
+        lists += &format!("    x{i}: [\"{}\"]\n", ten(&before).join("\", \""));
+        let keys: Vec<String> =
+            ten(&before).iter().enumerate().map(|(k, value)| format!("k{k}: \"{value}\"")).collect();
+        blocks += &format!("    x{i}: {{{}}}\n", keys.join(", "));
+        sums += &format!("    x{i}: \"${{add:${{.{before}}},${{add:${{.{before}}},${{.{before}}}}}}}\"\n");
+    }
+    for (name, text) in [("text", text), ("lists", lists), ("blocks", blocks)] {
+        assert_says(&error_in(&text), &["run.yaml:", "references lead to more"]);
+        assert!(began.elapsed().as_secs_f64() < 5.0, "{name}");
+    }
+    let _ = load_text(&sums, &[]);
+    // Aliases of aliases.
+    let mut aliases = "policy: {model_name: a}\nlogger:\n  tensorboard:\n    x0: &x0 [a, a]\n".to_owned();
+    for i in 1..40 {
+        aliases += &format!("    x{i}: &x{i} [*x{before}, *x{before}]\n", before = i - 1);
+    }
+    assert_says(&error_in(&aliases), &["run.yaml:", "not valid YAML"]);
+    for nested in ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000)] {
+        assert_says(&error_in(&nested), &["run.yaml:", "not valid YAML"]);
+    }
+    assert_says(&error_in(&"a: 1\n".repeat(300_000)), &["run.yaml:", "more bytes", "1048576"]);
+    let many: String = (0..60_000).map(|i| format!("k{i}: 1\n")).collect();
+    assert_says(&error_in(&many), &["run.yaml:", "not valid YAML"]);
+    assert_says(&error(&[&format!("{}=1", ["a"; 50_000].join("."))]), &["override", "64 parts"]);
+    let message = error(&[&format!("grpo.seed={}", "x".repeat(200_000))]);
+    assert!(message.len() < 2000, "{} bytes", message.len());
+    assert!(began.elapsed().as_secs_f64() < 20.0, "took {:?}", began.elapsed());
+}
+
+#[test]
+fn inheritance_that_doubles_and_files_that_are_none_are_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = |name: String| folder.path().join(name);
+    for i in 0..30 {
+        let text = format!("defaults: [f{next}.yaml, f{next}.yaml]\n", next = i + 1);
+        std::fs::write(path(format!("f{i}.yaml")), text).expect("writes");
+    }
+    std::fs::write(path("f30.yaml".to_owned()), "policy: {model_name: a}\n").expect("writes");
+    let message = config::load(&path("f0.yaml".to_owned()), &[]).expect_err("too many").to_string();
+    assert_says(&message, &["`defaults` lead to more files", "64"]);
+    assert_says(&config::load(folder.path(), &[]).expect_err("a folder").to_string(), &["not a regular file"]);
+    let device = Path::new("/dev/zero");
+    if device.exists() {
+        assert_says(
+            &config::load(device, &[]).expect_err("a device").to_string(),
+            &["/dev/zero", "not a regular file"],
+        );
     }
 }
 
