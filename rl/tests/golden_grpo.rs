@@ -314,6 +314,7 @@ fn flat(value: &Value) -> (Vec<f32>, usize) {
 enum Parameter {
     Vector(Tensor<1>),
     Matrix(Tensor<2>),
+    Convolution(Tensor<3>),
 }
 
 impl Parameter {
@@ -323,6 +324,7 @@ impl Parameter {
         match rank {
             1 => Self::Vector(tensor),
             2 => Self::Matrix(tensor.reshape([value.as_array().map_or(0, Vec::len) as i32, -1])),
+            3 => Self::Convolution(tensor.reshape([value.as_array().map_or(0, Vec::len) as i32, 1, -1])),
             other => panic!("a parameter of rank {other}"),
         }
     }
@@ -331,6 +333,7 @@ impl Parameter {
         match self {
             Self::Vector(tensor) => ParameterMut::Vector(tensor),
             Self::Matrix(tensor) => ParameterMut::Matrix(tensor),
+            Self::Convolution(tensor) => ParameterMut::Convolution(tensor),
         }
     }
 }

@@ -295,7 +295,8 @@ fn a_threshold_that_is_reached_at_the_start_ends_the_run_there() {
         let metric = format!("grpo.stop_at_validation_metric={metric}");
         let setup = Setup::new(&[
             &metric,
-            "grpo.stop_at_validation_threshold=0.25",
+            // Whatever is measured reaches it, and what is not measured does not.
+            "grpo.stop_at_validation_threshold=0",
             "grpo.val_num_generations_per_prompt=2",
             "data.validation=validation.jsonl",
         ]);
