@@ -233,11 +233,6 @@ fn algorithm(config: &RunConfig) -> Result<()> {
         "grpo.stop_at_validation_metric",
         "it needs grpo.stop_at_validation_threshold",
     )?;
-    require(
-        grpo.stop_at_validation_threshold.is_none_or(f64::is_finite),
-        "grpo.stop_at_validation_threshold",
-        "no metric reaches it; it has to be a finite number",
-    )?;
     let scheduler = &policy.megatron_cfg.scheduler;
     require(
         scheduler.lr_decay_style == LrDecayStyle::Constant || scheduler.lr_warmup_iters < scheduler.lr_decay_iters,

@@ -131,8 +131,6 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
             Value::Null => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(*value),
             Value::Int(value) => visitor.visit_i64(*value),
-            // JSON, which free-form blocks become, has no form for the others.
-            Value::Float(value) if !value.is_finite() => Err(self.wrong("a finite number")),
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Text(value) => visitor.visit_borrowed_str(value),
             Value::List(items) => visitor.visit_seq(Items { items, index: 0 }),
@@ -150,7 +148,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.0.value {
             Value::Int(value) => visitor.visit_f64(value as f64),
-            Value::Float(value) if !value.is_nan() => visitor.visit_f64(value),
+            Value::Float(value) => visitor.visit_f64(value),
             _ => Err(self.wrong("a number")),
         }
     }
