@@ -60,7 +60,6 @@ impl Parts {
         let options = RunOptions {
             fresh: arguments.fresh,
             max_open_sequences: arguments.max_open_sequences,
-            greedy_validation: true,
             shuffle_rewards_within_groups: shuffle_rewards,
         };
         Ok(Self { config, policy, chat, environment, validation_tasks, options })

@@ -321,7 +321,7 @@ pub fn policy(
     let sizes = PolicySizes {
         max_open_sequences,
         max_sequence_length: config.policy.max_total_sequence_length,
-        max_batch_tokens: config.policy.dynamic_batching.train_mb_tokens,
+        max_batch_tokens: config.max_batch_tokens(),
     };
     let mut variables = config.policy.tokenizer.chat_template_kwargs.clone().unwrap_or_default();
     let server = &config.env.nemo_gym.policy_model.responses_api_models.vllm_model.extra_body;

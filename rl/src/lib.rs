@@ -1,11 +1,11 @@
-//! Reinforcement learning of tool-using language models: configuration, rollouts, advantages, losses, the training
+//! Reinforcement learning of tool-using language models: rollouts, advantages, losses, the training
 //! loops, checkpoints and metrics. Knows the model through `policy::api::Policy` and no device kernels.
 
 pub mod advantage;
 pub mod assemble;
 pub mod batch;
 pub mod checkpoint;
-pub mod config;
+pub use nemo_config as config;
 pub mod error;
 pub mod evaluate;
 pub mod loss;

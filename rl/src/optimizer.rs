@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use nemo_kernels::{AdamWOptions, global_norm, sum_of_squares};
-use nemo_model::NemotronH;
 use nemo_model::checkpoint::{CheckpointError, StoredDtype, TensorFile, TensorHeader, TensorValues, write_tensor_file};
+use nemo_model::{NemotronH, ParameterMut, Visitor};
 
 use crate::policy::api::{PolicyError, UpdateParams};
 
@@ -34,13 +34,28 @@ pub struct AdamW {
 impl AdamW {
     /// One update of `model`; returns the gradient's norm before clipping.
     ///
-    /// Parameters without a gradient stay as they are. `gradients` are flat, by parameter name.
+    /// `gradients` are flat, by parameter name. One that is missing is zero: the loss did not depend on the parameter,
+    /// and its moments decay and still move it, as those of every other parameter do (Megatron's gradient buffers are
+    /// zero, never absent). A batch whose advantages are all zero is therefore an update like any other.
     ///
     /// # Errors
     /// [`PolicyError::NotFinite`] when the norm is not finite; nothing has changed then.
     pub fn update(
         &mut self,
         model: &mut NemotronH,
+        gradients: BTreeMap<String, Tensor<1>>,
+        params: &UpdateParams,
+    ) -> Result<f64, PolicyError> {
+        self.update_parameters(&mut |visitor| model.visit_mut(visitor), gradients, params)
+    }
+
+    /// [`Self::update`] of whatever parameters `visit` shows to the visitor it is given.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn update_parameters(
+        &mut self,
+        visit: &mut dyn FnMut(&mut Visitor<'_>),
         mut gradients: BTreeMap<String, Tensor<1>>,
         params: &UpdateParams,
     ) -> Result<f64, PolicyError> {
@@ -52,8 +67,8 @@ impl AdamW {
         let scale = (params.max_grad_norm > 0.0 && scale < 1.0).then_some(scale);
         self.step += 1;
         let step = self.step;
-        model.visit_mut(&mut |name, mut parameter| {
-            let Some(mut gradient) = gradients.remove(name) else { return };
+        visit(&mut |name, mut parameter| {
+            let mut gradient = gradients.remove(name).unwrap_or_else(|| zero_gradient(&parameter));
             if let Some(scale) = scale {
                 gradient = gradient * scale;
             }
@@ -141,6 +156,12 @@ impl AdamW {
         }
         Ok(Self { moments, step })
     }
+}
+
+/// The gradient of a parameter that the loss does not depend on, flat `[n]` f32.
+fn zero_gradient(parameter: &ParameterMut<'_>) -> Tensor<1> {
+    let length = parameter.shape().iter().product::<usize>();
+    Tensor::zeros([length], (&parameter.flat().device(), DType::F32))
 }
 
 /// Names of the two moments in files, as PyTorch calls them.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nemo_env::{Environment, Task};
 
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, RunFolder, TrainState};
-use crate::config::{self, RunConfig};
+use crate::config::{self, RunConfig, SaveDeadline, VALIDATION_METRICS};
 use crate::error::TrainError;
 use crate::evaluate::{Decoding, EvaluationReport, VALIDATION_STEP_BASE, evaluate, write_episodes};
 use crate::metrics::{Metrics, MetricsLog, insert_prefixed};
@@ -31,15 +31,13 @@ pub struct RunOptions {
     pub fresh: bool,
     /// Sequences generated at the same time; without effect on results.
     pub max_open_sequences: usize,
-    /// Validate with greedy decoding too, beside sampling.
-    pub greedy_validation: bool,
     /// Control experiment: permute the rewards within each group before advantages are computed.
     pub shuffle_rewards_within_groups: bool,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { fresh: false, max_open_sequences: 256, greedy_validation: true, shuffle_rewards_within_groups: false }
+        Self { fresh: false, max_open_sequences: 256, shuffle_rewards_within_groups: false }
     }
 }
 
@@ -214,7 +212,7 @@ impl<'a> Run<'a> {
             state,
             saved,
             started: Instant::now(),
-            deadline: inputs.config.checkpointing.checkpoint_must_save_by.as_deref().and_then(parse_duration),
+            deadline: inputs.config.checkpointing.checkpoint_must_save_by.as_ref().map(SaveDeadline::duration),
             accuracy,
             validation: Vec::new(),
             checkpoint_seconds: None,
@@ -249,7 +247,7 @@ impl<'a> Run<'a> {
             inputs.collect_settings(self.state.seed, VALIDATION_STEP_BASE + step, inputs.validation_sampling());
         let mut metrics = Metrics::new();
         let (mut reports, mut episodes) = (Vec::new(), Vec::new());
-        let decodings = [Some(Decoding::Sampled), inputs.options.greedy_validation.then_some(Decoding::Greedy)];
+        let decodings = [Some(Decoding::Sampled), inputs.config.grpo.val_greedy.then_some(Decoding::Greedy)];
         for decoding in decodings.into_iter().flatten() {
             let total = tasks.len() * if decoding == Decoding::Greedy { 1 } else { samples };
             let (report, trajectories) = evaluate(
@@ -269,7 +267,7 @@ impl<'a> Run<'a> {
         let path = self.folder.path().join(format!("val_data_step{step}.jsonl"));
         let episodes: Vec<_> = episodes.iter().map(|(decoding, list)| (*decoding, list.as_slice())).collect();
         write_episodes(&path, &episodes, inputs.renderer).map_err(|source| TrainError::Episodes { path, source })?;
-        for name in ["accuracy", "greedy_accuracy"] {
+        for name in VALIDATION_METRICS {
             if let Some(value) = metrics.get(&format!("validation/{name}")) {
                 self.state.metrics.insert(format!("val:{name}"), *value);
             }
@@ -417,11 +415,4 @@ fn refuse_changes(
         }
     }
     if changes.is_empty() { Ok(()) } else { Err(TrainError::Changed { folder: folder.to_owned(), changes }) }
-}
-
-/// `DD:HH:MM:SS`; nothing for other texts.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let parts: Vec<u64> = text.split(':').map(|part| part.trim().parse().ok()).collect::<Option<_>>()?;
-    let [days, hours, minutes, seconds] = parts.as_slice() else { return None };
-    Some(Duration::from_secs(((days * 24 + hours) * 60 + minutes) * 60 + seconds))
 }

@@ -133,7 +133,7 @@ pub fn demonstrate(
                 return Err(refused("its demonstration has more calls than an episode has turns"));
             }
             Next::Done(Ending::Message) => return Err(refused("one of its calls is not read back as a call")),
-            Next::Done(Ending::Length | Ending::ContextFull) => {
+            Next::Done(Ending::Length | Ending::ContextFull | Ending::ResultsTooLong) => {
                 return Err(refused("its demonstration is longer than policy.max_total_sequence_length"));
             }
         }

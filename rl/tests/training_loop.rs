@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use nemo_rl::config::{TRAIN_METRICS, VALIDATION_METRICS};
 use nemo_rl::error::TrainError;
 use nemo_rl::policy::scripted::ScriptedPolicy;
 use nemo_rl::rollout::episode::EpisodeLimits;
@@ -275,10 +276,57 @@ fn the_best_checkpoints_stay_and_each_save_step_is_validated() {
 #[test]
 fn a_threshold_ends_the_run_for_good() {
     let results = tempfile::tempdir().unwrap();
-    let setup = Setup::new(&["grpo.stop_at_validation_metric=accuracy", "grpo.stop_at_validation_threshold=0.1"]);
+    let setup = Setup::new(&[
+        "grpo.stop_at_validation_metric=accuracy",
+        "grpo.stop_at_validation_threshold=0.1",
+        "grpo.val_at_start=false",
+        "data.validation=validation.jsonl",
+    ]);
     let summary = run(&setup, results.path()).unwrap();
     assert_eq!((summary.end, summary.last_step), (RunEnd::ThresholdReached, 2));
     assert_eq!(run(&setup, results.path()).unwrap().end, RunEnd::AlreadyFinished);
+}
+
+/// The validation before the first step counts as any other; nothing is trained then.
+#[test]
+fn a_threshold_that_is_reached_at_the_start_ends_the_run_there() {
+    for metric in ["accuracy", "pass_k", "greedy_accuracy", "avg_length"] {
+        let results = tempfile::tempdir().unwrap();
+        let metric = format!("grpo.stop_at_validation_metric={metric}");
+        let setup = Setup::new(&[
+            &metric,
+            // Whatever is measured reaches it, and what is not measured does not.
+            "grpo.stop_at_validation_threshold=0",
+            "grpo.val_num_generations_per_prompt=2",
+            "data.validation=validation.jsonl",
+        ]);
+        let first = run(&setup, results.path()).unwrap();
+        assert_eq!((first.end, first.last_step), (RunEnd::ThresholdReached, 0), "{metric}");
+        assert_eq!(steps(results.path()), vec![0]);
+        let again = run(&setup, results.path()).unwrap();
+        assert_eq!((again.end, again.last_step), (RunEnd::AlreadyFinished, 0), "{metric}");
+    }
+}
+
+/// What a configuration may name is what every step and every validation measure.
+#[test]
+fn metrics_that_can_be_named_are_measured() {
+    let results = tempfile::tempdir().unwrap();
+    let setup = Setup::new(&["grpo.max_num_steps=2", "grpo.val_num_generations_per_prompt=2"]);
+    run(&setup, results.path()).unwrap();
+    let state = fs::read_to_string(results.path().join("step_2/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let named = VALIDATION_METRICS.map(|name| format!("val:{name}")).into_iter();
+    for name in named.chain(TRAIN_METRICS.map(|name| format!("train:{name}"))) {
+        assert!(state["metrics"][&name].is_number(), "{name} is not in {}", state["metrics"]);
+    }
+
+    let results = tempfile::tempdir().unwrap();
+    let setup = Setup::new(&["grpo.max_num_steps=2", "grpo.val_greedy=false"]);
+    let summary = run(&setup, results.path()).unwrap();
+    let names: Vec<&String> = summary.history.iter().flat_map(|(_, metrics)| metrics.keys()).collect();
+    assert!(names.iter().any(|name| *name == "validation/accuracy"));
+    assert!(!names.iter().any(|name| name.contains("greedy")), "{names:?}");
 }
 
 #[test]

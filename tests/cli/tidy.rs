@@ -13,7 +13,7 @@ const MAX_LINES: usize = 500;
 const EMPTY_NAMES: [&str; 7] = ["util", "utils", "helpers", "common", "base", "manager", "misc"];
 
 /// Crates and what they may depend on, besides crates for errors, logging and data formats.
-const ALLOWED: [(&str, &[&str]); 4] = [
+const ALLOWED: [(&str, &[&str]); 5] = [
     ("kernels", &["burn", "burn-flex", "burn-cubecl", "burn-cuda", "cubecl", "rayon"]),
     (
         "model",
@@ -55,7 +55,8 @@ const ALLOWED: [(&str, &[&str]); 4] = [
             "tokio",
         ],
     ),
-    ("rl", &["burn", "nemo-kernels", "nemo-model", "nemo-env", "serde-saphyr", "sha2", "strsim"]),
+    ("rl/config", &["nemo-env", "serde-saphyr", "strsim"]),
+    ("rl", &["burn", "nemo-kernels", "nemo-model", "nemo-env", "nemo-config", "sha2"]),
 ];
 const ALLOWED_EVERYWHERE: [&str; 4] = ["serde", "serde_json", "thiserror", "tracing"];
 

@@ -2,17 +2,25 @@
 //!
 //! The loss rules are NeMo RL's own assertions, raised when the configuration is loaded rather than at the first step.
 
-use super::error::{ConfigError, Origin, did_you_mean};
-use super::schema::{DatasetConfig, LossConfig, LrDecayStyle, RunConfig, TruncationType};
+use std::ops::RangeInclusive;
+
+use crate::error::{ConfigError, Origin, did_you_mean};
+use crate::limits;
+use crate::schema::{DatasetConfig, LossConfig, LrDecayStyle, RunConfig, TruncationType};
+use crate::{TRAIN_METRICS, VALIDATION_METRICS};
+
+/// Of the generator's templates.
+const DIFFICULTIES: RangeInclusive<u8> = 1..=4;
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
 /// All checks of a decoded configuration but those of `unsupported`; `origin` says where a key is written.
-pub(super) fn check(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
+pub(crate) fn check(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
     ranges(config)?;
     config.loss_fn.check()?;
     algorithm(config)?;
     names(config, origin)?;
+    metrics(config, origin)?;
     datasets(config)
 }
 
@@ -50,6 +58,12 @@ impl LossConfig {
                 "dual clipping (loss_fn.ratio_clip_c) would undo it; set that to null",
             )?;
             require(self.token_level_loss, key, "it needs loss_fn.token_level_loss: true")?;
+        }
+        for (key, bound) in [
+            ("loss_fn.kl_input_clamp_value", self.kl_input_clamp_value),
+            ("loss_fn.kl_output_clamp_value", self.kl_output_clamp_value),
+        ] {
+            require(bound.is_none_or(|bound| bound >= 0.0), key, "it bounds an absolute value, so it is at least 0")?;
         }
         require(
             self.ratio_clip_c.is_none_or(|c| c > 1.0),
@@ -108,9 +122,9 @@ impl LossConfig {
 fn ranges(config: &RunConfig) -> Result<()> {
     let (grpo, policy, sft) = (&config.grpo, &config.policy, &config.sft);
     require(
-        sft.curriculum.iter().all(|stage| stage.num_steps > 0 && stage.max_difficulty > 0),
+        sft.curriculum.iter().all(|stage| stage.num_steps > 0 && DIFFICULTIES.contains(&stage.max_difficulty)),
         "sft.curriculum",
-        "num_steps and max_difficulty of a stage have to be at least 1",
+        "num_steps of a stage is at least 1, its max_difficulty 1 (one call) to 4",
     )?;
     require(
         sft.curriculum.is_empty() || config.data.train.data_path.is_none(),
@@ -120,10 +134,11 @@ fn ranges(config: &RunConfig) -> Result<()> {
     )?;
     for (key, value) in [
         ("grpo.num_prompts_per_step", grpo.num_prompts_per_step),
-        ("grpo.num_generations_per_prompt", grpo.num_generations_per_prompt),
         ("grpo.val_num_generations_per_prompt", grpo.val_num_generations_per_prompt),
         ("grpo.max_num_epochs", grpo.max_num_epochs),
         ("policy.train_global_batch_size", policy.train_global_batch_size),
+        ("policy.train_micro_batch_size", policy.train_micro_batch_size),
+        ("policy.dynamic_batching.train_mb_tokens", policy.dynamic_batching.train_mb_tokens),
         ("policy.max_total_sequence_length", policy.max_total_sequence_length),
         ("policy.generation.max_new_tokens", policy.generation.max_new_tokens),
         ("checkpointing.save_period", config.checkpointing.save_period),
@@ -136,6 +151,22 @@ fn ranges(config: &RunConfig) -> Result<()> {
     ] {
         require(value > 0, key, "it has to be at least 1")?;
     }
+    require(
+        grpo.num_generations_per_prompt > 1,
+        "grpo.num_generations_per_prompt",
+        "an advantage compares the rollouts of one prompt with each other; with fewer than 2 every advantage is 0 and \
+         nothing is learned",
+    )?;
+    require(
+        grpo.num_prompts_per_step.saturating_mul(grpo.num_generations_per_prompt) <= limits::BATCH,
+        "grpo.num_prompts_per_step",
+        &format!(
+            "{} prompts of grpo.num_generations_per_prompt: {} are more than the {} sequences that one step may have",
+            grpo.num_prompts_per_step,
+            grpo.num_generations_per_prompt,
+            limits::BATCH
+        ),
+    )?;
     let (optimizer, generation) = (&policy.megatron_cfg.optimizer, &policy.generation);
     let scheduler = &policy.megatron_cfg.scheduler;
     for (key, value) in [
@@ -215,11 +246,6 @@ fn algorithm(config: &RunConfig) -> Result<()> {
         "weight decay is constant, so start, end and policy.megatron_cfg.optimizer.weight_decay have to be equal",
     )?;
     require(
-        !(policy.dynamic_batching.enabled && policy.sequence_packing.enabled),
-        "policy.sequence_packing.enabled",
-        "policy.dynamic_batching.enabled is true as well; choose one",
-    )?;
-    require(
         policy.generation.vllm_cfg.max_model_len == policy.max_total_sequence_length,
         "policy.generation.vllm_cfg.max_model_len",
         "what was sampled is trained on, so it has to equal policy.max_total_sequence_length",
@@ -236,11 +262,6 @@ fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
             "policy.generation.vllm_cfg.http_server_serving_chat_kwargs.tool_parser",
             &generation.vllm_cfg.http_server_serving_chat_kwargs.tool_parser,
             &["nemotron_json"],
-        ),
-        (
-            "policy.sequence_packing.algorithm",
-            &config.policy.sequence_packing.algorithm,
-            &["modified_first_fit_decreasing"],
         ),
         ("data.default.dataset_name", &data.dataset_name, &["NemoGymDataset"]),
         ("data.default.env_name", &data.env_name, &["nemo_gym", "penguin"]),
@@ -271,10 +292,61 @@ fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
     Ok(())
 }
 
+/// Metrics by name: what nobody measures would rank nothing and stop nothing.
+fn metrics(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
+    let grpo = &config.grpo;
+    let wrong = |key: &str, found: &str, known: Vec<String>| ConfigError::WrongValue {
+        origin: origin(key),
+        key: key.to_owned(),
+        found: format!("`{found}`"),
+        expected: format!("one of `{}`", known.join("`, `")),
+        suggestion: did_you_mean(found, known.iter().map(String::as_str)),
+    };
+    // What it takes for a validation to measure a metric of the list.
+    let measured = |key: &str, name: &str| match name {
+        "pass_k" => require(
+            grpo.val_num_generations_per_prompt > 1,
+            key,
+            "`pass_k` is measured with at least 2 grpo.val_num_generations_per_prompt",
+        ),
+        "greedy_accuracy" => require(grpo.val_greedy, key, "`greedy_accuracy` is measured with grpo.val_greedy: true"),
+        _ => Ok(()),
+    };
+    if let Some(found) = &config.checkpointing.metric_name {
+        let key = "checkpointing.metric_name";
+        let known = VALIDATION_METRICS.map(|name| format!("val:{name}"));
+        let known: Vec<String> = known.into_iter().chain(TRAIN_METRICS.map(|name| format!("train:{name}"))).collect();
+        if !known.contains(found) {
+            return Err(wrong(key, found, known));
+        }
+        measured(key, found.strip_prefix("val:").unwrap_or_default())?;
+    }
+    if let Some(found) = &grpo.stop_at_validation_metric {
+        let key = "grpo.stop_at_validation_metric";
+        let name = found.strip_prefix("val:").unwrap_or(found);
+        if !VALIDATION_METRICS.contains(&name) {
+            return Err(wrong(key, found, VALIDATION_METRICS.map(str::to_owned).to_vec()));
+        }
+        measured(key, name)?;
+        let validation = &config.data.validation;
+        require(
+            validation.data_path.is_some() || validation.generate.count > 0,
+            key,
+            "there is nothing to validate on; set data.validation",
+        )?;
+    }
+    Ok(())
+}
+
 fn datasets(config: &RunConfig) -> Result<()> {
     let both = |set: &DatasetConfig| set.data_path.is_some() && set.generate.count > 0;
     for (key, set) in [("data.train", &config.data.train), ("data.validation", &config.data.validation)] {
         require(!both(set), key, "it has a data_path and a generate.count; set one of them (the other to null or 0)")?;
+        require(
+            set.generate.max_difficulty.is_none_or(|most| DIFFICULTIES.contains(&most)),
+            &format!("{key}.generate.max_difficulty"),
+            "difficulties are 1 (one call) to 4",
+        )?;
         require(
             set.generate.count == 0 || (!set.generate.split.is_empty() && set.generate.num_offices > 0),
             key,

@@ -13,19 +13,19 @@ pub use data::{
     PolicyModelConfig, ResponsesApiAgents, ResponsesApiModels, SimpleAgentConfig, TaskSplit, VllmModelConfig,
     VllmModelExtraBody, WorkplaceAgentConfig,
 };
-pub use grpo::{
-    AdvantageEstimatorConfig, AdvantageEstimatorName, GrpoConfig, KlType, LossConfig, RewardScalingConfig,
-    RewardShapingConfig, TruncationType,
-};
+pub use grpo::{AdvantageEstimatorConfig, AdvantageEstimatorName, GrpoConfig, KlType, LossConfig, TruncationType};
 pub use policy::{
     ChatServerConfig, DistributedDataParallelConfig, DynamicBatchingConfig, GenerationConfig, InitConfig,
     InitTokenizerConfig, LrDecayStyle, MegatronConfig, OptimizerConfig, PolicyConfig, Precision, SchedulerConfig,
-    SequencePackingConfig, TokenizerConfig, VllmConfig, VllmKwargs, WeightDecayStyle,
+    TokenizerConfig, VllmConfig, VllmKwargs, WeightDecayStyle,
 };
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::deadline::SaveDeadline;
+use crate::limits::{self, at_most};
 
 /// Everything a run is told, after inheritance, overrides and interpolation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,15 +47,17 @@ pub struct RunConfig {
 pub struct CheckpointingConfig {
     pub enabled: bool,
     pub checkpoint_dir: PathBuf,
-    /// Metric that ranks checkpoints, `val:<name>` or `train:<name>`; null ranks by recency.
+    /// Metric that ranks checkpoints, `val:` or `train:` and a name of `VALIDATION_METRICS` or `TRAIN_METRICS`; null ranks
+    /// by recency.
     pub metric_name: Option<String>,
     pub higher_is_better: bool,
     /// Number of periodic checkpoints kept by metric (the newest is always kept); null keeps all.
     pub keep_top_k: Option<usize>,
     /// Steps between periodic checkpoints.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub save_period: usize,
-    /// `DD:HH:MM:SS` after the start of the process by which a checkpoint must be on disk; the run then ends.
-    pub checkpoint_must_save_by: Option<String>,
+    /// When a checkpoint must be on disk; the run then ends.
+    pub checkpoint_must_save_by: Option<SaveDeadline>,
     pub save_optimizer: bool,
     /// Number of newest fault-tolerance checkpoints kept beside the periodic ones.
     pub ft_keep_latest_k: Option<usize>,
@@ -72,8 +74,6 @@ pub struct LoggerConfig {
     pub tensorboard_enabled: bool,
     pub mlflow_enabled: bool,
     pub monitor_gpus: bool,
-    /// Free-form options of the TensorBoard writer.
-    pub tensorboard: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Devices of the run.
@@ -88,13 +88,16 @@ pub struct ClusterConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SftConfig {
     /// Optimizer steps.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub max_num_steps: usize,
     /// Demonstrations of one optimizer step.
+    #[serde(deserialize_with = "at_most::<{ limits::BATCH }, _>")]
     pub batch_size: usize,
     pub lr: f64,
     /// Learning rate at the end of the decay.
     pub min_lr: f64,
     /// Steps of linear warm-up.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub lr_warmup_iters: usize,
     /// Step at which the decay reaches `min_lr`; null means `max_num_steps`.
     pub lr_decay_iters: Option<usize>,
@@ -110,6 +113,7 @@ pub struct SftConfig {
     /// Easier demonstrations to begin with, stage after stage; then come those of `data.train` as they are.
     pub curriculum: Vec<CurriculumStage>,
     /// Steps between validations; 0 validates only at the end.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub val_period: usize,
     /// Where the finished model is written as a Hugging Face folder, besides the checkpoints; null writes none.
     pub output_dir: Option<PathBuf>,
@@ -120,6 +124,7 @@ pub struct SftConfig {
 #[serde(deny_unknown_fields)]
 pub struct CurriculumStage {
     /// Optimizer steps of this stage.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub num_steps: usize,
     /// Only templates up to this difficulty.
     pub max_difficulty: u8,

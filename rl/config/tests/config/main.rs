@@ -8,12 +8,13 @@
     reason = "a test fails by panicking and reports what it skipped"
 )]
 
+mod any_input;
 mod mistakes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nemo_rl::config::{self, LoadedConfig, LrDecayStyle, Precision, TaskSplit, TruncationType};
+use nemo_config::{self as config, LoadedConfig, LrDecayStyle, Precision, TaskSplit, TruncationType};
 
 const SMALLEST: &str = "policy:\n  model_name: tiny\n";
 
@@ -45,7 +46,7 @@ fn assert_says(message: &str, parts: &[&str]) {
 }
 
 fn configs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs")
 }
 
 #[test]
@@ -78,11 +79,11 @@ fn the_9b_recipe_means_what_it_means_upstream() {
     assert_eq!(config.policy.megatron_cfg.optimizer.lr, 5e-6);
     assert_eq!(config.policy.megatron_cfg.scheduler.lr_decay_style, LrDecayStyle::Constant);
     assert_eq!(config.max_rollout_steps(), 6);
-    assert_eq!(config.grpo.reward_shaping.max_response_length, 8192);
-    // Ignored keys at their upstream values stay quiet; what means something else here is said.
+    // What means something else here is said key by key; what has no effect and its usual value in one line.
     let keys: Vec<&str> = warnings.iter().map(|warning| warning.key.as_str()).collect();
+    let (usual, others): (Vec<&str>, Vec<&str>) = keys.into_iter().partition(|key| key.contains('{'));
     assert_eq!(
-        keys,
+        others,
         [
             "logger.log_dir",
             "logger.wandb",
@@ -95,6 +96,17 @@ fn the_9b_recipe_means_what_it_means_upstream() {
             "logger.monitor_gpus",
         ]
     );
+    assert_eq!(usual.len(), 1);
+    for block in [
+        "policy.dtensor_cfg.{_v2, cpu_offload, ",
+        "grpo.reward_scaling.{source_min, source_max, target_min, target_max}",
+        "grpo.adv_estimator.minus_baseline",
+        "policy.megatron_cfg.{enabled, ",
+        "policy.generation.vllm_cfg.{precision, ",
+        "policy.dynamic_batching.{logprob_mb_tokens, sequence_length_round, train_mb_tokens}",
+    ] {
+        assert!(usual[0].contains(block), "{block} is missing in {}", usual[0]);
+    }
 }
 
 #[test]
@@ -196,21 +208,69 @@ fn files_inherit() {
 }
 
 #[test]
-fn ignored_keys_warn_once_and_only_when_changed() {
+fn keys_without_effect_are_said_whatever_their_value() {
     assert!(load(&[]).expect("loads").warnings.is_empty());
     assert!(
         load(&["policy.precision=bfloat16"]).expect("loads").warnings.is_empty(),
-        "pipeline_dtype follows precision"
+        "pipeline_dtype follows precision, and nobody wrote it"
     );
-    let warnings =
-        load(&["policy.megatron_cfg.train_iters=7", "policy.draft.loss_weight=0.1"]).expect("loads").warnings;
-    assert_eq!(warnings.len(), 1);
+    let warnings = load(&[
+        "policy.megatron_cfg.train_iters=7",
+        "policy.draft.loss_weight=0.1",
+        "policy.draft.num_layers=null",
+        "grpo.adv_estimator.minus_baseline=true",
+    ])
+    .expect("loads")
+    .warnings;
+    assert_eq!(warnings.len(), 2);
     assert_says(
         &warnings[0].to_string(),
         &["override `policy.megatron_cfg.train_iters=7`", "is ignored", "max_num_steps"],
     );
-    let warnings = load(&["policy.scheduler=null"]).expect("loads").warnings;
-    assert_eq!(warnings.len(), 1);
+    assert_says(
+        &warnings[1].to_string(),
+        &["3 key(s)", "no effect", "grpo.adv_estimator.minus_baseline, policy.draft.{loss_weight, num_layers}"],
+    );
+    for changed in [
+        "policy.scheduler=null",
+        "policy.megatron_cfg.enabled=false",
+        "policy.generation.vllm_cfg.precision=bfloat16",
+        "grpo.adv_estimator.minus_baseline=false",
+        "policy.dynamic_batching.train_mb_tokens=77",
+    ] {
+        let warnings = load(&[changed]).expect("loads").warnings;
+        assert_eq!(warnings.len(), 1, "{changed}");
+        assert_says(&warnings[0].to_string(), &[changed, "is ignored"]);
+    }
+    let built_in = config::load(&configs().join("grpo_workplace_tiny.yaml"), &[]).expect("loads");
+    assert!(built_in.warnings.is_empty(), "the built-in job starts quietly: {:?}", built_in.warnings);
+}
+
+#[test]
+fn padded_batches_are_bounded_as_dynamic_batching_says() {
+    let tokens = |overrides: &[&str]| config(overrides).max_batch_tokens();
+    assert_eq!(tokens(&[]), 8192);
+    assert_eq!(tokens(&["policy.train_micro_batch_size=3"]), 3 * 8192);
+    assert_eq!(tokens(&["policy.dynamic_batching.train_mb_tokens=77"]), 8192);
+    let on = ["policy.dynamic_batching.enabled=true", "policy.dynamic_batching.train_mb_tokens=77"];
+    assert_eq!(tokens(&on), 77);
+    assert!(load(&on).expect("loads").warnings.is_empty());
+}
+
+#[test]
+fn deadlines_are_days_hours_minutes_and_seconds() {
+    let deadline = |text: &str| load(&[&format!("checkpointing.checkpoint_must_save_by={text}")]);
+    let seconds = |text: &str| {
+        deadline(text).expect("loads").config.checkpointing.checkpoint_must_save_by.expect("set").duration().as_secs()
+    };
+    assert_eq!(seconds("00:03:45:00"), 13_500);
+    assert_eq!(seconds("01:00:00:07"), 86_407);
+    for wrong in ["soon", "3:45:00", "00:03:45:00:00", "00:-3:45:00", "00:03:45:x", "99999999999999999:00:00:00"] {
+        assert_says(
+            &deadline(wrong).expect_err("has to be refused"),
+            &["`checkpointing.checkpoint_must_save_by`", wrong, "days:hours:minutes:seconds"],
+        );
+    }
 }
 
 #[test]

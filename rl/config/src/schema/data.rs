@@ -7,6 +7,8 @@ use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::limits::{self, at_most};
+
 /// The tasks of training and validation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataConfig {
@@ -30,11 +32,13 @@ pub struct DatasetConfig {
 pub struct GenerateConfig {
     pub seed: u64,
     /// Tasks of each split listed in `split`.
+    #[serde(deserialize_with = "at_most::<{ limits::TASKS }, _>")]
     pub count: usize,
     /// One split or a list of them.
     #[serde(deserialize_with = "one_or_many")]
     pub split: Vec<TaskSplit>,
     /// Distinct generated offices the tasks play in.
+    #[serde(deserialize_with = "at_most::<{ limits::OFFICES }, _>")]
     pub num_offices: usize,
     /// Which templates and offices: `core`, or `full`, which has more of both.
     pub suite: Suite,
@@ -126,6 +130,7 @@ pub struct ResponsesApiAgents {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SimpleAgentConfig {
     /// Assistant turns of one rollout.
+    #[serde(deserialize_with = "at_most::<{ limits::SEQUENCE_TOKENS }, _>")]
     pub max_steps: usize,
 }
 

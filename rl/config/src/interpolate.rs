@@ -7,9 +7,13 @@
 //! | `${mul:a,b}` | product; also `add`, `div`, `max`; arguments are numbers or further `${...}` |
 //!
 //! A text that is one reference and nothing else takes the target's type; otherwise values are spliced into the text.
+//! What references come to is bounded: ten lines that each name the line before ten times would be ten billion values.
 
-use super::error::{ConfigError, Origin};
-use super::node::{Entry, Node, Source, Value, parse};
+use std::cell::Cell;
+
+use crate::error::{ConfigError, Origin};
+use crate::limits::{MAX_RESOLVED_BYTES, MAX_RESOLVED_NODES};
+use crate::node::{Entry, Node, Source, Value, parse};
 
 /// Marks a value that has to be given.
 const MANDATORY: &str = "???";
@@ -17,12 +21,20 @@ const MANDATORY: &str = "???";
 const MAX_DEPTH: usize = 32;
 
 /// Resolves every reference of a tree.
-pub(super) fn interpolate(root: &Node) -> Result<Node, ConfigError> {
-    Resolver { root }.resolve(root, &mut Vec::new(), 0)
+pub(crate) fn interpolate(root: &Node) -> Result<Node, ConfigError> {
+    Resolver::new(root).resolve(root, &mut Vec::new(), 0)
+}
+
+/// What `node` would come to at a dotted key of the tree `root`.
+pub(crate) fn interpolate_one(root: &Node, node: &Node, key: &str) -> Result<Node, ConfigError> {
+    Resolver::new(root).resolve(node, &mut key.split('.').map(str::to_owned).collect(), 0)
 }
 
 struct Resolver<'a> {
     root: &'a Node,
+    /// Values and bytes of text that were made so far.
+    num_nodes: Cell<usize>,
+    num_bytes: Cell<usize>,
 }
 
 /// The text being resolved and where it stands, for error messages.
@@ -43,8 +55,30 @@ impl Site<'_> {
     }
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
+    fn new(root: &'a Node) -> Self {
+        Resolver { root, num_nodes: Cell::new(0), num_bytes: Cell::new(0) }
+    }
+
+    /// Counts a value and its text; an error once there are too many.
+    fn charge(&self, num_bytes: usize, origin: &Origin) -> Result<(), ConfigError> {
+        self.num_nodes.set(self.num_nodes.get().saturating_add(1));
+        self.num_bytes.set(self.num_bytes.get().saturating_add(num_bytes));
+        let too_much = |what, limit| Err(ConfigError::TooMuch { origin: origin.clone(), what, limit });
+        match () {
+            () if self.num_nodes.get() > MAX_RESOLVED_NODES => {
+                too_much("references lead to more values", MAX_RESOLVED_NODES)
+            }
+            () if self.num_bytes.get() > MAX_RESOLVED_BYTES => {
+                too_much("references lead to more bytes of text", MAX_RESOLVED_BYTES)
+            }
+            () => Ok(()),
+        }
+    }
+
     fn resolve(&self, node: &Node, path: &mut Vec<String>, depth: usize) -> Result<Node, ConfigError> {
+        let text_bytes = if let Value::Text(text) = &node.value { text.len() } else { 0 };
+        self.charge(text_bytes, &node.origin)?;
         let mut child = |key: String, node: &Node| -> Result<Node, ConfigError> {
             path.push(key);
             let resolved = self.resolve(node, path, depth);
@@ -106,6 +140,7 @@ impl Resolver<'_> {
                 }
                 scalar => spliced.push_str(&scalar.to_string()),
             }
+            self.charge(spliced.len(), site.origin)?;
         }
         spliced.push_str(rest);
         Ok(Value::Text(spliced))

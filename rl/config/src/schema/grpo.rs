@@ -2,19 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{self, at_most};
+
 /// The optimisation loop: batch composition, validation, reward and advantage rules.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GrpoConfig {
     /// Passes over the training tasks; the run ends at this or at `max_num_steps`, whichever comes first.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub max_num_epochs: usize,
+    #[serde(deserialize_with = "at_most::<{ limits::BATCH }, _>")]
     pub num_prompts_per_step: usize,
     /// Rollouts of one prompt, the group over which advantages are relative.
+    #[serde(deserialize_with = "at_most::<{ limits::GENERATIONS_PER_PROMPT }, _>")]
     pub num_generations_per_prompt: usize,
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub max_num_steps: usize,
     /// Used for logged baselines and dynamic sampling; advantages use `adv_estimator`'s copy.
     pub normalize_rewards: bool,
     pub use_leave_one_out_baseline: bool,
     /// Steps between validations; 0 disables periodic validation.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub val_period: usize,
     /// First step at which periodic validation may run.
     pub val_start_at: i64,
@@ -24,18 +31,18 @@ pub struct GrpoConfig {
     pub overlong_filtering: bool,
     pub advantage_clip_low: Option<f32>,
     pub advantage_clip_high: Option<f32>,
+    #[serde(deserialize_with = "at_most::<{ limits::GENERATIONS_PER_PROMPT }, _>")]
     pub val_num_generations_per_prompt: usize,
-    /// Validation metric (for example `accuracy`) that ends the run once it reaches the threshold.
+    /// Validate a second time with the most probable token always, reported as `greedy_...`. *Own key.*
+    pub val_greedy: bool,
+    /// Validation metric, one of `VALIDATION_METRICS`, that ends the run once it reaches the threshold.
     pub stop_at_validation_metric: Option<String>,
     pub stop_at_validation_threshold: Option<f64>,
     /// Root of every random choice of the run.
     pub seed: u64,
     pub use_dynamic_sampling: bool,
-    pub dynamic_sampling_max_gen_batches: usize,
     pub batch_multiplier: f64,
-    pub reward_shaping: RewardShapingConfig,
     pub adv_estimator: AdvantageEstimatorConfig,
-    pub reward_scaling: RewardScalingConfig,
     pub skip_reference_policy_logprobs_calculation: bool,
     /// Mask samples whose mean `exp|generation - training log-prob|` exceeds this.
     pub seq_logprob_error_threshold: Option<f64>,
@@ -45,26 +52,12 @@ pub struct GrpoConfig {
     pub malformed_thinking_advantage: Option<f32>,
 }
 
-/// Penalty for responses near the length limit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RewardShapingConfig {
-    pub enabled: bool,
-    /// Tokens before `max_response_length` in which the penalty grows.
-    pub overlong_buffer_length: usize,
-    pub overlong_buffer_penalty: f64,
-    pub max_response_length: usize,
-    /// Factor on the reward of a truncated response; replaces the length penalty.
-    pub stop_properly_penalty_coef: Option<f64>,
-}
-
 /// How rewards of a group become advantages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdvantageEstimatorConfig {
     pub name: AdvantageEstimatorName,
     pub normalize_rewards: bool,
     pub use_leave_one_out_baseline: bool,
-    /// Reinforce++ only: subtract the group mean.
-    pub minus_baseline: bool,
 }
 
 /// Advantage estimators known by name.
@@ -75,17 +68,7 @@ pub enum AdvantageEstimatorName {
     ReinforcePlusPlus,
 }
 
-/// Linear map of rewards from one interval to another, after clamping.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RewardScalingConfig {
-    pub enabled: bool,
-    pub source_min: f64,
-    pub source_max: f64,
-    pub target_min: f64,
-    pub target_max: f64,
-}
-
-/// The clipped policy-gradient loss and its variants; `crate::loss` has the formulas.
+/// The clipped policy-gradient loss and its variants; the module `loss` of nemo-rl has the formulas.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LossConfig {
     /// Weight of the Kullback-Leibler term against the reference policy; 0 needs no reference policy.

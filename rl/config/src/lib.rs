@@ -5,29 +5,39 @@
 //! A resolved configuration written by [`RunConfig::to_yaml`] loads back to the same value.
 
 mod check;
+mod deadline;
 mod decode;
 mod error;
 mod interpolate;
 mod key_policy;
+mod limits;
 mod load;
 mod node;
 mod overrides;
 mod schema;
 mod unsupported;
 
+pub use deadline::SaveDeadline;
 pub use error::{ConfigError, Origin};
 pub use load::{load, load_text};
 pub use schema::*;
+
+/// What every validation measures and a `val:` metric can be; `pass_k` needs several samples of a task and
+/// `greedy_accuracy` the greedy validation.
+pub const VALIDATION_METRICS: [&str; 4] = ["accuracy", "pass_k", "avg_length", "greedy_accuracy"];
+/// What every training step measures and a `train:` metric can be; of a supervised step it is the loss alone.
+pub const TRAIN_METRICS: [&str; 4] = ["reward", "loss", "grad_norm", "entropy"];
 
 /// A configuration that can run, and what the user should be told about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadedConfig {
     pub config: RunConfig,
-    /// One entry per key that is ignored or means something else here.
+    /// One entry per key that means something else here or has no effect although it was changed, and one for all keys
+    /// without effect whose values are the usual ones.
     pub warnings: Vec<ConfigWarning>,
 }
 
-/// A key that has less effect than its author may expect.
+/// A key, or several of one block as `block.{a, b}`, that has less effect than its author may expect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConfigWarning {
     pub key: String,
@@ -68,6 +78,15 @@ impl RunConfig {
     /// Assistant turns of one rollout.
     pub fn max_rollout_steps(&self) -> usize {
         self.env.nemo_gym.workplace_assistant_simple_agent.responses_api_agents.simple_agent.max_steps
+    }
+
+    /// Tokens of one padded training batch at most (a sequence that is longer is a batch of its own).
+    pub fn max_batch_tokens(&self) -> usize {
+        let policy = &self.policy;
+        match policy.dynamic_batching.enabled {
+            true => policy.dynamic_batching.train_mb_tokens,
+            false => policy.train_micro_batch_size.saturating_mul(policy.max_total_sequence_length),
+        }
     }
 
     fn as_json(&self) -> serde_json::Value {

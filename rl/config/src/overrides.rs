@@ -12,8 +12,9 @@
 
 use std::sync::Arc;
 
-use super::error::{ConfigError, Origin};
-use super::node::{Entry, Node, Source, Value, parse};
+use crate::error::{ConfigError, Origin};
+use crate::limits::MAX_NESTING;
+use crate::node::{Entry, Node, Source, Value, parse};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Action {
@@ -24,7 +25,7 @@ enum Action {
 }
 
 /// Applies one override to the user's part of the configuration.
-pub(super) fn apply(tree: &mut Node, text: &str) -> Result<(), ConfigError> {
+pub(crate) fn apply(tree: &mut Node, text: &str) -> Result<(), ConfigError> {
     let fail = |reason: String| ConfigError::Override { text: text.to_owned(), reason };
     let (action, body) = match text {
         _ if text.starts_with("++") => (Action::Force, &text[2..]),
@@ -39,6 +40,9 @@ pub(super) fn apply(tree: &mut Node, text: &str) -> Result<(), ConfigError> {
     let path: Vec<&str> = key.split('.').collect();
     if path.iter().any(|part| part.is_empty()) {
         return Err(fail("expected `key=value` with a key such as `grpo.max_num_steps`".to_owned()));
+    }
+    if path.len() > MAX_NESTING {
+        return Err(fail(format!("a key has at most {MAX_NESTING} parts")));
     }
     let value = match value {
         Some("") => Some(Node { value: Value::Text(String::new()), origin: Origin::Override(Arc::from(text)) }),

@@ -2,12 +2,12 @@
 //!
 //! A setting that this program cannot honour is refused here, never skipped; when it gets an implementation, its line goes.
 
-use super::ConfigWarning;
-use super::error::{ConfigError, Origin};
-use super::schema::{AdvantageEstimatorName, Precision, RunConfig};
+use crate::ConfigWarning;
+use crate::error::{ConfigError, Origin};
+use crate::schema::{AdvantageEstimatorName, Precision, RunConfig};
 
 /// Refuses settings without an implementation.
-pub(super) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<(), ConfigError> {
+pub(crate) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<(), ConfigError> {
     let (grpo, policy, loss) = (&config.grpo, &config.policy, &config.loss_fn);
     let batch = grpo.num_prompts_per_step * grpo.num_generations_per_prompt;
     let optimizer = &policy.megatron_cfg.optimizer;
@@ -18,8 +18,6 @@ pub(super) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
             "grpo.batch_multiplier",
             "it belongs to dynamic sampling, which is not implemented",
         ),
-        (grpo.reward_shaping.enabled, "grpo.reward_shaping.enabled", "reward shaping is not implemented"),
-        (grpo.reward_scaling.enabled, "grpo.reward_scaling.enabled", "reward scaling is not implemented"),
         (
             grpo.adv_estimator.name != AdvantageEstimatorName::Grpo,
             "grpo.adv_estimator.name",
@@ -46,16 +44,15 @@ pub(super) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
             "the divergence is a term of the loss (loss_fn.reference_policy_kl_penalty), not of the reward",
         ),
         (
+            loss.positive_example_nll_weight != 0.0,
+            "loss_fn.positive_example_nll_weight",
+            "it averages over a micro-batch, which has no counterpart where shared prefixes are computed once",
+        ),
+        (
             policy.train_global_batch_size != batch,
             "policy.train_global_batch_size",
             "several optimizer steps per batch are not implemented; set it to \
              ${mul:${grpo.num_prompts_per_step}, ${grpo.num_generations_per_prompt}}",
-        ),
-        (policy.dynamic_batching.enabled, "policy.dynamic_batching.enabled", "dynamic batching is not implemented"),
-        (
-            policy.sequence_packing.enabled,
-            "policy.sequence_packing.enabled",
-            "sequence packing is not implemented; shared prefixes are computed once without it",
         ),
         (
             policy.make_sequence_length_divisible_by != 1,
@@ -141,7 +138,7 @@ pub(super) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
 }
 
 /// What is accepted with a different meaning than its name has in NeMo RL.
-pub(super) fn notices(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Vec<ConfigWarning> {
+pub(crate) fn notices(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Vec<ConfigWarning> {
     let (policy, generation) = (&config.policy, &config.policy.generation);
     let notices: &[(bool, &str, &str)] = &[
         (

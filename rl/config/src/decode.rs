@@ -9,11 +9,11 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::error::{ConfigError, Origin, did_you_mean};
-use super::node::{Entry, Node, Value};
+use crate::error::{ConfigError, Origin, did_you_mean};
+use crate::node::{Entry, Node, Value};
 
 /// Decodes a whole tree.
-pub(super) fn decode<'a, T: Deserialize<'a>>(root: &'a Node) -> Result<T, ConfigError> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(root: &'a Node) -> Result<T, ConfigError> {
     T::deserialize(NodeDeserializer(root)).map_err(|error| ConfigError::WrongValue {
         origin: error.origin.unwrap_or_else(|| root.origin.clone()),
         key: error.path.iter().rev().cloned().collect::<Vec<_>>().join("."),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::limits::{self, at_most};
+
 /// The trained model and how it is stepped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyConfig {
@@ -16,13 +18,17 @@ pub struct PolicyConfig {
     /// Fields of the checkpoint's `config.json` to replace.
     pub hf_config_overrides: Map<String, Value>,
     /// Sequences per optimizer step.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub train_global_batch_size: usize,
+    /// Sequences of the longest length that a padded batch has room for; more of them where they are shorter.
+    #[serde(deserialize_with = "at_most::<{ limits::BATCH }, _>")]
+    pub train_micro_batch_size: usize,
     /// Tokens of prompt and response together.
+    #[serde(deserialize_with = "at_most::<{ limits::SEQUENCE_TOKENS }, _>")]
     pub max_total_sequence_length: usize,
     pub precision: Precision,
     pub megatron_cfg: MegatronConfig,
     pub dynamic_batching: DynamicBatchingConfig,
-    pub sequence_packing: SequencePackingConfig,
     pub make_sequence_length_divisible_by: usize,
     /// Bound of the global L2 norm of the gradient; the optimizer reads `megatron_cfg.optimizer.clip_grad`.
     pub max_grad_norm: f64,
@@ -50,8 +56,10 @@ pub struct InitConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InitTokenizerConfig {
     /// Ids, special tokens included.
+    #[serde(deserialize_with = "at_most::<{ limits::VOCABULARY }, _>")]
     pub vocab_size: usize,
     /// Generated tasks whose rendered conversations are the training text.
+    #[serde(deserialize_with = "at_most::<{ limits::TASKS }, _>")]
     pub corpus_count: usize,
     pub corpus_seed: u64,
 }
@@ -67,8 +75,6 @@ pub enum Precision {
 /// The training side, under upstream's backend name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MegatronConfig {
-    /// Accepted either way: there is one training backend.
-    pub enabled: bool,
     pub tensor_model_parallel_size: usize,
     pub defer_fp32_logits: bool,
     pub optimizer: OptimizerConfig,
@@ -96,7 +102,7 @@ pub struct OptimizerConfig {
     pub clip_grad: f64,
 }
 
-/// Learning rate and weight decay over steps; `crate::schedule` has the formulas.
+/// Learning rate and weight decay over steps; the module `schedule` of nemo-rl has the formulas.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SchedulerConfig {
     pub start_weight_decay: f64,
@@ -104,7 +110,9 @@ pub struct SchedulerConfig {
     pub weight_decay_incr_style: WeightDecayStyle,
     pub lr_decay_style: LrDecayStyle,
     /// Step at which a decay ends.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub lr_decay_iters: usize,
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub lr_warmup_iters: usize,
     /// Learning rate of the first step.
     pub lr_warmup_init: f64,
@@ -138,20 +146,10 @@ pub struct DistributedDataParallelConfig {
 /// Micro-batches of similar lengths under a token budget.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DynamicBatchingConfig {
+    /// Whether `train_mb_tokens` bounds a padded batch; `train_micro_batch_size` does otherwise.
     pub enabled: bool,
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub train_mb_tokens: usize,
-    pub logprob_mb_tokens: usize,
-    pub sequence_length_round: usize,
-}
-
-/// Several sequences in one row.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SequencePackingConfig {
-    pub enabled: bool,
-    pub train_mb_tokens: usize,
-    pub logprob_mb_tokens: usize,
-    pub algorithm: String,
-    pub sequence_length_round: usize,
 }
 
 /// Sampling and the generation engine.
@@ -160,6 +158,7 @@ pub struct GenerationConfig {
     /// `vllm` names the built-in engine here.
     pub backend: String,
     /// Tokens of one assistant turn.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub max_new_tokens: usize,
     pub temperature: f64,
     pub top_p: f64,
@@ -176,7 +175,6 @@ pub struct GenerationConfig {
 /// Engine options, under upstream's engine name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VllmConfig {
-    pub precision: Precision,
     pub tensor_parallel_size: usize,
     /// Tokens of one sequence, prompt included.
     pub max_model_len: usize,

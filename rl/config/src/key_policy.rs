@@ -1,12 +1,12 @@
 //! Keys that are accepted without effect, and keys of which only some values are accepted.
 //!
-//! Every key of NeMo RL's recipe is in one of three classes: a field of `RunConfig` (supported), `IGNORED` here (one
-//! warning when it differs from its default), or `RESTRICTED` here (an error when its value is not listed).
+//! Every key of NeMo RL's recipe is in one of three classes: a field of `RunConfig` (supported), `IGNORED` here (said
+//! wherever a configuration sets it: with the reason when it differs from its default, by name when not), or `RESTRICTED` here (an error when its value is not listed).
 //! A class is a promise to the reader of a log: nothing that was asked for is dropped in silence.
 
-use super::ConfigWarning;
-use super::error::ConfigError;
-use super::node::Node;
+use crate::ConfigWarning;
+use crate::error::{ConfigError, Origin, shortened};
+use crate::node::Node;
 
 const ONE_PROCESS: &str = "environment, engine and trainer share one process, so there is nothing to set";
 const OTHER_BACKEND: &str = "belongs to the DTensor backend, which does not exist here";
@@ -15,7 +15,10 @@ const MIXTURE_OF_EXPERTS: &str = "tunes mixture-of-experts training, which the t
 const ASYNC: &str = "without effect while grpo.async_grpo.enabled is false";
 const DRAFT: &str = "without effect while policy.draft.enabled is false";
 const VLLM_INTERNAL: &str = "tunes the inside of vLLM; the built-in engine has no such switch";
-const BATCHES: &str = "padded batches are cut by tokens (policy.dynamic_batching.train_mb_tokens), not by sequences";
+const NO_SEPARATE_PASS: &str = "log-probs come from the training forward, so there is no pass of their own to size";
+const SHAPING: &str = "without effect while grpo.reward_shaping.enabled is false";
+const SCALING: &str = "without effect while grpo.reward_scaling.enabled is false";
+const PACKING: &str = "without effect while policy.sequence_packing.enabled is false";
 const TILES: &str = "log-probs are computed in the training forward, tile by tile; the tiles are fixed";
 const NO_SINK: &str = "without effect while the sink it belongs to does not exist; metrics.jsonl has every metric";
 const MLFLOW: &str = "without effect while logger.mlflow_enabled is false";
@@ -24,14 +27,23 @@ const MLFLOW: &str = "without effect while logger.mlflow_enabled is false";
 const IGNORED: &[(&str, &str)] = &[
     ("grpo.max_rollout_turns", "the environment's own max_steps bounds a rollout"),
     ("grpo.val_batch_size", "the whole validation set is one batch"),
+    ("grpo.dynamic_sampling_max_gen_batches", "without effect while grpo.use_dynamic_sampling is false"),
+    ("grpo.reward_shaping.overlong_buffer_length", SHAPING),
+    ("grpo.reward_shaping.overlong_buffer_penalty", SHAPING),
+    ("grpo.reward_shaping.max_response_length", SHAPING),
+    ("grpo.reward_shaping.stop_properly_penalty_coef", SHAPING),
+    ("grpo.reward_scaling.source_min", SCALING),
+    ("grpo.reward_scaling.source_max", SCALING),
+    ("grpo.reward_scaling.target_min", SCALING),
+    ("grpo.reward_scaling.target_max", SCALING),
+    ("grpo.adv_estimator.minus_baseline", "belongs to reinforce_plus_plus; the estimator grpo has its own baseline"),
     ("grpo.calculate_advantages_on_gpu", "advantages are a few numbers per group, computed on the host"),
     ("grpo.async_grpo.max_trajectory_age_steps", ASYNC),
     ("grpo.async_grpo.max_generation_failures", ASYNC),
     ("grpo.async_grpo.in_flight_weight_updates", ASYNC),
     ("grpo.async_grpo.recompute_kv_cache_after_weight_updates", ASYNC),
     ("policy.generation_batch_size", "it bounds a Hugging Face generation backend, which does not exist here"),
-    ("policy.train_micro_batch_size", BATCHES),
-    ("policy.logprob_batch_size", BATCHES),
+    ("policy.logprob_batch_size", NO_SEPARATE_PASS),
     ("policy.logprob_chunk_size", TILES),
     ("policy.dtensor_cfg._v2", OTHER_BACKEND),
     ("policy.dtensor_cfg.cpu_offload", OTHER_BACKEND),
@@ -41,6 +53,13 @@ const IGNORED: &[(&str, &str)] = &[
     ("policy.dtensor_cfg.context_parallel_size", OTHER_BACKEND),
     ("policy.dtensor_cfg.custom_parallel_plan", OTHER_BACKEND),
     ("policy.dtensor_cfg.clear_cache_every_n_steps", OTHER_BACKEND),
+    ("policy.megatron_cfg.enabled", "there is one training backend, and it is always on"),
+    ("policy.dynamic_batching.logprob_mb_tokens", NO_SEPARATE_PASS),
+    ("policy.dynamic_batching.sequence_length_round", "batches are padded to their longest sequence, to the token"),
+    ("policy.sequence_packing.train_mb_tokens", PACKING),
+    ("policy.sequence_packing.logprob_mb_tokens", PACKING),
+    ("policy.sequence_packing.algorithm", PACKING),
+    ("policy.sequence_packing.sequence_length_round", PACKING),
     ("policy.megatron_cfg.bias_activation_fusion", MEGATRON_INTERNAL),
     ("policy.megatron_cfg.empty_unused_memory_level", MEGATRON_INTERNAL),
     ("policy.megatron_cfg.activation_checkpointing", "what sequences share is always recomputed in the backward pass"),
@@ -72,6 +91,7 @@ const IGNORED: &[(&str, &str)] = &[
     ("policy.draft.num_layers", DRAFT),
     ("policy.draft.aux_layer_indices", DRAFT),
     ("policy.scheduler", "policy.megatron_cfg.scheduler sets the learning rate"),
+    ("policy.generation.vllm_cfg.precision", "the engine samples from the trained weights, in policy.precision"),
     ("policy.generation.vllm_cfg.async_engine", VLLM_INTERNAL),
     ("policy.generation.vllm_cfg.use_deep_gemm", VLLM_INTERNAL),
     ("policy.generation.vllm_cfg.enforce_eager", VLLM_INTERNAL),
@@ -90,6 +110,7 @@ const IGNORED: &[(&str, &str)] = &[
     ("env.nemo_gym.code_gen.resources_servers.code_gen.num_processes", "there is no code-generation environment"),
     ("logger.log_dir", "metrics.jsonl and the plot lie beside the checkpoints, in checkpointing.checkpoint_dir"),
     ("logger.wandb", NO_SINK),
+    ("logger.tensorboard", NO_SINK),
     ("logger.gpu_monitoring", NO_SINK),
     ("logger.mlflow.experiment_name", MLFLOW),
     ("logger.mlflow.run_name", MLFLOW),
@@ -99,6 +120,13 @@ const IGNORED: &[(&str, &str)] = &[
 const RESTRICTED: &[(&str, &[&str], &str)] = &[
     ("grpo.max_val_samples", &["null"], "the whole validation set is evaluated; shorten the set instead"),
     ("grpo.reward_penalties", &["null"], "reward penalties are not implemented"),
+    ("grpo.reward_shaping.enabled", &["false"], "reward shaping is not implemented"),
+    ("grpo.reward_scaling.enabled", &["false"], "reward scaling is not implemented"),
+    (
+        "policy.sequence_packing.enabled",
+        &["false"],
+        "sequence packing is not implemented; shared prefixes are computed once without it",
+    ),
     ("grpo.async_grpo.enabled", &["false"], "asynchronous training is not implemented"),
     ("checkpointing.pretrained_checkpoint", &["null"], "name the initial weights in policy.model_name"),
     ("policy.dtensor_cfg.enabled", &["false"], "there is one training backend; use policy.megatron_cfg"),
@@ -134,33 +162,15 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
     ("on_policy_distillation", &["null"], "distillation is not implemented"),
 ];
 
-/// The same run without what it says about ignored keys. Comparing with it, after interpolation, tells which of them
-/// differ from their default even where the default follows another key.
-pub(super) fn with_ignored_keys_at_default(tree: &Node, defaults: &Node) -> Node {
-    let mut tree = tree.clone();
-    for (key, _) in IGNORED {
-        let target = key.split('.').try_fold(&mut tree, |node, part| node.child_mut(part));
-        if let (Some(node), Some(default)) = (target, defaults.at(key.split('.'))) {
-            *node = default.clone();
-        }
-    }
-    tree
-}
-
 /// Enforces both lists on a resolved tree and takes their keys out of it; what is left is `RunConfig`.
-/// `unchanged` is the resolved result of [`with_ignored_keys_at_default`].
-pub(super) fn enforce(tree: &mut Node, unchanged: &Node) -> Result<Vec<ConfigWarning>, ConfigError> {
-    let mut warnings = Vec::new();
+/// `usual` gives the value that a key has where it follows the defaults, as many of these follow other keys.
+pub(crate) fn enforce(tree: &mut Node, usual: impl Fn(&str) -> Option<Node>) -> Result<Effectless, ConfigError> {
+    let mut effectless = Effectless::default();
     for (key, reason) in IGNORED {
-        let default = unchanged.at(key.split('.')).map(|node| &node.value);
         if let Some(node) = take(tree, key)
-            && Some(&node.value) != default
+            && node.origin != Origin::Default
         {
-            warnings.push(ConfigWarning {
-                key: (*key).to_owned(),
-                origin: node.origin,
-                message: format!("`{key}: {}` is ignored: {reason}", node.value),
-            });
+            effectless.add(key, &node, usual(key).is_some_and(|usual| usual == node), reason);
         }
     }
     for (key, accepted, reason) in RESTRICTED {
@@ -176,7 +186,64 @@ pub(super) fn enforce(tree: &mut Node, unchanged: &Node) -> Result<Vec<ConfigWar
             }
         }
     }
-    Ok(warnings)
+    Ok(effectless)
+}
+
+/// What a configuration sets without effect.
+#[derive(Default)]
+pub(crate) struct Effectless {
+    changed: Vec<ConfigWarning>,
+    /// Keys at their usual values, and where the first of them is written.
+    usual: Vec<(String, Origin)>,
+}
+
+impl Effectless {
+    /// Notes a key unless it only comes from the defaults.
+    pub fn add(&mut self, key: &str, node: &Node, is_usual: bool, reason: &str) {
+        match (&node.origin, is_usual) {
+            (Origin::Default, _) => {}
+            (origin, true) => self.usual.push((key.to_owned(), origin.clone())),
+            (origin, false) => self.changed.push(ConfigWarning {
+                key: key.to_owned(),
+                origin: origin.clone(),
+                message: format!("`{key}: {}` is ignored: {reason}", shortened(&node.value.to_string())),
+            }),
+        }
+    }
+
+    /// One warning for each key that was changed, and one for all the others together.
+    pub fn into_warnings(self) -> Vec<ConfigWarning> {
+        let mut warnings = self.changed;
+        if let Some((_, origin)) = self.usual.first() {
+            let key = by_block(self.usual.iter().map(|(key, _)| key.as_str()));
+            warnings.push(ConfigWarning {
+                message: format!("{} key(s) have their usual values and no effect here: {key}", self.usual.len()),
+                origin: origin.clone(),
+                key,
+            });
+        }
+        warnings
+    }
+}
+
+/// Keys as `block.{a, b}, other.c`, in the order of their blocks' first keys.
+fn by_block<'a>(keys: impl Iterator<Item = &'a str>) -> String {
+    let mut blocks: Vec<(&str, Vec<&str>)> = Vec::new();
+    for key in keys {
+        let (block, name) = key.rsplit_once('.').unwrap_or(("", key));
+        match blocks.iter_mut().find(|(known, _)| *known == block) {
+            Some((_, names)) => names.push(name),
+            None => blocks.push((block, vec![name])),
+        }
+    }
+    let texts: Vec<String> = blocks
+        .into_iter()
+        .map(|(block, names)| match names.as_slice() {
+            [name] => format!("{block}.{name}"),
+            names => format!("{block}.{{{}}}", names.join(", ")),
+        })
+        .collect();
+    texts.join(", ")
 }
 
 /// Removes the value at a dotted key; blocks that become empty by it stay, which decoding does not mind.

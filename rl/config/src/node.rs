@@ -10,10 +10,11 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-use super::error::{ConfigError, Origin};
+use crate::error::{ConfigError, Origin};
+use crate::limits::{MAX_FILE_BYTES, MAX_FILE_NODES, MAX_NESTING};
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Int(i64),
@@ -25,13 +26,13 @@ pub(super) enum Value {
 
 /// A value and where it is written; two nodes are equal when their values are.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub value: Value,
     pub origin: Origin,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub key: String,
     /// Where the key is written.
     pub origin: Origin,
@@ -144,7 +145,7 @@ impl fmt::Display for Value {
 }
 
 /// Where a piece of YAML comes from.
-pub(super) enum Source<'a> {
+pub(crate) enum Source<'a> {
     File(&'a Path),
     Override(&'a str),
     Default,
@@ -166,9 +167,25 @@ impl Source<'_> {
 }
 
 /// Parses one YAML document.
-pub(super) fn parse(text: &str, source: &Source<'_>) -> Result<Node, ConfigError> {
-    // Without strict booleans, words like `no` and `off` in free text would turn into booleans.
-    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+pub(crate) fn parse(text: &str, source: &Source<'_>) -> Result<Node, ConfigError> {
+    if text.len() as u64 > MAX_FILE_BYTES {
+        let limit = MAX_FILE_BYTES as usize;
+        return Err(ConfigError::TooMuch { origin: source.origin(None), what: "it has more bytes", limit });
+    }
+    let options = serde_saphyr::options! {
+        // Otherwise words like `no` and `off` in free text would turn into booleans.
+        strict_booleans: true,
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_nodes: MAX_FILE_NODES,
+            max_depth: MAX_NESTING,
+        },
+        // Aliases of aliases double what a few lines stand for.
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_FILE_NODES,
+            max_replay_stack_depth: MAX_NESTING,
+        },
+    };
     let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| ConfigError::Syntax { origin: source.origin(error.location()), message: error.to_string() })?;
     Ok(raw.into_node(source))

@@ -4,21 +4,26 @@
 //! ignored and refused keys, types, contradictions. Unknown keys come before `${...}` so that a misspelt key is reported
 //! as such, not as a reference that leads nowhere.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, Origin, did_you_mean};
-use super::interpolate::interpolate;
-use super::node::{Entry, Node, Source, Value, parse};
-use super::{LoadedConfig, RunConfig, check, decode, key_policy, overrides, unsupported};
+use crate::error::{ConfigError, Origin, did_you_mean};
+use crate::interpolate::{interpolate, interpolate_one};
+use crate::limits::{MAX_FILE_BYTES, MAX_INHERITED_FILES};
+use crate::node::{Entry, Node, Source, Value, parse};
+use crate::{LoadedConfig, RunConfig, check, decode, key_policy, overrides, unsupported};
 
 const DEFAULTS: &str = include_str!("defaults.yaml");
+/// Acts in dynamic batching only.
+const TRAIN_MB_TOKENS: &str = "policy.dynamic_batching.train_mb_tokens";
 
 /// Loads a configuration file and applies `key=value` overrides to it.
 ///
 /// # Errors
 /// The first thing found wrong, with file, line and key.
 pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedConfig, ConfigError> {
-    let tree = read_with_parents(path, &mut Vec::new())?;
+    let tree = read_with_parents(path, &mut Ancestry::default())?;
     finish(tree, overrides)
 }
 
@@ -27,17 +32,40 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedConfig, ConfigErr
 /// # Errors
 /// As [`load`].
 pub fn load_text(text: &str, name: &Path, overrides: &[String]) -> Result<LoadedConfig, ConfigError> {
-    let tree = inherit(parse(text, &Source::File(name))?, name, &mut Vec::new())?;
+    let tree = inherit(parse(text, &Source::File(name))?, name, &mut Ancestry::default())?;
     finish(tree, overrides)
 }
 
-fn read_with_parents(path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    inherit(parse(&text, &Source::File(path))?, path, chain)
+/// The files on the way from the configuration to the one that is read, and how many were read in all: a file that is
+/// named twice by a file that is named twice is read four times.
+#[derive(Default)]
+struct Ancestry {
+    chain: Vec<PathBuf>,
+    num_read: usize,
+}
+
+fn read_with_parents(path: &Path, ancestry: &mut Ancestry) -> Result<Node, ConfigError> {
+    let text = read_bounded(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    inherit(parse(&text, &Source::File(path))?, path, ancestry)
+}
+
+/// The text of a file of at most [`MAX_FILE_BYTES`]; pipes and devices, which may have no end, are no files.
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let refused = |reason: String| io::Error::new(io::ErrorKind::InvalidInput, reason);
+    // Asked before opening: to open a pipe waits for a writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(refused("it is not a regular file".to_owned()));
+    }
+    let mut text = String::new();
+    let num_bytes = File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)? as u64;
+    match num_bytes > MAX_FILE_BYTES {
+        true => Err(refused(format!("it is larger than {MAX_FILE_BYTES} bytes"))),
+        false => Ok(text),
+    }
 }
 
 /// Lays a file over the files its `defaults:` names, in their order.
-fn inherit(mut tree: Node, path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node, ConfigError> {
+fn inherit(mut tree: Node, path: &Path, ancestry: &mut Ancestry) -> Result<Node, ConfigError> {
     match tree.value {
         Value::Map(_) => {}
         // A file with nothing but comments.
@@ -58,7 +86,7 @@ fn inherit(mut tree: Node, path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node
         _ => std::slice::from_ref(&entry.node),
     };
     // Compared as given by the file system, so that two spellings of one path count as one file.
-    chain.push(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+    ancestry.chain.push(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
     let mut merged = Node::map(tree.origin.clone());
     for parent in parents {
         let Value::Text(name) = &parent.value else {
@@ -72,14 +100,22 @@ fn inherit(mut tree: Node, path: &Path, chain: &mut Vec<PathBuf>) -> Result<Node
         };
         let file = path.parent().unwrap_or(Path::new("")).join(name);
         let identity = file.canonicalize().unwrap_or_else(|_| file.clone());
-        if chain.contains(&identity) {
-            let mut names: Vec<String> = chain.iter().map(|file| file.display().to_string()).collect();
+        if ancestry.chain.contains(&identity) {
+            let mut names: Vec<String> = ancestry.chain.iter().map(|file| file.display().to_string()).collect();
             names.push(identity.display().to_string());
             return Err(ConfigError::InheritanceCircle { origin: parent.origin.clone(), chain: names });
         }
-        merged.merge(read_with_parents(&file, chain)?);
+        ancestry.num_read += 1;
+        if ancestry.num_read > MAX_INHERITED_FILES {
+            return Err(ConfigError::TooMuch {
+                origin: parent.origin.clone(),
+                what: "`defaults` lead to more files",
+                limit: MAX_INHERITED_FILES,
+            });
+        }
+        merged.merge(read_with_parents(&file, ancestry)?);
     }
-    chain.pop();
+    ancestry.chain.pop();
     merged.merge(tree);
     Ok(merged)
 }
@@ -130,12 +166,17 @@ fn finish(mut user: Node, overrides: &[String]) -> Result<LoadedConfig, ConfigEr
     let mut tree = defaults.clone();
     tree.merge(user);
     let mut resolved = interpolate(&tree)?;
-    let unchanged = interpolate(&key_policy::with_ignored_keys_at_default(&tree, &defaults))?;
-    let mut warnings = key_policy::enforce(&mut resolved, &unchanged)?;
+    let usual = |key: &str| interpolate_one(&tree, defaults.at(key.split('.'))?, key).ok();
+    let mut effectless = key_policy::enforce(&mut resolved, usual)?;
     let config: RunConfig = decode::decode(&resolved)?;
     let origin = |key: &str| origin_of(&resolved, key);
     check::check(&config, &origin)?;
     unsupported::refuse(&config, &origin)?;
+    if let (Some(node), false) = (resolved.at(TRAIN_MB_TOKENS.split('.')), config.policy.dynamic_batching.enabled) {
+        let usual = config.policy.dynamic_batching.train_mb_tokens == config.max_batch_tokens();
+        effectless.add(TRAIN_MB_TOKENS, node, usual, "policy.dynamic_batching.enabled is false");
+    }
+    let mut warnings = effectless.into_warnings();
     warnings.extend(unsupported::notices(&config, &origin));
     Ok(LoadedConfig { config, warnings })
 }
