@@ -117,7 +117,7 @@ fn what_a_user_changes_on_purpose_may_change_and_is_said_in_one_line() {
         assert!(notices[0].contains(part), "{part}: {notices:?}");
     }
     let more = [
-        "grpo.max_num_steps=5",
+        "grpo.max_num_steps=6",
         "policy.megatron_cfg.optimizer.lr=0.01",
         "grpo.val_period=3",
         "checkpointing.save_optimizer=false",

@@ -29,6 +29,9 @@ pub struct Question<'a> {
     pub skill: f64,
 }
 
+/// Beyond this a skill is no longer one.
+const MAX_SKILL: f64 = 1e30;
+
 type Script = Box<dyn Fn(&Question<'_>) -> Vec<TokenId>>;
 type Credit = Box<dyn Fn(&[TokenId]) -> f64>;
 
@@ -201,7 +204,7 @@ impl Policy for ScriptedPolicy {
     }
 
     fn check_usable(&self) -> Result<(), PolicyError> {
-        match self.skill.is_finite() {
+        match self.skill.abs() < MAX_SKILL {
             true => Ok(()),
             false => Err(PolicyError::Unusable { tensor: "skill".to_owned(), reason: format!("holds {}", self.skill) }),
         }

@@ -6,6 +6,8 @@ use nemo_model::checkpoint::StoredDtype;
 
 use super::api::PolicyError;
 
+/// Weights beyond this have no square in f32, and norms square whatever weights have made.
+const LARGEST: f32 = 1.8e19;
 /// Tokens of the trial run; more would show nothing new, since the head multiplies with the whole vocabulary.
 const TRIAL_TOKENS: usize = 32;
 
@@ -18,9 +20,7 @@ pub fn check(model: &NemotronH) -> Result<(), PolicyError> {
     let stored = StoredDtype::from(model.config().dtype);
     let largest_stored = match stored {
         StoredDtype::F16 => 65_504.0,
-        // The widest bfloat16; a hair below the widest f32.
-        StoredDtype::Bf16 => f32::from_bits(0x7f7f_0000),
-        _ => f32::MAX,
+        _ => LARGEST,
     };
     let mut fault = None;
     let mut largest = (String::new(), 0.0f32);
@@ -30,8 +30,8 @@ pub fn check(model: &NemotronH) -> Result<(), PolicyError> {
             return;
         }
         let peak = peak(parameter.flat());
-        if !peak.is_finite() {
-            fault = Some((name.to_owned(), format!("holds {peak}")));
+        if !peak.is_finite() || peak > LARGEST {
+            fault = Some((name.to_owned(), format!("holds {peak:e}, with which the model cannot be run")));
         } else if peak > largest_stored {
             let reason = format!(
                 "holds {peak:e}, and the model is stored in {}, which ends at {largest_stored:e} (torch_dtype of its \
@@ -43,7 +43,7 @@ pub fn check(model: &NemotronH) -> Result<(), PolicyError> {
             largest = (name.to_owned(), peak);
         }
     });
-    if fault.is_none() && !peak(trial(model)).is_finite() {
+    if fault.is_none() && !runs(model) {
         let (name, peak) = largest;
         fault = Some((name, format!("holds numbers up to {peak:e}, with which the model's outputs are not finite")));
     }
@@ -59,11 +59,14 @@ fn peak(values: Tensor<1>) -> f32 {
     data.iter::<f32>().map(f32::abs).fold(0.0, |peak, value| if value.is_nan() || value > peak { value } else { peak })
 }
 
-/// Logits, flat, of tokens from the whole vocabulary.
-fn trial(model: &NemotronH) -> Tensor<1> {
+/// Whether a run over tokens from the whole vocabulary gives finite logits. What the blocks give has to have finite squares:
+/// the norm before the head would hide an overflow behind zeros.
+fn runs(model: &NemotronH) -> bool {
     let vocab = model.config().vocab_size;
     let count = TRIAL_TOKENS.min(vocab);
     let tokens: Vec<u32> = (0..count).map(|i| (i * vocab / count) as u32).collect();
     let hidden = model.forward_last(model.token_tensor(&[&tokens], count, 0), model.empty_state(), None);
-    model.logits(model.normalize(hidden)).reshape([count * vocab])
+    let squares = hidden.clone().powi_scalar(2).sum_dim(2).reshape([count]);
+    let logits = model.logits(model.normalize(hidden)).reshape([count * vocab]);
+    peak(squares).is_finite() && peak(logits).is_finite()
 }
