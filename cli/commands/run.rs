@@ -51,7 +51,7 @@ impl Parts {
             false => Vec::new(),
         };
         // Before the model, which may be large: a second start ends here.
-        let folder = RunFolder::open(&config.checkpointing.checkpoint_dir, arguments.fresh)?;
+        let folder = RunFolder::open(&config.checkpointing.checkpoint_dir, arguments.fresh, std::process::id())?;
         let began = Instant::now();
         let (policy, chat) = assemble::policy(&config, arguments.max_open_sequences, &places, &device)?;
         let model = policy.model().config();

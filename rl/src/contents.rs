@@ -29,7 +29,9 @@ pub type Contents = BTreeMap<String, String>;
 pub fn of_run(config: &RunConfig, tables: Option<&Path>, places: &Places) -> Result<Contents, AssembleError> {
     let mut contents = Contents::new();
     let data = &config.data;
-    for (key, path) in [("data.train.data_path", &data.train.data_path), ("data.validation.data_path", &data.validation.data_path)] {
+    for (key, path) in
+        [("data.train.data_path", &data.train.data_path), ("data.validation.data_path", &data.validation.data_path)]
+    {
         if let Some(path) = path.as_ref().filter(|path| path.is_file()) {
             contents.insert(key.to_owned(), of_file(path).map_err(unreadable(path))?.0);
         }

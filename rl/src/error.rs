@@ -110,7 +110,10 @@ pub enum TrainError {
 fn rescue(checkpoint: Option<&Path>) -> String {
     let advice = "a lower learning rate or a tighter max_grad_norm may help";
     match checkpoint {
-        Some(path) => format!("The checkpoint before it, {}, is intact, and the run continues from there; {advice}", path.display()),
+        Some(path) => format!(
+            "The checkpoint before it, {}, is intact, and the run continues from there; {advice}",
+            path.display()
+        ),
         None => format!("There is no checkpoint before it: the run starts anew; {advice}"),
     }
 }

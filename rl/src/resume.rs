@@ -104,7 +104,11 @@ fn changed_contents(state: &TrainState, start: &TrainState) -> Vec<String> {
     keys.filter_map(|key| {
         let (before, after) = (state.contents.get(key), start.contents.get(key));
         (before != after).then(|| {
-            format!("{key}: what it names holds something else (SHA-256 then {}…, now {}…)", short(before), short(after))
+            format!(
+                "{key}: what it names holds something else (SHA-256 then {}…, now {}…)",
+                short(before),
+                short(after)
+            )
         })
     })
     .collect()

@@ -31,28 +31,28 @@ pub struct RunFolder {
 
 impl RunFolder {
     /// The folder of the run called `base`, or the latest of those that were started afresh beside it. `fresh` starts the
-    /// next, unless there is nothing to lie beside.
+    /// next, unless there is nothing to lie beside. `process` is the number of this process, which others are told.
     ///
     /// # Errors
     /// When the folder cannot be created or written to, or belongs to another process.
-    pub fn open(base: &Path, fresh: bool) -> Result<Self, CheckpointError> {
+    pub fn open(base: &Path, fresh: bool, process: u32) -> Result<Self, CheckpointError> {
         let siblings = Siblings::of(base);
         let latest = siblings.latest()?;
         let path = latest.map_or_else(|| base.to_owned(), |number| siblings.path(number));
         if !fresh || is_empty(&path) {
-            return Self::lock(path);
+            return Self::lock(path, process);
         }
         let mut number = latest.unwrap_or(1) + 1;
         while siblings.path(number).exists() {
             number += 1;
         }
-        let folder = Self::lock(siblings.path(number))?;
+        let folder = Self::lock(siblings.path(number), process)?;
         let record = folder.path.join(SIBLING_FILE);
         fs::write(&record, &siblings.name).map_err(failed(&record, "write to the results folder"))?;
         Ok(folder)
     }
 
-    fn lock(path: PathBuf) -> Result<Self, CheckpointError> {
+    fn lock(path: PathBuf, process: u32) -> Result<Self, CheckpointError> {
         let (lock, is_new) = loop {
             let is_new = !path.exists();
             fs::create_dir_all(&path).map_err(failed(&path, "create the results folder"))?;
@@ -73,15 +73,15 @@ impl RunFolder {
             }
         };
         let mut folder = Self { path, lock, is_new };
-        folder.sign().map_err(failed(&folder.path, "write to the results folder"))?;
+        folder.sign(process).map_err(failed(&folder.path, "write to the results folder"))?;
         folder.recover()?;
         Ok(folder)
     }
 
-    /// Writes this process's number over the last one; also shows that the folder can be written to, now instead of
+    /// Writes a process's number over the last one; also shows that the folder can be written to, now instead of
     /// after the first steps.
-    fn sign(&mut self) -> std::io::Result<()> {
-        let number = format!("{}\n", std::process::id());
+    fn sign(&mut self, process: u32) -> std::io::Result<()> {
+        let number = format!("{process}\n");
         self.lock.seek(SeekFrom::Start(0))?;
         self.lock.write_all(number.as_bytes())?;
         self.lock.set_len(number.len() as u64)

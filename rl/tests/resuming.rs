@@ -31,13 +31,13 @@ fn a_results_folder_belongs_to_one_holder() {
     let place = tempfile::tempdir().unwrap();
     let base = place.path().join("run");
     let first = open(&base);
-    let message = RunFolder::open(&base, false).unwrap_err().to_string();
-    for part in ["run", &format!("process {}", std::process::id()), "checkpointing.checkpoint_dir", "--fresh"] {
+    let message = RunFolder::open(&base, false, 5).unwrap_err().to_string();
+    for part in ["run", "process 1234", "checkpointing.checkpoint_dir", "--fresh"] {
         assert!(message.contains(part), "{part} is missing from {message}");
     }
     fs::write(base.join("metrics.jsonl"), "").unwrap();
     // Beside it there is room.
-    let beside = RunFolder::open(&base, true).unwrap();
+    let beside = RunFolder::open(&base, true, 5).unwrap();
     assert_eq!(beside.path(), place.path().join("run-2"));
     drop((first, beside));
     assert_eq!(open(&base).path(), base, "nothing was written into the folder beside it, so it is gone");
@@ -63,14 +63,13 @@ fn numbered_folders_are_siblings_only_if_they_were_started_beside() {
     assert_eq!(run(&setup, &base).unwrap().folder, base);
     assert_eq!(run(&setup, &base).unwrap().end, RunEnd::AlreadyFinished);
     // `--fresh` keeps out of it too, and is found again from then on, also under another spelling.
-    let start = |folder: RunFolder, setup: &Setup| {
-        train(&mut learner(), setup.inputs(&folder), &tasks(16), &mut ()).unwrap()
-    };
+    let start =
+        |folder: RunFolder, setup: &Setup| train(&mut learner(), setup.inputs(&folder), &tasks(16), &mut ()).unwrap();
     let third = place.path().join("run-3");
-    assert_eq!(start(RunFolder::open(&base, true).unwrap(), &other).folder, third);
+    assert_eq!(start(RunFolder::open(&base, true, 5).unwrap(), &other).folder, third);
     assert_eq!(run(&other, &base).unwrap().end, RunEnd::AlreadyFinished);
     assert_eq!(open(&place.path().join("run/")).path(), third);
-    assert_eq!(start(RunFolder::open(&base, true).unwrap(), &setup).folder, place.path().join("run-4"));
+    assert_eq!(start(RunFolder::open(&base, true, 5).unwrap(), &setup).folder, place.path().join("run-4"));
     assert_eq!(contents(&place.path().join("run-2")), before);
 }
 
@@ -181,7 +180,11 @@ fn a_run_without_saved_optimizer_goes_on_with_its_weights() {
     let setup = Setup::new(&[without[0], "grpo.max_num_steps=4"]);
     let summary = train(&mut second, setup.inputs(&open(results.path())), &tasks(16), &mut observer).unwrap();
     assert_eq!((summary.end, second.skill, second.moment), (RunEnd::AlreadyFinished, first.skill, 0.0));
-    assert!(observer.notices.iter().any(|n| n.contains("save_optimizer") && n.contains("anew")), "{:?}", observer.notices);
+    assert!(
+        observer.notices.iter().any(|n| n.contains("save_optimizer") && n.contains("anew")),
+        "{:?}",
+        observer.notices
+    );
     assert_eq!(run(&Setup::new(&[without[0]]), results.path()).unwrap().last_step, 6);
     // A file that was written and is gone is another matter.
     let kept = tempfile::tempdir().unwrap();
@@ -222,7 +225,7 @@ fn an_unusable_results_folder_is_one_error() {
     let results = tempfile::tempdir().unwrap();
     let file = results.path().join("file");
     fs::write(&file, "mine").unwrap();
-    let error = RunFolder::open(&file, false).unwrap_err();
+    let error = RunFolder::open(&file, false, 5).unwrap_err();
     assert!(matches!(error, CheckpointError::Io { .. }), "{error:?}");
     let error = error.to_string();
     assert!(error.contains("file") && error.contains("folder"), "{error}");
@@ -234,7 +237,8 @@ fn weights_that_cannot_act_are_neither_saved_nor_loaded() {
     let results = tempfile::tempdir().unwrap();
     run(&Setup::new(&["grpo.max_num_steps=2"]), results.path()).unwrap();
     let before = contents(&results.path().join("step_2"));
-    let wild = Setup::new(&["policy.megatron_cfg.optimizer.lr=1e308", "policy.megatron_cfg.scheduler.lr_warmup_init=1e308"]);
+    let wild =
+        Setup::new(&["policy.megatron_cfg.optimizer.lr=1e308", "policy.megatron_cfg.scheduler.lr_warmup_init=1e308"]);
     let message = run(&wild, results.path()).unwrap_err().to_string();
     for part in ["skill holds", "step 4", "not saved", "step_2", "intact"] {
         assert!(message.contains(part), "{part} is missing from {message}");

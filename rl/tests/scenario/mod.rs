@@ -14,11 +14,11 @@ use nemo_env::{
     ToolSchema,
 };
 use nemo_rl::config::{self, RunConfig};
+use nemo_rl::contents::Contents;
 use nemo_rl::policy::api::TokenId;
 use nemo_rl::policy::scripted::{Question, ScriptedPolicy};
 use nemo_rl::progress::{Observer, StepProgress};
 use nemo_rl::rollout::plain_text::{ASSISTANT, PlainText, STOP, bytes};
-use nemo_rl::contents::Contents;
 use nemo_rl::run::{RunInputs, RunOptions};
 use nemo_rl::run_folder::RunFolder;
 use nemo_rl::shuffle::{KeyedRng, Purpose};
@@ -233,7 +233,7 @@ impl Setup {
 
 /// The results folder of that name, for this process.
 pub fn open(path: &Path) -> RunFolder {
-    RunFolder::open(path, false).unwrap()
+    RunFolder::open(path, false, 1234).unwrap()
 }
 
 /// All files below a folder with their contents, times aside.
