@@ -111,16 +111,14 @@ fn killed_anywhere(dtype: &str, base: &[&str], more: &[&str], steps: u64) {
 
 #[test]
 fn training_killed_anywhere_ends_in_the_same_bytes() {
-    for dtype in ["bfloat16", "float32"] {
-        // With the shipped penalty: the reference is the starting policy after a resume too.
-        killed_anywhere(dtype, &TRAIN, &["grpo.max_num_steps=3"], 3);
-    }
+    // With the shipped penalty: the reference is the starting policy after a resume too.
+    killed_anywhere("bfloat16", &TRAIN, &["grpo.max_num_steps=3"], 3);
 }
 
 #[test]
 fn a_warm_start_killed_anywhere_ends_in_the_same_bytes_and_is_published() {
     let more = ["sft.max_num_steps=4", "sft.output_dir=published"];
-    killed_anywhere("float16", &SFT, &more, 4);
+    killed_anywhere("float32", &SFT, &more, 4);
     // Before the last checkpoint, so that there is no end without it.
     let folder = workspace("bfloat16");
     go(folder.path(), &SFT, &more).succeeded();
@@ -226,7 +224,7 @@ fn files_that_hold_something_else_are_refused_like_other_files() {
     let on = || go(folder.path(), &base, &[&more[..], &["grpo.max_num_steps=2"]].concat());
     let changes = [
         ("data.jsonl", "data.train.data_path", "a record"),
-        ("tables/processed/emails.csv", "env.tables_dir", "a row"),
+        ("tables/processed/emails.csv", "env.tables_dir", "a letter"),
         ("model/tokenizer.json", "policy.tokenizer.name", "a space"),
         ("model/model.safetensors", "policy.model_name", "a byte"),
     ];
@@ -235,11 +233,11 @@ fn files_that_hold_something_else_are_refused_like_other_files() {
         let before = fs::read(&path).unwrap();
         let after = match change {
             "a record" => fs::read(folder.path().join("b/train.jsonl")).unwrap(),
-            "a row" => String::from_utf8(before.clone()).unwrap().replacen("re", "er", 1).into_bytes(),
             "a space" => [&before[..], b" "].concat(),
             _ => {
                 let mut bytes = before.clone();
-                *bytes.last_mut().unwrap() ^= 1;
+                let letter = bytes.iter().rposition(|byte| change == "a byte" || *byte == b'e').unwrap();
+                bytes[letter] ^= 1;
                 bytes
             }
         };
