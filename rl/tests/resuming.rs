@@ -13,6 +13,8 @@ use nemo_rl::run::{RunEnd, RunSummary};
 use nemo_rl::run_folder::RunFolder;
 use nemo_rl::sft::{Listed, train_supervised};
 use nemo_rl::train::train;
+use sha2::{Digest, Sha256};
+
 use scenario::{Setup, StopAfter, contents, learner, open, tasks};
 
 fn run(setup: &Setup, results: &Path) -> Result<RunSummary, TrainError> {
@@ -246,4 +248,28 @@ fn weights_that_cannot_act_are_neither_saved_nor_loaded() {
     assert!(!results.path().join("step_4").exists());
     assert_eq!(contents(&results.path().join("step_2")), before);
     assert_eq!(run(&Setup::new(&[]), results.path()).unwrap().last_step, 6);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_used_says_which_folder_to_remove() {
+    let results = tempfile::tempdir().unwrap();
+    run(&Setup::new(&["grpo.max_num_steps=4"]), results.path()).unwrap();
+    let step = results.path().join("step_4");
+    // As a version wrote it that saved whatever came: whole, and of no use.
+    let rewrite = |bytes: &[u8]| {
+        fs::write(step.join("policy/weights.json"), bytes).unwrap();
+        let manifest = step.join("manifest.json");
+        let mut files: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+        let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        files["policy/weights.json"] = serde_json::json!({ "bytes": bytes.len(), "sha256": hash });
+        fs::write(manifest, files.to_string()).unwrap();
+    };
+    for bits in [1e40f64.to_bits().to_string(), f64::NAN.to_bits().to_string(), "\"none\"".to_owned()] {
+        rewrite(format!("{{\"bits\":{bits}}}").as_bytes());
+        let message = run(&Setup::new(&[]), results.path()).unwrap_err().to_string();
+        let remove = format!("remove the folder {}", step.display());
+        assert!(message.contains(&remove) && message.contains("checkpoint before it"), "{message}");
+    }
+    fs::remove_dir_all(&step).unwrap();
+    assert_eq!(run(&Setup::new(&[]), results.path()).unwrap().first_step, 2);
 }
