@@ -79,6 +79,14 @@ pub enum AssembleError {
     /// A dtype that is not implemented.
     #[error("policy.precision: training in bfloat16 is not implemented; use policy.precision=float32")]
     Precision,
+    /// A file that the configuration names cannot be read.
+    #[error("{}: cannot read the file: {source}", path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The overrides of the model's configuration are not usable.
     #[error("policy.hf_config_overrides: {} is not a JSON object that keys could be replaced in", path.display())]
     Overrides {
@@ -103,7 +111,7 @@ impl Places {
         found.unwrap_or_else(|| path.to_owned())
     }
 
-    fn model_folder(&self, name: &str) -> Result<PathBuf, CheckpointError> {
+    pub(crate) fn model_folder(&self, name: &str) -> Result<PathBuf, CheckpointError> {
         match self.find(Path::new(name)) {
             found if found.is_dir() => Ok(found),
             _ => resolve_model(name, self.hugging_face_home.as_deref()),

@@ -100,36 +100,34 @@ impl AdamW {
         Ok(norm)
     }
 
-    /// Writes the state to one safetensors file.
+    /// Writes the state to one safetensors file, and beside it `masters`: the weights themselves, flat by name, of a model
+    /// whose own file rounds them.
     ///
     /// # Errors
     /// The file cannot be written; an older one at `path` is then untouched.
-    pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
+    pub fn save(&self, path: &Path, masters: &BTreeMap<String, Tensor<1>>) -> Result<(), CheckpointError> {
+        let moments = self.moments.iter().flat_map(|(name, moments)| {
+            [(MOMENT_NAMES[0], name, &moments.first), (MOMENT_NAMES[1], name, &moments.second)]
+        });
+        let masters = masters.iter().map(|(name, values)| (MASTER_NAME, name, values));
+        let mut tensors = BTreeMap::new();
         let mut headers = Vec::new();
-        for (name, moments) in &self.moments {
-            for kind in MOMENT_NAMES {
-                headers.push(TensorHeader {
-                    name: format!("{kind}.{name}"),
-                    shape: moments.first.dims().to_vec(),
-                    dtype: StoredDtype::F32,
-                });
-            }
+        for (kind, name, values) in moments.chain(masters) {
+            let name = format!("{kind}.{name}");
+            headers.push(TensorHeader { name: name.clone(), shape: values.dims().to_vec(), dtype: StoredDtype::F32 });
+            tensors.insert(name, values);
         }
         write_tensor_file(path, &headers, &[(STEP_KEY, &self.step.to_string())], |header| {
-            let values = header.name.split_once('.').and_then(|(kind, name)| {
-                let moments = self.moments.get(name)?;
-                Some(if kind == MOMENT_NAMES[0] { &moments.first } else { &moments.second })
-            });
-            let values = values.map(|tensor| tensor.to_data().iter::<f32>().collect()).unwrap_or_default();
-            Ok::<_, CheckpointError>(TensorValues::F32(values))
+            let values = tensors.get(&header.name).map(|tensor| tensor.to_data().iter::<f32>().collect());
+            Ok::<_, CheckpointError>(TensorValues::F32(values.unwrap_or_default()))
         })
     }
 
-    /// Reads a state written by [`Self::save`].
+    /// Reads what [`Self::save`] wrote: the state, and the weights that were written with it.
     ///
     /// # Errors
     /// The file cannot be read, or is not an optimizer state.
-    pub fn load(path: &Path, device: &Device) -> Result<Self, PolicyError> {
+    pub fn load(path: &Path, device: &Device) -> Result<(Self, BTreeMap<String, Tensor<1>>), PolicyError> {
         let model_error = |error: CheckpointError| PolicyError::Model(Box::new(error));
         let malformed = |found: String, expected: &str| PolicyError::Malformed {
             path: path.to_owned(),
@@ -139,22 +137,29 @@ impl AdamW {
         let file = TensorFile::open(path).map_err(model_error)?;
         let step = file.metadata().get(STEP_KEY).cloned().unwrap_or_default();
         let step = step.parse().map_err(|_| malformed(format!("step {step:?}"), "a number of updates"))?;
-        let mut moments = BTreeMap::new();
-        let prefix = format!("{}.", MOMENT_NAMES[0]);
+        let read = |kind: &str, name: &str| -> Result<Tensor<1>, PolicyError> {
+            let (values, _) = file.read_f32(&format!("{kind}.{name}")).map_err(model_error)?;
+            let count = values.len();
+            Ok(Tensor::from_data(TensorData::new(values, [count]), device))
+        };
+        let (mut moments, mut masters) = (BTreeMap::new(), BTreeMap::new());
         for stored in file.tensors().keys() {
-            let Some(name) = stored.strip_prefix(&prefix) else { continue };
-            let read = |kind: &str| -> Result<Tensor<1>, PolicyError> {
-                let (values, _) = file.read_f32(&format!("{kind}.{name}")).map_err(model_error)?;
-                let count = values.len();
-                Ok(Tensor::from_data(TensorData::new(values, [count]), device))
-            };
-            let (first, second) = (read(MOMENT_NAMES[0])?, read(MOMENT_NAMES[1])?);
-            moments.insert(name.to_owned(), Moments { first, second });
+            match stored.split_once('.') {
+                Some((kind, name)) if kind == MOMENT_NAMES[0] => {
+                    let (first, second) = (read(kind, name)?, read(MOMENT_NAMES[1], name)?);
+                    moments.insert(name.to_owned(), Moments { first, second });
+                }
+                Some((MASTER_NAME, name)) => {
+                    masters.insert(name.to_owned(), read(MASTER_NAME, name)?);
+                }
+                _ => {}
+            }
         }
-        if 2 * moments.len() != file.tensors().len() {
-            return Err(malformed(format!("{} tensors", file.tensors().len()), "two moments per parameter"));
+        if 2 * moments.len() + masters.len() != file.tensors().len() {
+            let found = format!("{} tensors", file.tensors().len());
+            return Err(malformed(found, "two moments per parameter, and weights"));
         }
-        Ok(Self { moments, step })
+        Ok((Self { moments, step }, masters))
     }
 }
 
@@ -166,5 +171,7 @@ fn zero_gradient(parameter: &ParameterMut<'_>) -> Tensor<1> {
 
 /// Names of the two moments in files, as PyTorch calls them.
 const MOMENT_NAMES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+/// Name of the weights in f32, as Megatron calls them.
+const MASTER_NAME: &str = "master_param";
 /// Metadata key of the number of updates.
 const STEP_KEY: &str = "step";

@@ -46,7 +46,7 @@ pub fn train(
         });
     }
     let max_steps = grpo.max_num_steps.min(grpo.max_num_epochs.saturating_mul(order.steps_per_epoch())) as u64;
-    let mut run = Run::open(inputs, "grpo", grpo.seed, policy)?;
+    let mut run = Run::open(inputs, "grpo", grpo.seed, policy, observer)?;
     observer.on_start(run.folder(), run.state.step, max_steps);
     if run.state.step >= max_steps || run.threshold_reached() {
         return Ok(run.summary(RunEnd::AlreadyFinished));

@@ -14,6 +14,7 @@ mod bad_data;
 mod bad_results;
 mod carried_model;
 mod continuations;
+mod continued;
 mod golden_generation;
 mod help;
 mod interrupted;

@@ -235,7 +235,10 @@ fn algorithm(config: &RunConfig) -> Result<()> {
     )?;
     let scheduler = &policy.megatron_cfg.scheduler;
     require(
-        scheduler.lr_decay_style == LrDecayStyle::Constant || scheduler.lr_warmup_iters < scheduler.lr_decay_iters,
+        scheduler.lr_decay_style == LrDecayStyle::Constant
+            || scheduler.lr_warmup_iters < scheduler.lr_decay_iters
+            // A run that ends within the warm-up never comes to the decay, which often ends with the run.
+            || grpo.max_num_steps <= scheduler.lr_warmup_iters + 1,
         "policy.megatron_cfg.scheduler.lr_decay_iters",
         "the decay has to end after lr_warmup_iters",
     )?;

@@ -68,6 +68,19 @@ fn every_shipped_configuration_loads_and_survives_a_round_trip() {
 }
 
 #[test]
+fn the_shipped_job_may_have_any_number_of_steps() {
+    let file = configs().join("grpo_workplace_tiny.yaml");
+    for steps in 1..=40 {
+        let loaded = config::load(&file, &[format!("grpo.max_num_steps={steps}")]).unwrap();
+        assert_eq!(loaded.config.policy.megatron_cfg.scheduler.lr_decay_iters, steps);
+    }
+    // Beyond the warm-up a decay that has ended before is still a contradiction.
+    let early = ["grpo.max_num_steps=22", "policy.megatron_cfg.scheduler.lr_decay_iters=20"].map(str::to_owned);
+    let message = config::load(&file, &early).unwrap_err().to_string();
+    assert_says(&message, &["policy.megatron_cfg.scheduler.lr_decay_iters", "lr_warmup_iters"]);
+}
+
+#[test]
 fn the_9b_recipe_means_what_it_means_upstream() {
     let path = configs().join("grpo_workplace_assistant_nemotron_nano_v2_9b.yaml");
     let LoadedConfig { config, warnings } = config::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
