@@ -78,7 +78,7 @@ fn a_wrongly_shaped_tensor() {
             "backbone.layers.2.mixer.up_proj.weight",
             "[16, 32]",
             "[32, 16]",
-            "use the config.json",
+            "the sizes in config.json",
         ],
     );
 }

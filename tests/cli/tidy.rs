@@ -29,6 +29,7 @@ const ALLOWED: [(&str, &[&str]); 4] = [
             "bytes",
             "half",
             "rayon",
+            "strsim",
         ],
     ),
     (
