@@ -3,6 +3,14 @@
 //! The oracle is a Python with PyTorch and transformers 5: the one that NEMO_BURN_PYTHON names, else `python3`. Without
 //! them the tests say that they are skipped.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and reports what it skipped"
+)]
+
 #[allow(dead_code, reason = "only the folders are of interest here, not the cases in them")]
 mod fixture;
 
