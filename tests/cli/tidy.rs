@@ -29,6 +29,7 @@ const ALLOWED: [(&str, &[&str]); 5] = [
             "bytes",
             "half",
             "rayon",
+            "strsim",
         ],
     ),
     (
