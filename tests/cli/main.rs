@@ -17,6 +17,7 @@ mod continuations;
 mod golden_generation;
 mod help;
 mod interrupted;
+mod memory;
 mod office;
 mod play;
 mod program;
