@@ -236,7 +236,8 @@ impl LoadedModel {
 
     /// Sizes of an engine for `max_open` sequences of at most `max_length` tokens.
     ///
-    /// Enough for all of them where memory allows; where it does not, the engine makes sequences wait.
+    /// Enough for all of them where memory allows; where it does not, the engine makes sequences wait. These are bounds: the
+    /// engine takes memory for what it holds.
     pub fn engine_options(&self, max_open: usize, max_length: usize) -> EngineOptions {
         let config = self.model.config();
         let defaults = EngineOptions::default();
@@ -245,12 +246,13 @@ impl LoadedModel {
         let state_values = config.mamba_inner_size() * config.ssm_state_size
             + config.conv_dim() * config.conv_kernel.saturating_sub(1);
         let slot_bytes = config.num_mamba_layers() * state_values * float_bytes;
-        let pages_per_sequence = max_length.div_ceil(defaults.page_size) + 1;
-        let pages = (pages_per_sequence * (max_open + defaults.max_cached_prefixes + 1))
+        let pages_per_sequence = max_length.div_ceil(defaults.page_size).saturating_add(1);
+        let pages = pages_per_sequence
+            .saturating_mul(max_open.saturating_add(defaults.max_cached_prefixes + 1))
             .min(KV_POOL_BYTES / page_bytes.max(1))
-            .max(pages_per_sequence * 4);
+            .max(pages_per_sequence.saturating_mul(4));
         // Every sequence one, and one for each prompt that is being forked.
-        let slots = max_open + max_open / 2 + defaults.max_cached_prefixes + 1;
+        let slots = max_open.saturating_add(max_open / 2).saturating_add(defaults.max_cached_prefixes + 1);
         let slots = slots.min(SSM_POOL_BYTES / slot_bytes.max(1)).max(MIN_SLOTS);
         EngineOptions {
             num_pages: pages,

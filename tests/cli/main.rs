@@ -18,6 +18,7 @@ mod continued;
 mod golden_generation;
 mod help;
 mod interrupted;
+mod memory;
 mod office;
 mod play;
 mod program;
