@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nemo_env::server::{Server, ServerConfig};
+use nemo_env_server::{Server, ServerConfig};
 
 use super::env::{office_name, offices};
 use crate::arguments::ServeArguments;

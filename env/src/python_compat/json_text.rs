@@ -3,7 +3,7 @@
 use super::float_text::float_repr;
 
 /// Python's `json.dumps` without blanks and without escaping of non-ASCII text.
-pub(crate) fn write(value: &serde_json::Value) -> String {
+pub fn write(value: &serde_json::Value) -> String {
     let mut out = String::new();
     write_into(value, &mut out);
     out

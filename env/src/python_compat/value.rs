@@ -15,7 +15,7 @@ use super::float_text::float_repr;
 use super::text::string_repr;
 
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub enum Value {
     None,
     Bool(bool),
     Int(i128),
@@ -40,7 +40,7 @@ impl From<String> for Value {
 impl Value {
     pub(crate) const MISSING: Self = Self::Float(f64::NAN);
 
-    pub(crate) fn is_null(&self) -> bool {
+    pub fn is_null(&self) -> bool {
         match self {
             Self::None => true,
             Self::Float(number) => number.is_nan(),
@@ -49,7 +49,7 @@ impl Value {
     }
 
     /// Python's `bool(value)`.
-    pub(crate) fn is_truthy(&self) -> bool {
+    pub fn is_truthy(&self) -> bool {
         match self {
             Self::None => false,
             Self::Bool(flag) => *flag,
@@ -61,7 +61,7 @@ impl Value {
         }
     }
 
-    pub(crate) fn as_str(&self) -> Option<&str> {
+    pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::Str(text) => Some(text),
             _ => None,
@@ -69,7 +69,7 @@ impl Value {
     }
 
     /// The value as a number, if it is one; booleans are 0 and 1.
-    pub(crate) fn as_number(&self) -> Option<f64> {
+    pub fn as_number(&self) -> Option<f64> {
         match self {
             Self::Bool(flag) => Some(f64::from(u8::from(*flag))),
             Self::Int(number) => Some(*number as f64),
@@ -79,7 +79,7 @@ impl Value {
     }
 
     /// The value where Python wants an index: an integer or a boolean.
-    pub(crate) fn as_index(&self) -> Option<i128> {
+    pub fn as_index(&self) -> Option<i128> {
         match self {
             Self::Bool(flag) => Some(i128::from(*flag)),
             Self::Int(number) => Some(*number),
@@ -87,11 +87,11 @@ impl Value {
         }
     }
 
-    pub(crate) fn is_hashable(&self) -> bool {
+    pub fn is_hashable(&self) -> bool {
         !matches!(self, Self::List(_) | Self::Dict(_))
     }
 
-    pub(crate) fn type_name(&self) -> &'static str {
+    pub fn type_name(&self) -> &'static str {
         match self {
             Self::None => "NoneType",
             Self::Bool(_) => "bool",
@@ -104,7 +104,7 @@ impl Value {
     }
 
     /// Python's `repr(value)`.
-    pub(crate) fn repr(&self) -> String {
+    pub fn repr(&self) -> String {
         match self {
             Self::None => "None".into(),
             Self::Bool(true) => "True".into(),
@@ -125,7 +125,7 @@ impl Value {
     }
 
     /// Python's `str(value)`.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         match self {
             Self::Str(text) => text.to_string(),
             other => other.repr(),
@@ -133,7 +133,7 @@ impl Value {
     }
 
     /// Python's `==`: numbers compare by value across their types, NaN equals nothing.
-    pub(crate) fn equals(&self, other: &Self) -> bool {
+    pub fn equals(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::None, Self::None) => true,
             (Self::Str(a), Self::Str(b)) => a == b,
@@ -152,7 +152,7 @@ impl Value {
     }
 
     /// Python's ordering of two strings or two numbers; `None` where Python raises.
-    pub(crate) fn compare(&self, other: &Self) -> Option<Ordering> {
+    pub fn compare(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
             // UTF-8 bytes sort like code points.
             (Self::Str(a), Self::Str(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
@@ -160,7 +160,7 @@ impl Value {
         }
     }
 
-    pub(crate) fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match self {
             Self::None => Json::Null,

@@ -35,7 +35,7 @@ impl ToolResult {
     }
 
     /// A tool that was called with something it cannot take.
-    pub(crate) fn failed(name: &str, reason: &str) -> Self {
+    pub fn failed(name: &str, reason: &str) -> Self {
         Self { output: failed(name, reason), refusal: None }
     }
 
@@ -115,7 +115,7 @@ impl Session {
     }
 
     /// [`Session::call`] for arguments that are read already.
-    pub(crate) fn call_with(&mut self, name: &str, mut arguments: Vec<(Arc<str>, Value)>) -> ToolResult {
+    pub fn call_with(&mut self, name: &str, mut arguments: Vec<(Arc<str>, Value)>) -> ToolResult {
         // A null counts as an argument left out.
         arguments.retain(|(_, value)| !value.is_null());
         let output =

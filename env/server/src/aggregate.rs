@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::reply::Reply;
-use crate::python_compat::validation::Issue;
-use crate::python_compat::{Value, json_text};
+use crate::reply::Reply;
+use nemo_env::python_compat::validation::Issue;
+use nemo_env::python_compat::{Value, json_text};
 
 /// Which task an answer belongs to; 0 if it does not say.
 const TASK_INDEX: &str = "_ng_task_index";
@@ -33,7 +33,7 @@ struct Frame {
 }
 
 /// Answers the request.
-pub(super) fn answer(entries: &Entries) -> Reply {
+pub(crate) fn answer(entries: &Entries) -> Reply {
     let answers = match verify_responses(entries) {
         Ok(answers) => answers,
         Err(issues) => return Reply::invalid(&issues),
@@ -174,7 +174,7 @@ fn statistics(mut numbers: Vec<f64>) -> [Option<f64>; STATISTICS.len()] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::python_compat::json;
+    use nemo_env::python_compat::json;
 
     async fn body(text: &str) -> Json {
         use axum::response::IntoResponse;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nemo_env::Offices;
-use nemo_env::server::{Server, ServerConfig, ServerError};
+use nemo_env_server::{Server, ServerConfig, ServerError};
 use serde_json::json;
 
 use super::running::{Running, config};

@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::reply::Reply;
-use crate::python_compat::validation::Issue;
-use crate::python_compat::{Value, json_text};
-use crate::tool::ToolCall;
-use crate::workplace::Workplace;
+use crate::reply::Reply;
+use nemo_env::ToolCall;
+use nemo_env::Workplace;
+use nemo_env::python_compat::validation::Issue;
+use nemo_env::python_compat::{Value, json_text};
 
 type Entries = Vec<(Arc<str>, Value)>;
 
 /// What is wanted of a conversation, and what it did.
 #[derive(Debug)]
-pub(super) struct VerifyRequest {
+pub(crate) struct VerifyRequest {
     responses_create_params: Value,
     response: Value,
-    pub(super) predicted: Vec<ToolCall>,
-    pub(super) ground_truth: Vec<ToolCall>,
+    pub(crate) predicted: Vec<ToolCall>,
+    pub(crate) ground_truth: Vec<ToolCall>,
 }
 
 fn find<'a>(entries: &'a [(Arc<str>, Value)], key: &str) -> Option<&'a Value> {
@@ -28,7 +28,7 @@ fn find<'a>(entries: &'a [(Arc<str>, Value)], key: &str) -> Option<&'a Value> {
 
 impl VerifyRequest {
     /// Checks the fields in the reference's order; all that is wrong is reported at once.
-    pub(super) fn from_entries(entries: Entries) -> Result<Self, Vec<Issue>> {
+    pub(crate) fn from_entries(entries: Entries) -> Result<Self, Vec<Issue>> {
         let mut issues = Vec::new();
         let body = Value::Dict(entries.into());
         let Value::Dict(entries) = &body else { return Err(issues) };
@@ -68,7 +68,7 @@ impl VerifyRequest {
     }
 
     /// Scores the conversation. The second value is whether it earned the reward, if that can be told.
-    pub(super) fn answer(self, workplace: &Workplace) -> (Reply, Option<bool>) {
+    pub(crate) fn answer(self, workplace: &Workplace) -> (Reply, Option<bool>) {
         match workplace.verify(&self.predicted, &self.ground_truth) {
             Ok(earned) => {
                 let body = json!({
@@ -193,7 +193,7 @@ fn check_integer(key: &'static str, value: &Value) -> Option<Issue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::python_compat::{json, validation};
+    use nemo_env::python_compat::{json, validation};
 
     fn request(text: &str) -> Result<VerifyRequest, String> {
         let Ok(Value::Dict(entries)) = json::parse(text) else { panic!("{text}") };

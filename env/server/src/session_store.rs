@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::session_cookie::SessionId;
-use crate::python_compat::Value;
-use crate::workplace::Session;
+use crate::session_cookie::SessionId;
+use nemo_env::Session;
+use nemo_env::python_compat::Value;
 
 /// A session and its lock: calls of one session run one after the other.
-pub(super) type SessionSlot = Arc<tokio::sync::Mutex<Session>>;
+pub(crate) type SessionSlot = Arc<tokio::sync::Mutex<Session>>;
 
 /// What a call costs beside its arguments, which cells share: its row, and the row's entry among the changes of its table.
 const CALL_BYTES: usize = 512;
@@ -23,21 +23,21 @@ const PREFIX_BYTES: usize = 4;
 
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StoreLimits {
-    pub(super) max_sessions: usize,
-    pub(super) idle_timeout: Duration,
-    pub(super) max_session_bytes: usize,
-    pub(super) max_total_bytes: usize,
+pub(crate) struct StoreLimits {
+    pub(crate) max_sessions: usize,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) max_session_bytes: usize,
+    pub(crate) max_total_bytes: usize,
 }
 
 /// Sessions by id.
-pub(super) struct SessionStore {
+pub(crate) struct SessionStore {
     limits: StoreLimits,
     state: Mutex<State>,
 }
 
 /// What asking for a session gave.
-pub(super) enum Opened {
+pub(crate) enum Opened {
     Session(SessionSlot),
     /// Never seeded, or dropped.
     Unknown,
@@ -47,14 +47,14 @@ pub(super) enum Opened {
 
 /// Counts since the start, and the present size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct StoreCounts {
-    pub(super) num_sessions: usize,
-    pub(super) held_bytes: usize,
-    pub(super) num_seeded: u64,
+pub(crate) struct StoreCounts {
+    pub(crate) num_sessions: usize,
+    pub(crate) held_bytes: usize,
+    pub(crate) num_seeded: u64,
     /// Dropped because there were too many, or they held too much.
-    pub(super) num_displaced: u64,
+    pub(crate) num_displaced: u64,
     /// Dropped because nobody used them.
-    pub(super) num_idle: u64,
+    pub(crate) num_idle: u64,
 }
 
 struct Entry {
@@ -76,7 +76,7 @@ struct State {
 }
 
 impl SessionStore {
-    pub(super) fn new(limits: StoreLimits) -> Self {
+    pub(crate) fn new(limits: StoreLimits) -> Self {
         Self { limits, state: Mutex::default() }
     }
 
@@ -85,7 +85,7 @@ impl SessionStore {
     }
 
     /// Puts a session under an id, in the place of the one that was there.
-    pub(super) fn seed(&self, id: SessionId, session: Session, now: Instant) {
+    pub(crate) fn seed(&self, id: SessionId, session: Session, now: Instant) {
         let mut state = self.state();
         state.remove(id);
         state.drop_idle(self.limits.idle_timeout, now);
@@ -97,7 +97,7 @@ impl SessionStore {
     }
 
     /// The session of an id, for a call whose arguments take `call_bytes`.
-    pub(super) fn open(&self, id: SessionId, call_bytes: usize, now: Instant) -> Opened {
+    pub(crate) fn open(&self, id: SessionId, call_bytes: usize, now: Instant) -> Opened {
         let mut state = self.state();
         state.drop_idle(self.limits.idle_timeout, now);
         let number = state.num_uses;
@@ -126,16 +126,16 @@ impl SessionStore {
     }
 
     /// Forgets a session.
-    pub(super) fn remove(&self, id: SessionId) {
+    pub(crate) fn remove(&self, id: SessionId) {
         self.state().remove(id);
     }
 
     /// Drops the sessions that nobody used for too long.
-    pub(super) fn drop_idle(&self, now: Instant) {
+    pub(crate) fn drop_idle(&self, now: Instant) {
         self.state().drop_idle(self.limits.idle_timeout, now);
     }
 
-    pub(super) fn counts(&self) -> StoreCounts {
+    pub(crate) fn counts(&self) -> StoreCounts {
         let state = self.state();
         StoreCounts { num_sessions: state.sessions.len(), ..state.counts }
     }
@@ -182,7 +182,7 @@ impl State {
 }
 
 /// Memory behind the arguments of a call.
-pub(super) fn arguments_bytes(arguments: &[(Arc<str>, Value)]) -> usize {
+pub(crate) fn arguments_bytes(arguments: &[(Arc<str>, Value)]) -> usize {
     arguments.iter().map(|(_, value)| value_bytes(value)).sum()
 }
 
@@ -201,7 +201,7 @@ fn value_bytes(value: &Value) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workplace::Workplace;
+    use nemo_env::Workplace;
 
     const LIMITS: StoreLimits = StoreLimits {
         max_sessions: 3,
@@ -218,7 +218,7 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let workplace = Workplace::new(crate::generate::office(1));
+            let workplace = Workplace::new(nemo_env::generate::office(1));
             Self { store: SessionStore::new(LIMITS), workplace, start: Instant::now() }
         }
 
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn arguments_are_weighed_with_all_they_hold() {
-        let weight = |text: &str| match crate::python_compat::json::parse(text) {
+        let weight = |text: &str| match nemo_env::python_compat::json::parse(text) {
             Ok(Value::Dict(arguments)) => arguments_bytes(&arguments),
             other => panic!("{other:?}"),
         };

@@ -5,7 +5,7 @@
 //! counts from the moment it was due, so that a server that falls behind cannot hide it; the time from its sending is
 //! shown as well.
 //!
-//! `cargo bench -p nemo-env --bench server_load -- [--seconds 10] [--sessions 1000] [--rate 12000] [--threads 2]`
+//! `cargo bench -p nemo-env-server --bench server_load -- [--seconds 10] [--sessions 1000] [--rate 12000] [--threads 2]`
 
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nemo_env::Offices;
-use nemo_env::server::{Server, ServerConfig};
+use nemo_env_server::{Server, ServerConfig};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -76,7 +76,7 @@ fn main() {
         serve(settings.num_threads);
         return;
     }
-    let (Some(cases), Some(_)) = (cases::cases("sequences"), cases::tables()) else { return };
+    let (Some(cases), Some(_)) = (cases::cases("workplace", "sequences"), cases::tables()) else { return };
     let sequences: Vec<Vec<Call>> = cases.iter().map(sequence).collect();
     let sequences = Arc::new(sequences);
     let (mut child, address) = start_server(settings.num_threads);

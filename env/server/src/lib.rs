@@ -13,7 +13,7 @@
 //! A record may name its office (`office`), as generated ones do. Sessions are private, bounded and in memory: a
 //! server that is started again knows none of them.
 //!
-//! This module is the one place of the crate with threads and a clock; the office itself has neither.
+//! Threads and the clock are here; the office itself has neither.
 
 mod aggregate;
 mod config;
@@ -41,7 +41,7 @@ use session_cookie::CookieJar;
 use session_store::{SessionStore, StoreLimits};
 use tokio::sync::watch;
 
-use crate::environment::Offices;
+use nemo_env::Offices;
 
 /// Threads for requests with long bodies. Each may be busy for a while; further ones wait.
 const NUM_LONG_WORK_THREADS: usize = 8;

@@ -15,37 +15,37 @@ use axum::routing::{get, post};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use super::aggregate;
-use super::config::ServerConfig;
-use super::metrics::{Endpoint, Metrics};
-use super::reply::Reply;
-use super::request_body::{Object, RequestBody};
-use super::session_cookie::{CookieJar, Visitor};
-use super::session_store::{Opened, SessionStore, arguments_bytes};
-use super::verify::VerifyRequest;
-use crate::environment::Offices;
-use crate::python_compat::validation::Issue;
-use crate::python_compat::{Value, json_text};
-use crate::workplace::{ToolResult, Workplace};
+use crate::aggregate;
+use crate::config::ServerConfig;
+use crate::metrics::{Endpoint, Metrics};
+use crate::reply::Reply;
+use crate::request_body::{Object, RequestBody};
+use crate::session_cookie::{CookieJar, Visitor};
+use crate::session_store::{Opened, SessionStore, arguments_bytes};
+use crate::verify::VerifyRequest;
+use nemo_env::Offices;
+use nemo_env::python_compat::validation::Issue;
+use nemo_env::python_compat::{Value, json_text};
+use nemo_env::{ToolResult, Workplace};
 
 /// Requests with a longer body are worked on beside the threads that serve connections.
 const INLINE_BYTES: usize = 64 << 10;
 
 /// What all requests share.
-pub(super) struct Shared {
-    pub(super) config: ServerConfig,
-    pub(super) offices: Offices,
+pub(crate) struct Shared {
+    pub(crate) config: ServerConfig,
+    pub(crate) offices: Offices,
     /// The office of records that name none.
-    pub(super) workplace: Option<Arc<Workplace>>,
+    pub(crate) workplace: Option<Arc<Workplace>>,
     /// Offices that records have named.
-    pub(super) named_offices: Mutex<HashSet<String>>,
-    pub(super) cookies: CookieJar,
-    pub(super) sessions: SessionStore,
-    pub(super) metrics: Metrics,
+    pub(crate) named_offices: Mutex<HashSet<String>>,
+    pub(crate) cookies: CookieJar,
+    pub(crate) sessions: SessionStore,
+    pub(crate) metrics: Metrics,
 }
 
 /// Everything the server answers.
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
     // A tool may have any name, so addresses that are read with GET stand for tools when posted to.
     Router::new()
         .route("/", get(status).post(not_found))
@@ -156,12 +156,15 @@ async fn call_tool(State(shared): State<Arc<Shared>>, request: Request) -> Reply
 
 async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Reply {
     let work = async {
+        let visitor = visitor(&request)?;
         let body = RequestBody::read(request, shared.config.max_body_bytes).await?;
         let entries = body.entries()?;
         // A request that is wrong in its form is told so whatever office it names.
         let named = entries.iter().filter(|(key, _)| &**key == OFFICE).cloned().collect::<Vec<_>>();
         let request = VerifyRequest::from_entries(entries).map_err(|issues| Reply::invalid(&issues))?;
         let workplace = shared.workplace(&named).await?;
+        // Scoring ends the session, whatever comes of it.
+        shared.sessions.remove(visitor.id);
         let (reply, earned) = shared.work(body.len(), move || request.answer(&workplace)).await?;
         if let Some(earned) = earned {
             shared.metrics.verified(earned);

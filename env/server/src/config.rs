@@ -10,7 +10,7 @@ pub struct ServerConfig {
     pub host: IpAddr,
     /// 0 lets the operating system choose.
     pub port: u16,
-    /// The office of records that name none; `None` stands for the tables given to [`Offices`](crate::Offices).
+    /// The office of records that name none; `None` stands for the tables given to [`Offices`](nemo_env::Offices).
     pub office: Option<String>,
     /// Name of the session cookie.
     pub cookie_name: String,
@@ -38,7 +38,7 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// How long requests may go on once the server is told to stop.
     pub shutdown_timeout: Duration,
-    /// Whether SIGTERM stops the server as [`StopHandle::stop`](super::StopHandle::stop) does. The signal then no longer
+    /// Whether SIGTERM stops the server as [`StopHandle::stop`](crate::StopHandle::stop) does. The signal then no longer
     /// ends the process by itself.
     pub stops_on_sigterm: bool,
     /// Threads that answer requests; 0 = one for each core.

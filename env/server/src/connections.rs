@@ -11,8 +11,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::routes::Shared;
-use super::timed_writes::TimedWrites;
+use crate::routes::Shared;
+use crate::timed_writes::TimedWrites;
 
 /// Bytes of a request's headers at most.
 const MAX_HEADER_BYTES: usize = 64 << 10;
@@ -28,7 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves connections until `tell` says to stop or the process is asked to end, then lets running requests end. Returns the number of connections that
 /// did not end in time.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     shared: Arc<Shared>,
