@@ -142,7 +142,7 @@ fn start_server(num_threads: usize) -> (Child, SocketAddr) {
 fn sequence(case: &Value) -> Vec<Call> {
     let call = |call: &Value| Call {
         path: cases::path(call["name"].as_str().unwrap()),
-        body: call["arguments"].to_string(),
+        body: cases::posted(&call["arguments"]),
         recorded: call.clone(),
     };
     case["calls"].as_array().unwrap().iter().map(call).collect()

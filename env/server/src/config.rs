@@ -1,7 +1,10 @@
 //! What a server is told when it starts. Every default of the server is here.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
+
+use nemo_env::{ToolSchema, Workplace};
 
 /// Addresses, limits and names of a server.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +15,8 @@ pub struct ServerConfig {
     pub port: u16,
     /// The office of records that name none; `None` stands for the tables given to [`Offices`](nemo_env::Offices).
     pub office: Option<String>,
+    /// The tools as `GET /openapi.json` shows them.
+    pub tools: Arc<Vec<ToolSchema>>,
     /// Name of the session cookie.
     pub cookie_name: String,
     /// Sessions held at the same time; the one that was not used for longest gives way.
@@ -54,6 +59,7 @@ impl Default for ServerConfig {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 8080,
             office: None,
+            tools: Workplace::tools(),
             cookie_name: COOKIE_NAME.to_owned(),
             max_sessions: 10_000,
             idle_timeout: Duration::from_secs(3600),

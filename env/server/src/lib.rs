@@ -5,10 +5,14 @@
 //! |---|---|
 //! | `POST /seed_session` with any object | `{}`; the cookie's session starts anew |
 //! | `POST /TOOL` with the arguments | `{"output": ...}` |
-//! | `POST /verify` with a record and its `response` | both and the `reward` |
+//! | `POST /verify` with a record and its `response` | its conversation and the `reward`; the session ends |
+//! | `POST /close_session` with `resources_session_id` and `episode_id` | the former; the session ends |
 //! | `POST /aggregate_metrics` with `verify_responses` | statistics by task and overall |
 //! | `GET /`, `GET /reverify_mode` | `{"status":"ok"}`, `"unknown"` |
+//! | `GET /openapi.json` | all of this and the tools, for programs |
 //! | `GET /health`, `GET /metrics` | for whoever runs the server |
+//!
+//! Every address may have `/ng-rollout/ID` in front, as the agents of NeMo Gym write it while they record.
 //!
 //! A record may name its office (`office`), as generated ones do. Sessions are private, bounded and in memory: a
 //! server that is started again knows none of them.
@@ -16,12 +20,15 @@
 //! Threads and the clock are here; the office itself has neither.
 
 mod aggregate;
+mod close_session;
 mod config;
 mod connections;
 mod error;
 mod metrics;
+mod openapi;
 mod reply;
 mod request_body;
+mod rollout_prefix;
 mod routes;
 mod session_cookie;
 mod session_store;
@@ -99,7 +106,6 @@ impl Server {
         let sessions = SessionStore::new(StoreLimits {
             max_sessions: config.max_sessions,
             idle_timeout: config.idle_timeout,
-            max_session_bytes: config.max_session_bytes,
             max_total_bytes: config.max_total_bytes,
         });
         let bind_error = |source| ServerError::Bind { address: config.address(), source };
@@ -113,6 +119,7 @@ impl Server {
             named_offices: Mutex::new(HashSet::new()),
             cookies,
             sessions,
+            work_bytes: routes::work_places(),
             metrics: Metrics::default(),
         });
         Ok(Self { listener, address, shared, stop: Arc::new(watch::Sender::new(false)) })

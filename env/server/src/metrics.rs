@@ -14,14 +14,16 @@ pub(crate) enum Endpoint {
     SeedSession,
     Tool,
     Verify,
+    CloseSession,
     AggregateMetrics,
     Other,
 }
 
-const ENDPOINTS: [(Endpoint, &str); 5] = [
+const ENDPOINTS: [(Endpoint, &str); 6] = [
     (Endpoint::SeedSession, "seed_session"),
     (Endpoint::Tool, "tool"),
     (Endpoint::Verify, "verify"),
+    (Endpoint::CloseSession, "close_session"),
     (Endpoint::AggregateMetrics, "aggregate_metrics"),
     (Endpoint::Other, "other"),
 ];
@@ -33,6 +35,7 @@ impl Endpoint {
             "/" => Self::Other,
             "/seed_session" => Self::SeedSession,
             "/verify" => Self::Verify,
+            "/close_session" => Self::CloseSession,
             "/aggregate_metrics" => Self::AggregateMetrics,
             _ => Self::Tool,
         }

@@ -95,7 +95,7 @@ impl RequestBody {
     pub(crate) fn object(&self) -> Result<Object, Reply> {
         let refuse = |issue: Issue| Reply::invalid(&[issue]);
         if self.bytes.is_empty() {
-            return Err(refuse(Issue::object_expected(&[], &Value::None)));
+            return Err(refuse(Issue::missing(&[], &Value::None)));
         }
         if !self.is_json {
             let text = String::from_utf8_lossy(&self.bytes).into_owned();
@@ -166,6 +166,7 @@ mod tests {
             (Some("application/x-www-form-urlencoded"), "{}", "refused with 422"),
             (None, "", "refused with 422"),
             (None, "[]", "refused with 422"),
+            (None, "null", "refused with 422"),
             (None, "{", "refused with 422"),
             (None, "{\"a\": \"\\ud800\"}", "unrepresentable: unpaired surrogate \\ud800"),
         ] {

@@ -1,8 +1,7 @@
 //! The sessions of a server: how many there may be, how much they may hold, and which give way.
 //!
-//! What a session holds is counted from above: whatever a call adds to a table is made of its own arguments or of
-//! what an earlier call added (a forwarded mail, with a prefix to its subject), so it is at most that much larger than
-//! the largest addition so far. The tables a session starts from are shared and not counted.
+//! What a session holds is what its calls have added to its tables; calls that only read are free. The tables a session
+//! starts from are shared and not counted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,23 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::session_cookie::SessionId;
 use nemo_env::Session;
-use nemo_env::python_compat::Value;
 
 /// A session and its lock: calls of one session run one after the other.
 pub(crate) type SessionSlot = Arc<tokio::sync::Mutex<Session>>;
-
-/// What a call costs beside its arguments, which cells share: its row, and the row's entry among the changes of its table.
-const CALL_BYTES: usize = 512;
-
-/// What a forwarded or answered mail is longer by (`FW: `).
-const PREFIX_BYTES: usize = 4;
 
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StoreLimits {
     pub(crate) max_sessions: usize,
     pub(crate) idle_timeout: Duration,
-    pub(crate) max_session_bytes: usize,
     pub(crate) max_total_bytes: usize,
 }
 
@@ -34,15 +25,6 @@ pub(crate) struct StoreLimits {
 pub(crate) struct SessionStore {
     limits: StoreLimits,
     state: Mutex<State>,
-}
-
-/// What asking for a session gave.
-pub(crate) enum Opened {
-    Session(SessionSlot),
-    /// Never seeded, or dropped.
-    Unknown,
-    /// Its calls have added as much as they may.
-    Full,
 }
 
 /// Counts since the start, and the present size.
@@ -63,7 +45,6 @@ struct Entry {
     use_number: u64,
     last_use: Instant,
     held_bytes: usize,
-    largest_bytes: usize,
 }
 
 #[derive(Default)]
@@ -92,37 +73,33 @@ impl SessionStore {
         while state.sessions.len() >= self.limits.max_sessions && state.displace_oldest(None) {}
         let use_number = state.next_use(id);
         let slot = Arc::new(tokio::sync::Mutex::new(session));
-        state.sessions.insert(id, Entry { slot, use_number, last_use: now, held_bytes: 0, largest_bytes: 0 });
+        state.sessions.insert(id, Entry { slot, use_number, last_use: now, held_bytes: 0 });
         state.counts.num_seeded += 1;
     }
 
-    /// The session of an id, for a call whose arguments take `call_bytes`.
-    pub(crate) fn open(&self, id: SessionId, call_bytes: usize, now: Instant) -> Opened {
+    /// The session of an id; `None` if it was never seeded, or dropped.
+    pub(crate) fn open(&self, id: SessionId, now: Instant) -> Option<SessionSlot> {
         let mut state = self.state();
         state.drop_idle(self.limits.idle_timeout, now);
         let number = state.num_uses;
-        let Some(entry) = state.sessions.get_mut(&id) else {
-            return Opened::Unknown;
-        };
+        let entry = state.sessions.get_mut(&id)?;
         entry.last_use = now;
         let old_number = std::mem::replace(&mut entry.use_number, number);
-        let largest = entry.largest_bytes.max(call_bytes) + PREFIX_BYTES;
-        let added = largest + CALL_BYTES;
-        let opened = if entry.held_bytes + added > self.limits.max_session_bytes {
-            Opened::Full
-        } else {
-            entry.largest_bytes = largest;
-            entry.held_bytes += added;
-            Opened::Session(Arc::clone(&entry.slot))
-        };
+        let slot = Arc::clone(&entry.slot);
         state.by_use.remove(&old_number);
         state.by_use.insert(number, id);
         state.num_uses += 1;
-        if matches!(opened, Opened::Session(_)) {
-            state.counts.held_bytes += added;
-            while state.counts.held_bytes > self.limits.max_total_bytes && state.displace_oldest(Some(id)) {}
-        }
-        opened
+        Some(slot)
+    }
+
+    /// Notes that the session in `slot`, which was opened under `id`, now holds `held_bytes`.
+    pub(crate) fn charge(&self, id: SessionId, slot: &SessionSlot, held_bytes: usize) {
+        let mut state = self.state();
+        // It may have been dropped or seeded anew since.
+        let Some(entry) = state.sessions.get_mut(&id).filter(|entry| Arc::ptr_eq(&entry.slot, slot)) else { return };
+        let before = std::mem::replace(&mut entry.held_bytes, held_bytes);
+        state.counts.held_bytes = state.counts.held_bytes - before + held_bytes;
+        while state.counts.held_bytes > self.limits.max_total_bytes && state.displace_oldest(Some(id)) {}
     }
 
     /// Forgets a session.
@@ -181,34 +158,13 @@ impl State {
     }
 }
 
-/// Memory behind the arguments of a call.
-pub(crate) fn arguments_bytes(arguments: &[(Arc<str>, Value)]) -> usize {
-    arguments.iter().map(|(_, value)| value_bytes(value)).sum()
-}
-
-fn value_bytes(value: &Value) -> usize {
-    let inside = match value {
-        Value::Str(text) => text.len(),
-        Value::List(items) => items.iter().map(value_bytes).sum(),
-        Value::Dict(entries) => {
-            entries.iter().map(|(key, value)| size_of::<Arc<str>>() + key.len() + value_bytes(value)).sum()
-        }
-        Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
-    };
-    size_of::<Value>() + inside
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use nemo_env::Workplace;
 
-    const LIMITS: StoreLimits = StoreLimits {
-        max_sessions: 3,
-        idle_timeout: Duration::from_secs(60),
-        max_session_bytes: 10_000,
-        max_total_bytes: 20_000,
-    };
+    const LIMITS: StoreLimits =
+        StoreLimits { max_sessions: 3, idle_timeout: Duration::from_secs(60), max_total_bytes: 20_000 };
 
     struct Fixture {
         store: SessionStore,
@@ -227,30 +183,31 @@ mod tests {
             self.store.seed(SessionId::numbered(number), self.workplace.session(), now);
         }
 
-        fn open(&self, number: u8, call_bytes: usize, second: u64) -> &'static str {
-            let now = self.start + Duration::from_secs(second);
-            match self.store.open(SessionId::numbered(number), call_bytes, now) {
-                Opened::Session(_) => "session",
-                Opened::Unknown => "unknown",
-                Opened::Full => "full",
-            }
+        fn open(&self, number: u8, second: u64) -> Option<SessionSlot> {
+            self.store.open(SessionId::numbered(number), self.start + Duration::from_secs(second))
+        }
+
+        /// A call after which the session holds so much; false if there is none.
+        fn charge(&self, number: u8, held_bytes: usize, second: u64) -> bool {
+            let slot = self.open(number, second);
+            slot.inspect(|slot| self.store.charge(SessionId::numbered(number), slot, held_bytes)).is_some()
         }
     }
 
     #[test]
     fn the_session_used_least_recently_gives_way() {
         let fixture = Fixture::new();
-        assert_eq!(fixture.open(1, 0, 0), "unknown");
+        assert!(fixture.open(1, 0).is_none());
         for number in 1..=3 {
             fixture.seed(number, 0);
         }
-        assert_eq!(fixture.open(1, 0, 1), "session");
+        assert!(fixture.open(1, 1).is_some());
         fixture.seed(4, 2);
-        let found: Vec<&str> = (1..=4).map(|number| fixture.open(number, 0, 3)).collect();
-        assert_eq!(found, ["session", "unknown", "session", "session"]);
+        let found: Vec<bool> = (1..=4).map(|number| fixture.open(number, 3).is_some()).collect();
+        assert_eq!(found, [true, false, true, true]);
         // Seeding again takes no second place.
         fixture.seed(4, 4);
-        assert_eq!(fixture.open(3, 0, 5), "session");
+        assert!(fixture.open(3, 5).is_some());
         let counts = fixture.store.counts();
         assert_eq!((counts.num_sessions, counts.num_seeded, counts.num_displaced), (3, 5, 1));
     }
@@ -260,11 +217,11 @@ mod tests {
         let fixture = Fixture::new();
         fixture.seed(1, 0);
         fixture.seed(2, 30);
-        assert_eq!(fixture.open(1, 0, 59), "session");
-        assert_eq!(fixture.open(2, 0, 90), "unknown");
-        assert_eq!(fixture.open(1, 0, 118), "session");
+        assert!(fixture.open(1, 59).is_some());
+        assert!(fixture.open(2, 90).is_none());
+        assert!(fixture.open(1, 118).is_some());
         fixture.store.drop_idle(fixture.start + Duration::from_secs(178));
-        assert_eq!(fixture.open(1, 0, 178), "unknown");
+        assert!(fixture.open(1, 178).is_none());
         let counts = fixture.store.counts();
         assert_eq!((counts.num_sessions, counts.num_idle, counts.held_bytes), (0, 2, 0));
     }
@@ -275,30 +232,23 @@ mod tests {
         fixture.seed(1, 0);
         fixture.seed(2, 0);
         fixture.seed(3, 0);
-        // After a large call every call may add as much again.
-        assert_eq!(fixture.open(1, 9_000, 1), "session");
-        assert_eq!(fixture.open(1, 10, 2), "full");
-        assert_eq!(fixture.open(2, 9_000, 3), "session");
+        assert!(fixture.charge(1, 9_000, 1));
+        assert!(fixture.charge(2, 9_000, 2));
+        // What was freed again is not counted.
+        assert!(fixture.charge(2, 8_000, 3));
+        assert_eq!(fixture.store.counts().held_bytes, 17_000);
         // The third would bring the total above the bound: the first, not used for longest, gives way.
-        assert_eq!(fixture.open(3, 9_000, 4), "session");
-        assert_eq!(fixture.open(1, 0, 5), "unknown");
-        assert_eq!(fixture.open(2, 0, 5), "full");
+        assert!(fixture.charge(3, 9_000, 4));
+        assert!(!fixture.charge(1, 0, 5));
         let counts = fixture.store.counts();
-        assert_eq!((counts.num_sessions, counts.num_displaced, counts.held_bytes), (2, 1, 2 * 9_516));
-        fixture.store.remove(SessionId::numbered(2));
-        fixture.store.remove(SessionId::numbered(2));
-        assert_eq!(fixture.store.counts().held_bytes, 9_516);
-    }
-
-    #[test]
-    fn arguments_are_weighed_with_all_they_hold() {
-        let weight = |text: &str| match nemo_env::python_compat::json::parse(text) {
-            Ok(Value::Dict(arguments)) => arguments_bytes(&arguments),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(weight("{}"), 0);
-        assert_eq!(weight("{\"a\": \"12345\"}"), size_of::<Value>() + 5);
-        assert_eq!(weight("{\"a\": [1, [2]]}"), 4 * size_of::<Value>());
-        assert!(weight("{\"a\": {\"key\": null}}") > 2 * size_of::<Value>() + 3);
+        assert_eq!((counts.num_sessions, counts.num_displaced, counts.held_bytes), (2, 1, 17_000));
+        // A call that ends after its session was seeded anew is none of the new one's.
+        let old = fixture.open(2, 6).unwrap();
+        fixture.seed(2, 7);
+        fixture.store.charge(SessionId::numbered(2), &old, 5_000);
+        assert_eq!(fixture.store.counts().held_bytes, 9_000);
+        fixture.store.remove(SessionId::numbered(3));
+        fixture.store.remove(SessionId::numbered(3));
+        assert_eq!(fixture.store.counts().held_bytes, 0);
     }
 }

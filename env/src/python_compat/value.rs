@@ -87,6 +87,19 @@ impl Value {
         }
     }
 
+    /// Memory behind the value, as if it shared nothing with others.
+    pub fn num_bytes(&self) -> usize {
+        let inside = match self {
+            Self::Str(text) => text.len(),
+            Self::List(items) => items.iter().map(Self::num_bytes).sum(),
+            Self::Dict(entries) => {
+                entries.iter().map(|(key, value)| size_of::<Arc<str>>() + key.len() + value.num_bytes()).sum()
+            }
+            Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) => 0,
+        };
+        size_of::<Self>() + inside
+    }
+
     pub fn is_hashable(&self) -> bool {
         !matches!(self, Self::List(_) | Self::Dict(_))
     }
@@ -187,6 +200,15 @@ mod tests {
         assert!(Value::Int(5).equals(&Value::Float(5.0)));
         assert!(!Value::MISSING.equals(&Value::MISSING));
         assert!(!Value::Int(1).equals(&"1".into()));
+    }
+
+    #[test]
+    fn values_are_weighed_with_all_they_hold() {
+        let own = size_of::<Value>();
+        assert_eq!(Value::from("12345").num_bytes(), own + 5);
+        let list = Value::List(vec![Value::Int(1), Value::List(vec![Value::Int(2)].into())].into());
+        assert_eq!(list.num_bytes(), 4 * own);
+        assert!(Value::Dict(vec![("key".into(), Value::None)].into()).num_bytes() > 2 * own + 3);
     }
 
     #[test]

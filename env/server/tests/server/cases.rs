@@ -58,6 +58,11 @@ pub fn path(name: &str) -> String {
     path
 }
 
+/// What is posted for the arguments of a call: for null the reference's agent sends no body.
+pub fn posted(arguments: &Value) -> String {
+    if arguments.is_null() { String::new() } else { arguments.to_string() }
+}
+
 /// A body with the list of mails sorted, for searches whose order is not defined.
 pub fn without_order(body: &str) -> Value {
     let mut value: Value = serde_json::from_str(body).unwrap();
