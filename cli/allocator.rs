@@ -11,6 +11,12 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// The delay that means never.
 const NEVER: std::ffi::c_long = -1;
 
+/// Gives back what the calling thread has freed.
+pub fn give_back() {
+    // SAFETY: it may be called at any time, from any thread.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
 /// Stops the allocator from returning freed memory to the kernel, unless the user has set `MIMALLOC_PURGE_DELAY`.
 pub fn keep_freed_memory() {
     // SAFETY: the option exists in every version the crate can be built with, and setting its default has no conditions.

@@ -8,7 +8,7 @@ use nemo_env_server::{Server, ServerConfig};
 
 use super::env::{described_tools, office_name, offices};
 use crate::arguments::{OfficeArguments, ServeArguments};
-use crate::{exit, interrupt, output};
+use crate::{allocator, exit, interrupt, output};
 
 pub fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let ServeArguments { host, port, office, records, limits } = arguments;
@@ -35,7 +35,7 @@ pub fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         ..defaults
     };
     let is_public = !config.host.is_loopback();
-    let server = Server::bind(offices, config)?;
+    let server = Server::bind(offices, config)?.giving_back_with(allocator::give_back);
     let stop = server.stop_handle();
     interrupt::on_first("\nstopping: running requests are answered first (Ctrl-C again ends at once)", move || {
         stop.stop();

@@ -117,7 +117,10 @@ fn main() {
 /// The server's process: it says where it listens and ends with its standard input.
 fn serve(num_threads: usize) {
     let config = ServerConfig { port: 0, num_threads, ..ServerConfig::default() };
-    let server = Server::bind(Offices::with_tables(&cases::tables().unwrap()), config).unwrap();
+    // SAFETY: it may be called at any time, from any thread.
+    let collect = || unsafe { libmimalloc_sys::mi_collect(true) };
+    let server =
+        Server::bind(Offices::with_tables(&cases::tables().unwrap()), config).unwrap().giving_back_with(collect);
     let stop = server.stop_handle();
     println!("{}", server.address());
     std::thread::spawn(move || {

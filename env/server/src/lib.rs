@@ -24,6 +24,7 @@ mod close_session;
 mod config;
 mod connections;
 mod error;
+mod long_work;
 mod metrics;
 mod openapi;
 mod reply;
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 pub use config::ServerConfig;
 pub use error::ServerError;
+use long_work::LongWork;
 use metrics::Metrics;
 use routes::Shared;
 use session_cookie::CookieJar;
@@ -59,6 +61,7 @@ pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     stop: Arc<watch::Sender<bool>>,
+    give_back: fn(),
 }
 
 /// Tells a server to stop, from any thread.
@@ -120,9 +123,17 @@ impl Server {
             cookies,
             sessions,
             work_bytes: routes::work_places(),
+            long_work: LongWork::default(),
             metrics: Metrics::default(),
         });
-        Ok(Self { listener, address, shared, stop: Arc::new(watch::Sender::new(false)) })
+        Ok(Self { listener, address, shared, stop: Arc::new(watch::Sender::new(false)), give_back: || {} })
+    }
+
+    /// Has `give_back` called on threads that fall idle after long requests, where an allocator keeps what each thread
+    /// has freed until it is told to give it back.
+    pub fn giving_back_with(mut self, give_back: fn()) -> Self {
+        self.give_back = give_back;
+        self
     }
 
     /// Where the server listens.
@@ -143,6 +154,15 @@ impl Server {
         let threads_error = |source| ServerError::Threads { source };
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.enable_all().thread_name("env-server").max_blocking_threads(NUM_LONG_WORK_THREADS);
+        // A thread that has done its long work ends, and what it kept for itself with it.
+        builder.thread_keep_alive(Duration::from_millis(200));
+        builder.on_thread_stop(self.give_back);
+        let (shared, give_back) = (Arc::clone(&self.shared), self.give_back);
+        builder.on_thread_park(move || {
+            if shared.long_work.is_recent() {
+                give_back();
+            }
+        });
         if self.shared.config.num_threads > 0 {
             builder.worker_threads(self.shared.config.num_threads);
         }

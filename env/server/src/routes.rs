@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::aggregate;
 use crate::close_session;
 use crate::config::ServerConfig;
+use crate::long_work::LongWork;
 use crate::metrics::{Endpoint, Metrics};
 use crate::openapi;
 use crate::reply::Reply;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: SessionStore,
     /// Places for long bodies that are worked on.
     pub(crate) work_bytes: Semaphore,
+    pub(crate) long_work: LongWork,
     pub(crate) metrics: Metrics,
 }
 
@@ -293,6 +295,7 @@ impl Shared {
             return Ok(None);
         }
         // The cap makes the conversion exact and lets a body through that is larger than all places together.
+        self.long_work.note();
         let places = num_bytes.div_ceil(1 << 10).min(WORK_BYTES >> 10) as u32;
         self.work_bytes.acquire_many(places).await.map(Some).map_err(|_| self.fault())
     }

@@ -2,7 +2,8 @@
 //!
 //! Its value is a random number and a signature under a key that is drawn when the server starts. A value that
 //! somebody made up or that another server gave therefore names no session, and nobody can come upon the session of
-//! another. Every answer carries the cookie, because clients of the reference keep only those of the latest answer.
+//! another. Its value has no character that clients put into quotes, as they do with the base64 of ready-made signed
+//! cookies, which are then not recognised. Every answer carries the cookie, because clients of the reference keep only those of the latest answer.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
