@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use crate::error::EnvError;
+use nemo_env::EnvError;
 
 /// An error of the server itself.
 #[derive(Debug, Error)]

@@ -3,23 +3,23 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use super::reply::Reply;
-use crate::python_compat::validation::Issue;
-use crate::python_compat::{Value, json_text};
-use crate::tool::ToolCall;
-use crate::workplace::Workplace;
+use crate::reply::Reply;
+use nemo_env::ToolCall;
+use nemo_env::Workplace;
+use nemo_env::python_compat::validation::{Issue, MAX_ISSUES};
+use nemo_env::python_compat::{Value, json_text};
 
 type Entries = Vec<(Arc<str>, Value)>;
 
 /// What is wanted of a conversation, and what it did.
 #[derive(Debug)]
-pub(super) struct VerifyRequest {
+pub(crate) struct VerifyRequest {
     responses_create_params: Value,
     response: Value,
-    pub(super) predicted: Vec<ToolCall>,
-    pub(super) ground_truth: Vec<ToolCall>,
+    pub(crate) predicted: Vec<ToolCall>,
+    pub(crate) ground_truth: Vec<ToolCall>,
 }
 
 fn find<'a>(entries: &'a [(Arc<str>, Value)], key: &str) -> Option<&'a Value> {
@@ -28,14 +28,14 @@ fn find<'a>(entries: &'a [(Arc<str>, Value)], key: &str) -> Option<&'a Value> {
 
 impl VerifyRequest {
     /// Checks the fields in the reference's order; all that is wrong is reported at once.
-    pub(super) fn from_entries(entries: Entries) -> Result<Self, Vec<Issue>> {
+    pub(crate) fn from_entries(entries: Entries) -> Result<Self, Vec<Issue>> {
         let mut issues = Vec::new();
         let body = Value::Dict(entries.into());
         let Value::Dict(entries) = &body else { return Err(issues) };
         let field = |key: &'static str, issues: &mut Vec<Issue>| -> Option<&Value> {
             let value = find(entries, key);
             if value.is_none() {
-                issues.push(Issue::missing(&[key.into()], body.to_json()));
+                issues.push(Issue::missing(&[key.into()], &body));
             }
             value
         };
@@ -68,15 +68,16 @@ impl VerifyRequest {
     }
 
     /// Scores the conversation. The second value is whether it earned the reward, if that can be told.
-    pub(super) fn answer(self, workplace: &Workplace) -> (Reply, Option<bool>) {
+    pub(crate) fn answer(self, workplace: &Workplace) -> (Reply, Option<bool>) {
         match workplace.verify(&self.predicted, &self.ground_truth) {
             Ok(earned) => {
-                let body = json!({
-                    "responses_create_params": self.responses_create_params.to_json(),
-                    "response": self.response.to_json(),
-                    "reward": if earned { 1.0 } else { 0.0 },
-                });
-                (Reply::json(json_text::write(&body)), Some(earned))
+                let mut body = String::from("{\"responses_create_params\":");
+                json_text::append(&self.responses_create_params, &mut body);
+                body.push_str(",\"response\":");
+                json_text::append(&self.response, &mut body);
+                body.push_str(if earned { ",\"reward\":1.0" } else { ",\"reward\":0.0" });
+                body.push_str(",\"mask_sample\":false,\"failure_kind\":null,\"failure_reason\":null}");
+                (Reply::json(body), Some(earned))
             }
             Err(_) => (Reply::exception("AttributeError('Can only use .str accessor with string values!')"), None),
         }
@@ -94,16 +95,19 @@ fn predicted_calls(response: &Value, issues: &mut Vec<Issue>) -> Vec<ToolCall> {
     let items = match find(entries, "output") {
         Some(Value::List(items)) => items,
         Some(other) => {
-            issues.push(list_expected(&output_place(), other));
+            issues.push(Issue::list_expected(&output_place(), other));
             return Vec::new();
         }
         None => {
-            issues.push(Issue::missing(&output_place(), response.to_json()));
+            issues.push(Issue::missing(&output_place(), response));
             return Vec::new();
         }
     };
     let mut calls = Vec::new();
     for (index, item) in items.iter().enumerate() {
+        if issues.len() >= MAX_ISSUES {
+            break;
+        }
         let Value::Dict(entries) = item else {
             issues.push(Issue::object_expected(&[output_place(), vec![index.into()]].concat(), item));
             continue;
@@ -117,7 +121,7 @@ fn predicted_calls(response: &Value, issues: &mut Vec<Issue>) -> Vec<ToolCall> {
                 let place = [output_place(), vec![index.into(), key.into()]].concat();
                 issues.push(match found {
                     Some(other) => Issue::text_expected(&place, other),
-                    None => Issue::missing(&place, item.to_json()),
+                    None => Issue::missing(&place, item),
                 });
                 None
             }
@@ -139,12 +143,15 @@ fn ground_truth_calls(ground_truth: &Value, issues: &mut Vec<Issue>) -> Vec<Tool
         Value::Str(_) => return calls,
         Value::List(items) => {
             for (index, item) in items.iter().enumerate() {
+                if found.len() >= MAX_ISSUES {
+                    break;
+                }
                 let Value::Dict(entries) = item else {
                     let message = "Input should be a valid dictionary";
-                    found.push(Issue::new("dict_type", &place(&[index.into()]), message, item.to_json()));
+                    found.push(Issue::new("dict_type", &place(&[index.into()]), message, item));
                     continue;
                 };
-                let wrong = entries.iter().filter(|(_, value)| value.as_str().is_none());
+                let wrong = entries.iter().filter(|(_, value)| value.as_str().is_none()).take(MAX_ISSUES);
                 found.extend(
                     wrong.map(|(key, value)| Issue::text_expected(&place(&[index.into(), (**key).into()]), value)),
                 );
@@ -154,7 +161,7 @@ fn ground_truth_calls(ground_truth: &Value, issues: &mut Vec<Issue>) -> Vec<Tool
                 }
             }
         }
-        other => found.push(list_expected(&place(&[]), other)),
+        other => found.push(Issue::list_expected(&place(&[]), other)),
     }
     if !found.is_empty() {
         // It could have been text as well.
@@ -162,10 +169,6 @@ fn ground_truth_calls(ground_truth: &Value, issues: &mut Vec<Issue>) -> Vec<Tool
     }
     issues.extend(found);
     calls
-}
-
-fn list_expected(place: &[Json], found: &Value) -> Issue {
-    Issue::new("list_type", place, "Input should be a valid list", found.to_json())
 }
 
 /// What is wrong with an integer: text of digits and floats without a fraction are right.
@@ -187,13 +190,13 @@ fn check_integer(key: &'static str, value: &Value) -> Option<Issue> {
         }
         _ => ("int_type", "Input should be a valid integer"),
     };
-    Some(Issue::new(kind, &[key.into()], message, value.to_json()))
+    Some(Issue::new(kind, &[key.into()], message, value))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::python_compat::{json, validation};
+    use nemo_env::python_compat::{json, validation};
 
     fn request(text: &str) -> Result<VerifyRequest, String> {
         let Ok(Value::Dict(entries)) = json::parse(text) else { panic!("{text}") };

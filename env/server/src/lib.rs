@@ -5,23 +5,31 @@
 //! |---|---|
 //! | `POST /seed_session` with any object | `{}`; the cookie's session starts anew |
 //! | `POST /TOOL` with the arguments | `{"output": ...}` |
-//! | `POST /verify` with a record and its `response` | both and the `reward` |
+//! | `POST /verify` with a record and its `response` | its conversation and the `reward`; the session ends |
+//! | `POST /close_session` with `resources_session_id` and `episode_id` | the former; the session ends |
 //! | `POST /aggregate_metrics` with `verify_responses` | statistics by task and overall |
 //! | `GET /`, `GET /reverify_mode` | `{"status":"ok"}`, `"unknown"` |
+//! | `GET /openapi.json` | all of this and the tools, for programs |
 //! | `GET /health`, `GET /metrics` | for whoever runs the server |
+//!
+//! Every address may have `/ng-rollout/ID` in front, as the agents of NeMo Gym write it while they record.
 //!
 //! A record may name its office (`office`), as generated ones do. Sessions are private, bounded and in memory: a
 //! server that is started again knows none of them.
 //!
-//! This module is the one place of the crate with threads and a clock; the office itself has neither.
+//! Threads and the clock are here; the office itself has neither.
 
 mod aggregate;
+mod close_session;
 mod config;
 mod connections;
 mod error;
+mod long_work;
 mod metrics;
+mod openapi;
 mod reply;
 mod request_body;
+mod rollout_prefix;
 mod routes;
 mod session_cookie;
 mod session_store;
@@ -35,13 +43,14 @@ use std::time::Duration;
 
 pub use config::ServerConfig;
 pub use error::ServerError;
+use long_work::LongWork;
 use metrics::Metrics;
 use routes::Shared;
 use session_cookie::CookieJar;
 use session_store::{SessionStore, StoreLimits};
 use tokio::sync::watch;
 
-use crate::environment::Offices;
+use nemo_env::Offices;
 
 /// Threads for requests with long bodies. Each may be busy for a while; further ones wait.
 const NUM_LONG_WORK_THREADS: usize = 8;
@@ -52,6 +61,7 @@ pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     stop: Arc<watch::Sender<bool>>,
+    give_back: fn(),
 }
 
 /// Tells a server to stop, from any thread.
@@ -99,7 +109,6 @@ impl Server {
         let sessions = SessionStore::new(StoreLimits {
             max_sessions: config.max_sessions,
             idle_timeout: config.idle_timeout,
-            max_session_bytes: config.max_session_bytes,
             max_total_bytes: config.max_total_bytes,
         });
         let bind_error = |source| ServerError::Bind { address: config.address(), source };
@@ -113,9 +122,18 @@ impl Server {
             named_offices: Mutex::new(HashSet::new()),
             cookies,
             sessions,
+            work_bytes: routes::work_places(),
+            long_work: LongWork::default(),
             metrics: Metrics::default(),
         });
-        Ok(Self { listener, address, shared, stop: Arc::new(watch::Sender::new(false)) })
+        Ok(Self { listener, address, shared, stop: Arc::new(watch::Sender::new(false)), give_back: || {} })
+    }
+
+    /// Has `give_back` called on threads that fall idle after long requests, where an allocator keeps what each thread
+    /// has freed until it is told to give it back.
+    pub fn giving_back_with(mut self, give_back: fn()) -> Self {
+        self.give_back = give_back;
+        self
     }
 
     /// Where the server listens.
@@ -136,6 +154,15 @@ impl Server {
         let threads_error = |source| ServerError::Threads { source };
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.enable_all().thread_name("env-server").max_blocking_threads(NUM_LONG_WORK_THREADS);
+        // A thread that has done its long work ends, and what it kept for itself with it.
+        builder.thread_keep_alive(Duration::from_millis(200));
+        builder.on_thread_stop(self.give_back);
+        let (shared, give_back) = (Arc::clone(&self.shared), self.give_back);
+        builder.on_thread_park(move || {
+            if shared.long_work.is_recent() {
+                give_back();
+            }
+        });
         if self.shared.config.num_threads > 0 {
             builder.worker_threads(self.shared.config.num_threads);
         }

@@ -1,7 +1,10 @@
 //! What a server is told when it starts. Every default of the server is here.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
+
+use nemo_env::{ToolSchema, Workplace};
 
 /// Addresses, limits and names of a server.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,8 +13,10 @@ pub struct ServerConfig {
     pub host: IpAddr,
     /// 0 lets the operating system choose.
     pub port: u16,
-    /// The office of records that name none; `None` stands for the tables given to [`Offices`](crate::Offices).
+    /// The office of records that name none; `None` stands for the tables given to [`Offices`](nemo_env::Offices).
     pub office: Option<String>,
+    /// The tools as `GET /openapi.json` shows them.
+    pub tools: Arc<Vec<ToolSchema>>,
     /// Name of the session cookie.
     pub cookie_name: String,
     /// Sessions held at the same time; the one that was not used for longest gives way.
@@ -38,7 +43,7 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// How long requests may go on once the server is told to stop.
     pub shutdown_timeout: Duration,
-    /// Whether SIGTERM stops the server as [`StopHandle::stop`](super::StopHandle::stop) does. The signal then no longer
+    /// Whether SIGTERM stops the server as [`StopHandle::stop`](crate::StopHandle::stop) does. The signal then no longer
     /// ends the process by itself.
     pub stops_on_sigterm: bool,
     /// Threads that answer requests; 0 = one for each core.
@@ -54,6 +59,7 @@ impl Default for ServerConfig {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 8080,
             office: None,
+            tools: Workplace::tools(),
             cookie_name: COOKIE_NAME.to_owned(),
             max_sessions: 10_000,
             idle_timeout: Duration::from_secs(3600),

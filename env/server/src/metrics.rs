@@ -6,33 +6,36 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 
-use super::session_store::StoreCounts;
+use crate::session_store::StoreCounts;
 
 /// What a request is for. Tool names are not told apart: they come from outside and are not bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(crate) enum Endpoint {
     SeedSession,
     Tool,
     Verify,
+    CloseSession,
     AggregateMetrics,
     Other,
 }
 
-const ENDPOINTS: [(Endpoint, &str); 5] = [
+const ENDPOINTS: [(Endpoint, &str); 6] = [
     (Endpoint::SeedSession, "seed_session"),
     (Endpoint::Tool, "tool"),
     (Endpoint::Verify, "verify"),
+    (Endpoint::CloseSession, "close_session"),
     (Endpoint::AggregateMetrics, "aggregate_metrics"),
     (Endpoint::Other, "other"),
 ];
 
 impl Endpoint {
-    pub(super) fn of(method: &Method, path: &str) -> Self {
+    pub(crate) fn of(method: &Method, path: &str) -> Self {
         match path {
             _ if method != Method::POST => Self::Other,
             "/" => Self::Other,
             "/seed_session" => Self::SeedSession,
             "/verify" => Self::Verify,
+            "/close_session" => Self::CloseSession,
             "/aggregate_metrics" => Self::AggregateMetrics,
             _ => Self::Tool,
         }
@@ -57,17 +60,17 @@ struct EndpointCounts {
 
 /// Counters; reading them while requests are answered gives a value of about now.
 #[derive(Default)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     endpoints: [EndpointCounts; ENDPOINTS.len()],
     /// Verified conversations without and with the reward.
     rewards: [AtomicU64; 2],
     num_faults: AtomicU64,
-    pub(super) num_connections: AtomicUsize,
+    pub(crate) num_connections: AtomicUsize,
 }
 
 impl Metrics {
     /// Counts an answer.
-    pub(super) fn answered(&self, endpoint: Endpoint, status: StatusCode, time: Duration) {
+    pub(crate) fn answered(&self, endpoint: Endpoint, status: StatusCode, time: Duration) {
         let counts = &self.endpoints[endpoint as usize];
         let place = STATUSES.iter().position(|&known| known == status.as_u16()).unwrap_or(STATUSES.len());
         counts.answers[place].fetch_add(1, Ordering::Relaxed);
@@ -79,17 +82,17 @@ impl Metrics {
     }
 
     /// Counts a verified conversation.
-    pub(super) fn verified(&self, earned: bool) {
+    pub(crate) fn verified(&self, earned: bool) {
         self.rewards[usize::from(earned)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a request that ended in a fault of this program.
-    pub(super) fn fault(&self) {
+    pub(crate) fn fault(&self) {
         self.num_faults.fetch_add(1, Ordering::Relaxed);
     }
 
     /// All of it as text.
-    pub(super) fn render(&self, store: &StoreCounts) -> String {
+    pub(crate) fn render(&self, store: &StoreCounts) -> String {
         let mut text = String::new();
         self.render_requests(&mut text);
         family(&mut text, "verified_total", "counter", "Conversations scored, by reward.");

@@ -31,6 +31,7 @@ fn every_answer_carries_the_cookie_of_its_session() {
         ("POST", "/email_search_emails", "[]", 422),
         ("POST", "/seed_session", "", 422),
         ("POST", "/verify", "{}", 422),
+        ("POST", "/close_session", "{}", 422),
         ("POST", "/aggregate_metrics", "{\"verify_responses\": []}", 200),
         ("POST", "/a/b", "{}", 404),
         ("POST", "/", "{}", 404),
@@ -81,6 +82,93 @@ fn fixed_answers() {
     }
 }
 
+/// A record whose conversation made no call.
+fn nothing_done() -> String {
+    let record = json!({
+        "responses_create_params": {"input": []}, "response": {"output": []}, "ground_truth": [], "id": 1, "category": "c",
+        "environment_name": "e",
+    });
+    record.to_string()
+}
+
+#[test]
+fn scoring_and_closing_end_a_session() {
+    let server = Running::with(config());
+    let closed = json!({"resources_session_id": "s", "episode_id": {"rollout_id": "3-0"}}).to_string();
+    for (path, body, status, ends) in [
+        ("/verify", nothing_done(), 200, true),
+        ("/close_session", closed.clone(), 200, true),
+        // A request that is refused, such as a tool call of that name, ends nothing.
+        ("/verify", "{}".into(), 422, false),
+        ("/close_session", "{}".into(), 422, false),
+        ("/close_session", json!({"resources_session_id": 1, "episode_id": "e"}).to_string(), 422, false),
+        ("/close_session", json!({"resources_session_id": "s", "episode_id": "e", "x": 1}).to_string(), 422, false),
+    ] {
+        let mut client = server.seeded();
+        let answer = client.post(path, &body);
+        assert_eq!(answer.status, status, "{path} {body}: {}", answer.body);
+        if path == "/close_session" && ends {
+            assert_eq!(answer.body, "{\"resources_session_id\":\"s\"}");
+        }
+        let later = client.post("/email_search_emails", "{}");
+        assert_eq!(later.status, if ends { 400 } else { 200 }, "{path} {body}");
+        assert_eq!(later.body == NOT_SEEDED, ends);
+    }
+    assert_eq!(server.metric("nemo_env_sessions"), 4.0);
+    // There need not be a session, and a new one can be started.
+    let mut client = server.client();
+    assert_eq!(client.post("/close_session", &closed).status, 200);
+    assert_eq!(client.post("/verify", &nothing_done()).status, 200);
+    assert_eq!(client.post("/seed_session", "{}").status, 200);
+    assert_eq!(client.post("/email_search_emails", "{}").status, 200);
+}
+
+#[test]
+fn addresses_may_carry_the_prefix_of_a_recorded_rollout() {
+    let server = Running::with(config());
+    let mut client = server.client();
+    for (path, body, status) in [
+        ("/ng-rollout/3-0/email_search_emails", "{}", 400),
+        ("/ng-rollout/3-0/seed_session", "{}", 200),
+        ("/email_search_emails", "{}", 200),
+        ("/ng-rollout/3-0-a1/email_search_emails", "{}", 200),
+        ("/ng-rollout/3-0/ng-rollout/3-0/email_search_emails", "{}", 404),
+        ("/ng-rollout/3-0/verify", &nothing_done(), 200),
+        ("/email_search_emails", "{}", 400),
+    ] {
+        assert_eq!(client.post(path, body).status, status, "{path}");
+    }
+    assert_eq!(client.get("/ng-rollout/x/reverify_mode").body, "\"unknown\"");
+}
+
+#[test]
+fn the_server_describes_itself() {
+    let server = Running::with(config());
+    let document = server.client().get("/openapi.json").json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    let paths = document["paths"].as_object().unwrap();
+    for path in ["/seed_session", "/verify", "/close_session", "/aggregate_metrics"] {
+        assert!(paths[path]["post"]["requestBody"].is_object(), "{path}");
+    }
+    for tool in &*Workplace::tools() {
+        let operation = &paths[&format!("/{}", tool.name())]["post"];
+        assert_eq!(operation["summary"], tool.0["description"]);
+        assert_eq!(operation["requestBody"]["content"]["application/json"]["schema"], tool.0["parameters"]);
+    }
+}
+
+/// Where the tables lie is nobody's business.
+#[test]
+fn tables_that_cannot_be_read_are_not_named_to_clients() {
+    let folder = std::env::temp_dir().join(format!("nemo-env-server-unreadable-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("offices/broken")).unwrap();
+    let server = Running::start(Offices::with_folder(&folder).unwrap(), config());
+    let answer = server.client().post("/seed_session", "{\"office\": \"broken\"}");
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(answer.status, 500);
+    assert!(!answer.body.contains('/') && answer.body.contains("log"), "{}", answer.body);
+}
+
 #[test]
 fn seeding_again_starts_anew_and_a_made_up_cookie_starts_nothing() {
     let server = Running::with(config());
@@ -115,7 +203,7 @@ fn records_choose_their_office() {
         assert_eq!(client.call("company_directory_find_email_address", &directory), expected(office));
     }
     assert!(client.call("company_directory_find_email_address", &names).contains("Name not provided."));
-    for office in [json!("elsewhere"), json!("../office-0001"), json!(5)] {
+    for office in [json!("elsewhere"), json!("../office-0001"), json!(""), json!("."), json!(5)] {
         let answer = client.post("/seed_session", &json!({ "office": office }).to_string());
         assert_eq!(answer.status, 422, "{office}");
         assert_eq!(answer.json()["detail"][0]["loc"], json!(["body", "office"]));

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nemo_env::Offices;
-use nemo_env::server::{Server, ServerConfig, ServerError};
+use nemo_env_server::{Server, ServerConfig, ServerError};
 use serde_json::json;
 
 use super::running::{Running, config};
@@ -40,12 +40,31 @@ fn idle_sessions_are_dropped() {
 fn a_session_that_is_filled_is_refused_and_others_are_not() {
     let server = Running::with(ServerConfig { max_session_bytes: 200_000, ..config() });
     let (mut greedy, mut modest) = (server.seeded(), server.seeded());
+    // What is only read, or does not succeed, is free.
+    for number in 0..10 {
+        let text = "x".repeat(100_000);
+        assert_eq!(greedy.post("/calendar_search_events", &json!({ "query": text }).to_string()).status, 200);
+        assert_eq!(
+            greedy.post("/email_reply_email", &json!({"email_id": number, "body": text}).to_string()).status,
+            200
+        );
+        assert_eq!(greedy.post("/no_such_tool", &json!({ "text": text }).to_string()).status, 200);
+    }
+    assert_eq!(server.metric("nemo_env_session_bytes"), 0.0);
     let mail = json!({"recipient": "a@b.c", "subject": "x".repeat(50_000), "body": "y"});
     assert!(greedy.call("email_send_email", &mail).contains("sent"));
     // Forwarding a large mail takes a small request.
     let forward = json!({"email_id": "500", "recipient": "a@b.c"});
     let statuses: Vec<u16> = (0..5).map(|_| greedy.post("/email_forward_email", &forward.to_string()).status).collect();
     assert_eq!(statuses, [200, 200, 507, 507, 507]);
+    // Nothing of what was refused is there, small calls go on, and what is deleted makes room again.
+    assert_eq!(greedy.post("/email_delete_email", &json!({"email_id": "503"}).to_string()).status, 200);
+    assert!(greedy.call("email_delete_email", &json!({"email_id": "503"})).contains("not found"));
+    assert!(
+        greedy.call("email_send_email", &json!({"recipient": "a@b.c", "subject": "s", "body": "b"})).contains("sent")
+    );
+    assert!(greedy.call("email_delete_email", &json!({"email_id": "501"})).contains("deleted"));
+    assert_eq!(greedy.post("/email_forward_email", &forward.to_string()).status, 200);
     assert_eq!(modest.post("/email_search_emails", "{}").status, 200);
     assert!(server.metric("nemo_env_session_bytes") < 200_000.0 + 10_000.0);
     assert_eq!(greedy.post("/seed_session", "{}").status, 200);
@@ -84,6 +103,46 @@ fn large_bodies_are_refused_whether_announced_or_not() {
     let mut client = server.client();
     client.write(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n");
     assert!(client.read().is_none_or(|answer| matches!(answer.status, 400 | 413 | 431)));
+}
+
+/// Whatever is wrong with a request, the answer is short: it does not send back what it was sent.
+#[test]
+fn refusals_of_long_bodies_are_short() {
+    let server = Running::with(config());
+    let text = "x".repeat(4 << 20);
+    let wrong_items = vec![json!(0); 1 << 20];
+    let fields = |field: &str, value: serde_json::Value| {
+        let mut request = json!({
+            "responses_create_params": {}, "response": {"output": []}, "ground_truth": [], "id": 1, "category": "",
+            "environment_name": "",
+        });
+        request[field] = value;
+        request.to_string()
+    };
+    for (path, body) in [
+        ("/verify", json!({ "other": text }).to_string()),
+        ("/verify", json!(text).to_string()),
+        ("/verify", fields("response", json!(text))),
+        ("/verify", fields("response", json!({ "output": wrong_items }))),
+        ("/verify", fields("response", json!({ "output": [{ "type": "function_call", "name": [text] }] }))),
+        ("/verify", fields("ground_truth", json!(wrong_items))),
+        ("/verify", fields("ground_truth", json!([{ text.as_str(): 1 }]))),
+        ("/verify", fields("id", json!(text))),
+        ("/aggregate_metrics", json!({ "verify_responses": wrong_items }).to_string()),
+        ("/aggregate_metrics", json!({ "verify_response": text }).to_string()),
+        ("/seed_session", json!([text]).to_string()),
+        ("/seed_session", json!({ "office": text }).to_string()),
+        ("/seed_session", json!({ "office": [text] }).to_string()),
+        ("/close_session", json!({ &text[..200_000]: &text[..50_000] }).to_string()),
+        ("/email_search_emails", json!(&text[..200_000]).to_string()),
+    ] {
+        let answer = server.client().post(path, &body);
+        assert_eq!(answer.status, 422, "{path} {}", &body[..60]);
+        assert!(answer.body.len() < 32 << 10, "{path} {}: {} bytes", &body[..60], answer.body.len());
+    }
+    // What is scored comes back, because the agents of NeMo Gym take the conversation from the answer.
+    let answer = server.client().post("/verify", &fields("responses_create_params", json!({ "input": text })));
+    assert_eq!((answer.status, answer.json()["responses_create_params"]["input"].as_str()), (200, Some(&*text)));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nemo_env::server::{Ending, ServerConfig};
+use nemo_env_server::{Ending, ServerConfig};
 
 use super::running::{Running, config};
 

@@ -14,6 +14,7 @@
 mod cases;
 mod client;
 mod golden;
+mod gym;
 mod limits;
 mod malformed;
 mod running;

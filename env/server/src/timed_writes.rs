@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 /// A socket whose writes fail once one has waited for `limit` and what was to be written is not all written.
-pub(super) struct TimedWrites {
+pub(crate) struct TimedWrites {
     stream: TokioIo<TcpStream>,
     limit: Duration,
     /// Runs from the moment a write has to wait until everything is written.
@@ -20,7 +20,7 @@ pub(super) struct TimedWrites {
 }
 
 impl TimedWrites {
-    pub(super) fn new(stream: TcpStream, limit: Duration) -> Self {
+    pub(crate) fn new(stream: TcpStream, limit: Duration) -> Self {
         Self { stream: TokioIo::new(stream), limit, deadline: None }
     }
 

@@ -10,19 +10,19 @@ use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::reply::Reply;
-use crate::python_compat::Value;
-use crate::python_compat::json::{self, JsonError};
-use crate::python_compat::validation::Issue;
+use crate::reply::Reply;
+use nemo_env::python_compat::Value;
+use nemo_env::python_compat::json::{self, JsonError};
+use nemo_env::python_compat::validation::Issue;
 
 /// A body as it was sent.
-pub(super) struct RequestBody {
+pub(crate) struct RequestBody {
     bytes: Bytes,
     is_json: bool,
 }
 
 /// A body as an object.
-pub(super) enum Object {
+pub(crate) enum Object {
     Entries(Vec<(Arc<str>, Value)>),
     /// JSON with a value that nothing here can hold; the reason.
     Unrepresentable(String),
@@ -38,7 +38,7 @@ const UNREADABLE: &str = "There was an error parsing the body";
 
 impl RequestBody {
     /// Reads a body of at most `max_bytes`.
-    pub(super) async fn read(request: Request, max_bytes: usize) -> Result<Self, Reply> {
+    pub(crate) async fn read(request: Request, max_bytes: usize) -> Result<Self, Reply> {
         let too_large = || {
             let detail = format!("The body is larger than {max_bytes} bytes");
             Reply::refused(StatusCode::PAYLOAD_TOO_LARGE, &detail)
@@ -87,15 +87,15 @@ impl RequestBody {
     }
 
     /// Bytes of the text.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// The body as an object.
-    pub(super) fn object(&self) -> Result<Object, Reply> {
+    pub(crate) fn object(&self) -> Result<Object, Reply> {
         let refuse = |issue: Issue| Reply::invalid(&[issue]);
         if self.bytes.is_empty() {
-            return Err(refuse(Issue::object_expected(&[], &Value::None)));
+            return Err(refuse(Issue::missing(&[], &Value::None)));
         }
         if !self.is_json {
             let text = String::from_utf8_lossy(&self.bytes).into_owned();
@@ -111,7 +111,7 @@ impl RequestBody {
     }
 
     /// [`RequestBody::object`] where there is no model to be told of a value that cannot be held.
-    pub(super) fn entries(&self) -> Result<Vec<(Arc<str>, Value)>, Reply> {
+    pub(crate) fn entries(&self) -> Result<Vec<(Arc<str>, Value)>, Reply> {
         match self.object()? {
             Object::Entries(entries) => Ok(entries),
             Object::Unrepresentable(reason) => {
@@ -166,6 +166,7 @@ mod tests {
             (Some("application/x-www-form-urlencoded"), "{}", "refused with 422"),
             (None, "", "refused with 422"),
             (None, "[]", "refused with 422"),
+            (None, "null", "refused with 422"),
             (None, "{", "refused with 422"),
             (None, "{\"a\": \"\\ud800\"}", "unrepresentable: unpaired surrogate \\ud800"),
         ] {

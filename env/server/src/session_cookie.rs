@@ -2,7 +2,8 @@
 //!
 //! Its value is a random number and a signature under a key that is drawn when the server starts. A value that
 //! somebody made up or that another server gave therefore names no session, and nobody can come upon the session of
-//! another. Every answer carries the cookie, because clients of the reference keep only those of the latest answer.
+//! another. Its value has no character that clients put into quotes, as they do with the base64 of ready-made signed
+//! cookies, which are then not recognised. Every answer carries the cookie, because clients of the reference keep only those of the latest answer.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +13,14 @@ use axum::http::{HeaderMap, HeaderValue};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::error::ServerError;
+use crate::error::ServerError;
 
 /// Bytes of an id and of its signature.
 const ID_BYTES: usize = 16;
 
 /// Names a session. Its digits are a secret between server and client, so they are not shown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct SessionId([u8; ID_BYTES]);
+pub(crate) struct SessionId([u8; ID_BYTES]);
 
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,13 +31,13 @@ impl fmt::Debug for SessionId {
 #[cfg(test)]
 impl SessionId {
     /// An id for tests of what is stored under one.
-    pub(super) fn numbered(number: u8) -> Self {
+    pub(crate) fn numbered(number: u8) -> Self {
         Self([number; ID_BYTES])
     }
 }
 
 /// Makes and checks cookies.
-pub(super) struct CookieJar {
+pub(crate) struct CookieJar {
     name: String,
     keyed: Hmac<Sha256>,
     num_made: AtomicU64,
@@ -44,14 +45,14 @@ pub(super) struct CookieJar {
 
 /// The session of a request and the header that the answer carries.
 #[derive(Clone)]
-pub(super) struct Visitor {
-    pub(super) id: SessionId,
-    pub(super) set_cookie: HeaderValue,
+pub(crate) struct Visitor {
+    pub(crate) id: SessionId,
+    pub(crate) set_cookie: HeaderValue,
 }
 
 impl CookieJar {
     /// A jar with a fresh key.
-    pub(super) fn new(name: &str) -> Result<Self, ServerError> {
+    pub(crate) fn new(name: &str) -> Result<Self, ServerError> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if name.is_empty() || !name.chars().all(is_plain) {
             return Err(ServerError::CookieName { name: name.to_owned() });
@@ -63,7 +64,7 @@ impl CookieJar {
     }
 
     /// The session that the request names, or a new one if it names none of ours.
-    pub(super) fn visitor(&self, headers: &HeaderMap) -> Visitor {
+    pub(crate) fn visitor(&self, headers: &HeaderMap) -> Visitor {
         let named = headers
             .get_all(COOKIE)
             .iter()

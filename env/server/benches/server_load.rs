@@ -5,7 +5,7 @@
 //! counts from the moment it was due, so that a server that falls behind cannot hide it; the time from its sending is
 //! shown as well.
 //!
-//! `cargo bench -p nemo-env --bench server_load -- [--seconds 10] [--sessions 1000] [--rate 12000] [--threads 2]`
+//! `cargo bench -p nemo-env-server --bench server_load -- [--seconds 10] [--sessions 1000] [--rate 12000] [--threads 2]`
 
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nemo_env::Offices;
-use nemo_env::server::{Server, ServerConfig};
+use nemo_env_server::{Server, ServerConfig};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -76,7 +76,7 @@ fn main() {
         serve(settings.num_threads);
         return;
     }
-    let (Some(cases), Some(_)) = (cases::cases("sequences"), cases::tables()) else { return };
+    let (Some(cases), Some(_)) = (cases::cases("workplace", "sequences"), cases::tables()) else { return };
     let sequences: Vec<Vec<Call>> = cases.iter().map(sequence).collect();
     let sequences = Arc::new(sequences);
     let (mut child, address) = start_server(settings.num_threads);
@@ -117,7 +117,10 @@ fn main() {
 /// The server's process: it says where it listens and ends with its standard input.
 fn serve(num_threads: usize) {
     let config = ServerConfig { port: 0, num_threads, ..ServerConfig::default() };
-    let server = Server::bind(Offices::with_tables(&cases::tables().unwrap()), config).unwrap();
+    // SAFETY: it may be called at any time, from any thread.
+    let collect = || unsafe { libmimalloc_sys::mi_collect(true) };
+    let server =
+        Server::bind(Offices::with_tables(&cases::tables().unwrap()), config).unwrap().giving_back_with(collect);
     let stop = server.stop_handle();
     println!("{}", server.address());
     std::thread::spawn(move || {
@@ -142,7 +145,7 @@ fn start_server(num_threads: usize) -> (Child, SocketAddr) {
 fn sequence(case: &Value) -> Vec<Call> {
     let call = |call: &Value| Call {
         path: cases::path(call["name"].as_str().unwrap()),
-        body: call["arguments"].to_string(),
+        body: cases::posted(&call["arguments"]),
         recorded: call.clone(),
     };
     case["calls"].as_array().unwrap().iter().map(call).collect()

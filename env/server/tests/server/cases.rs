@@ -5,29 +5,29 @@ use std::path::{Path, PathBuf};
 use nemo_env::Tables;
 use serde_json::Value;
 
-/// The `workplace` folder below the one that a variable names, or below the default one beside the repository. A
-/// default that does not exist is `None`; a named one must exist.
-fn folder(variable: &str, default: &str) -> Option<PathBuf> {
+/// The folder `part` below the one that a variable names, or below the default one beside the repository. A default
+/// that does not exist is `None`; a named one must exist.
+fn folder(variable: &str, default: &str, part: &str) -> Option<PathBuf> {
     let Some(named) = std::env::var_os(variable) else {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(default).join("workplace");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(default).join(part);
         if !path.is_dir() {
-            println!("skipped: no {default} folder ({variable})");
+            println!("skipped: no folder {default}/{part} ({variable})");
         }
         return path.is_dir().then_some(path);
     };
-    let path = PathBuf::from(named).join("workplace");
+    let path = PathBuf::from(named).join(part);
     assert!(path.is_dir(), "{variable}: no folder {}", path.display());
     Some(path)
 }
 
 /// The real tables.
 pub fn tables() -> Option<Tables> {
-    Some(Tables::load_dir(folder("NEMO_BURN_DATA", "data")?.join("csv_data")).unwrap())
+    Some(Tables::load_dir(folder("NEMO_BURN_DATA", "data", "workplace")?.join("csv_data")).unwrap())
 }
 
-/// Every recorded case in files whose name contains `kind`.
-pub fn cases(kind: &str) -> Option<Vec<Value>> {
-    let folder = folder("NEMO_BURN_FIXTURES", "fixtures")?;
+/// Every case recorded in the folder `part` of the fixtures, in files whose name contains `kind`.
+pub fn cases(part: &str, kind: &str) -> Option<Vec<Value>> {
+    let folder = folder("NEMO_BURN_FIXTURES", "fixtures", part)?;
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -56,6 +56,11 @@ pub fn path(name: &str) -> String {
         }
     }
     path
+}
+
+/// What is posted for the arguments of a call: for null the reference's agent sends no body.
+pub fn posted(arguments: &Value) -> String {
+    if arguments.is_null() { String::new() } else { arguments.to_string() }
 }
 
 /// A body with the list of mails sorted, for searches whose order is not defined.

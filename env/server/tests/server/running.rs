@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use nemo_env::Offices;
-use nemo_env::server::{Ending, Server, ServerConfig, StopHandle};
+use nemo_env_server::{Ending, Server, ServerConfig, StopHandle};
 
 use super::client::Client;
 

@@ -14,46 +14,57 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::aggregate;
-use super::config::ServerConfig;
-use super::metrics::{Endpoint, Metrics};
-use super::reply::Reply;
-use super::request_body::{Object, RequestBody};
-use super::session_cookie::{CookieJar, Visitor};
-use super::session_store::{Opened, SessionStore, arguments_bytes};
-use super::verify::VerifyRequest;
-use crate::environment::Offices;
-use crate::python_compat::validation::Issue;
-use crate::python_compat::{Value, json_text};
-use crate::workplace::{ToolResult, Workplace};
+use crate::aggregate;
+use crate::close_session;
+use crate::config::ServerConfig;
+use crate::long_work::LongWork;
+use crate::metrics::{Endpoint, Metrics};
+use crate::openapi;
+use crate::reply::Reply;
+use crate::request_body::{Object, RequestBody};
+use crate::session_cookie::{CookieJar, Visitor};
+use crate::session_store::SessionStore;
+use crate::verify::VerifyRequest;
+use nemo_env::Offices;
+use nemo_env::python_compat::validation::Issue;
+use nemo_env::python_compat::{Value, json_text};
+use nemo_env::{ToolResult, Workplace};
 
 /// Requests with a longer body are worked on beside the threads that serve connections.
 const INLINE_BYTES: usize = 64 << 10;
 
+type Entries = Vec<(Arc<str>, Value)>;
+
 /// What all requests share.
-pub(super) struct Shared {
-    pub(super) config: ServerConfig,
-    pub(super) offices: Offices,
+pub(crate) struct Shared {
+    pub(crate) config: ServerConfig,
+    pub(crate) offices: Offices,
     /// The office of records that name none.
-    pub(super) workplace: Option<Arc<Workplace>>,
+    pub(crate) workplace: Option<Arc<Workplace>>,
     /// Offices that records have named.
-    pub(super) named_offices: Mutex<HashSet<String>>,
-    pub(super) cookies: CookieJar,
-    pub(super) sessions: SessionStore,
-    pub(super) metrics: Metrics,
+    pub(crate) named_offices: Mutex<HashSet<String>>,
+    pub(crate) cookies: CookieJar,
+    pub(crate) sessions: SessionStore,
+    /// Places for long bodies that are worked on.
+    pub(crate) work_bytes: Semaphore,
+    pub(crate) long_work: LongWork,
+    pub(crate) metrics: Metrics,
 }
 
 /// Everything the server answers.
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
     // A tool may have any name, so addresses that are read with GET stand for tools when posted to.
     Router::new()
         .route("/", get(status).post(not_found))
         .route("/health", get(health).post(call_tool))
         .route("/metrics", get(render_metrics).post(call_tool))
+        .route("/openapi.json", get(openapi).post(call_tool))
         .route("/reverify_mode", get(reverify_mode).post(call_tool))
         .route("/seed_session", post(seed_session))
         .route("/verify", post(verify))
+        .route("/close_session", post(close_session))
         .route("/aggregate_metrics", post(aggregate_metrics))
         .route("/{tool}", post(call_tool))
         .fallback(not_found)
@@ -108,12 +119,16 @@ async fn render_metrics(State(shared): State<Arc<Shared>>) -> Response {
     ([(CONTENT_TYPE, content_type)], shared.metrics.render(&shared.sessions.counts())).into_response()
 }
 
+async fn openapi(State(shared): State<Arc<Shared>>) -> Reply {
+    Reply::json(json_text::write(&openapi::document(&shared.config.tools)))
+}
+
 async fn seed_session(State(shared): State<Arc<Shared>>, request: Request) -> Reply {
     let work = async {
         let visitor = visitor(&request)?;
         let body = RequestBody::read(request, shared.config.max_body_bytes).await?;
-        let entries = body.entries()?;
-        let workplace = shared.workplace(&entries).await?;
+        let office = shared.read(body, |entries| Ok(office_entry(&entries))).await?;
+        let workplace = shared.workplace(office).await?;
         shared.sessions.seed(visitor.id, workplace.session(), Instant::now());
         Ok(Reply::json("{}".into()))
     };
@@ -125,44 +140,51 @@ async fn call_tool(State(shared): State<Arc<Shared>>, request: Request) -> Reply
         let visitor = visitor(&request)?;
         let name = tool_name(request.uri().path()).ok_or_else(Reply::not_found)?;
         let body = RequestBody::read(request, shared.config.max_call_bytes).await?;
+        let num_bytes = body.len();
         let arguments = body.object()?;
-        let call_bytes = match &arguments {
-            Object::Entries(entries) => arguments_bytes(entries),
-            Object::Unrepresentable(_) => 0,
-        };
-        let session = match shared.sessions.open(visitor.id, call_bytes, Instant::now()) {
-            Opened::Session(session) => session,
-            Opened::Unknown => {
-                let detail = "Session not initialized. Please call seed_session first.";
-                return Err(Reply::refused(StatusCode::BAD_REQUEST, detail));
-            }
-            Opened::Full => {
-                let detail = "The calls of this session have filled it. Please call seed_session to start anew.";
-                return Err(Reply::refused(StatusCode::INSUFFICIENT_STORAGE, detail));
-            }
+        let Some(slot) = shared.sessions.open(visitor.id, Instant::now()) else {
+            let detail = "Session not initialized. Please call seed_session first.";
+            return Err(Reply::refused(StatusCode::BAD_REQUEST, detail));
         };
         let arguments = match arguments {
             Object::Entries(entries) => entries,
             // The model has to be told, so that it can do better.
             Object::Unrepresentable(reason) => return Ok(Reply::json(ToolResult::failed(&name, &reason).body())),
         };
-        let mut session = session.lock_owned().await;
-        let answer = shared.work(body.len(), move || session.call_with(&name, arguments).body()).await;
+        let mut session = Arc::clone(&slot).lock_owned().await;
+        let max_bytes = shared.config.max_session_bytes;
+        let called = shared.work(num_bytes, move || {
+            let answer = session.call_within(max_bytes, &name, arguments).map(|result| result.body());
+            (answer, session.added_bytes())
+        });
         // Half a call may have been done: nothing can be built on it.
-        answer.map(Reply::json).inspect_err(|_| shared.sessions.remove(visitor.id))
+        let (answer, held_bytes) = called.await.inspect_err(|_| shared.sessions.remove(visitor.id))?;
+        shared.sessions.charge(visitor.id, &slot, held_bytes);
+        answer.map(Reply::json).ok_or_else(|| {
+            let detail = "The calls of this session have filled it. Please call seed_session to start anew.";
+            Reply::refused(StatusCode::INSUFFICIENT_STORAGE, detail)
+        })
     };
     either(work.await)
 }
 
 async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Reply {
     let work = async {
+        let visitor = visitor(&request)?;
         let body = RequestBody::read(request, shared.config.max_body_bytes).await?;
-        let entries = body.entries()?;
+        let num_bytes = body.len();
+        let _place = shared.place(num_bytes).await?;
         // A request that is wrong in its form is told so whatever office it names.
-        let named = entries.iter().filter(|(key, _)| &**key == OFFICE).cloned().collect::<Vec<_>>();
-        let request = VerifyRequest::from_entries(entries).map_err(|issues| Reply::invalid(&issues))?;
-        let workplace = shared.workplace(&named).await?;
-        let (reply, earned) = shared.work(body.len(), move || request.answer(&workplace)).await?;
+        let read = |entries: Entries| {
+            let office = office_entry(&entries);
+            let request = VerifyRequest::from_entries(entries).map_err(|issues| Reply::invalid(&issues))?;
+            Ok((request, office))
+        };
+        let (request, office) = shared.read(body, read).await?;
+        let workplace = shared.workplace(office).await?;
+        // Scoring ends the session, whatever comes of it.
+        shared.sessions.remove(visitor.id);
+        let (reply, earned) = shared.work(num_bytes, move || request.answer(&workplace)).await?;
         if let Some(earned) = earned {
             shared.metrics.verified(earned);
         }
@@ -171,11 +193,22 @@ async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Reply {
     either(work.await)
 }
 
+async fn close_session(State(shared): State<Arc<Shared>>, request: Request) -> Reply {
+    let work = async {
+        let visitor = visitor(&request)?;
+        let body = RequestBody::read(request, shared.config.max_call_bytes).await?;
+        let reply = shared.read(body, close_session::answer).await?;
+        shared.sessions.remove(visitor.id);
+        Ok(reply)
+    };
+    either(work.await)
+}
+
 async fn aggregate_metrics(State(shared): State<Arc<Shared>>, request: Request) -> Reply {
     let work = async {
         let body = RequestBody::read(request, shared.config.max_body_bytes).await?;
-        let entries = body.entries()?;
-        shared.work(body.len(), move || aggregate::answer(&entries)).await
+        let _place = shared.place(body.len()).await?;
+        shared.read(body, |entries| Ok(aggregate::answer(&entries))).await
     };
     either(work.await)
 }
@@ -197,15 +230,27 @@ fn tool_name(path: &str) -> Option<String> {
 /// The key of a record that names its office.
 const OFFICE: &str = "office";
 
+/// What a record says of its office, if it says anything.
+fn office_entry(entries: &[(Arc<str>, Value)]) -> Option<Value> {
+    entries.iter().find_map(|(key, value)| (&**key == OFFICE && !value.is_null()).then(|| value.clone()))
+}
+
+/// Bytes of long bodies that are worked on at the same time. What is made of a body may be many times its size.
+const WORK_BYTES: usize = 64 << 20;
+
+/// Places for long bodies, one for each KiB.
+pub(crate) fn work_places() -> Semaphore {
+    Semaphore::new(WORK_BYTES >> 10)
+}
+
 impl Shared {
     /// The office that a record names, or the default one.
-    async fn workplace(self: &Arc<Self>, entries: &[(Arc<str>, Value)]) -> Result<Arc<Workplace>, Reply> {
-        let named = entries.iter().find_map(|(key, value)| (&**key == OFFICE && !value.is_null()).then_some(value));
+    async fn workplace(self: &Arc<Self>, named: Option<Value>) -> Result<Arc<Workplace>, Reply> {
         let wrong = |value: &Value, message: &str| {
-            Reply::invalid(&[Issue::new("value_error", &[OFFICE.into()], message, value.to_json())])
+            Reply::invalid(&[Issue::new("value_error", &[OFFICE.into()], message, value)])
         };
-        let Some(value) = named else {
-            let message = "The record names no office and the server was started without tables (--tables, --office)";
+        let Some(value) = &named else {
+            let message = "The record names no office and the server has none for such records (--tables, --office)";
             return self.workplace.clone().ok_or_else(|| wrong(&Value::None, message));
         };
         let name = value.as_str().ok_or_else(|| wrong(value, "Input should be the name of an office"))?.to_owned();
@@ -226,7 +271,10 @@ impl Shared {
             }
             Ok(Err(error)) => {
                 self.forget_office(&name);
-                Err(Reply::refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
+                // The error names files, which are none of the client's business.
+                tracing::error!("{error}");
+                let detail = "The tables of this office cannot be read; the server's log says why";
+                Err(Reply::refused(StatusCode::INTERNAL_SERVER_ERROR, detail))
             }
             Err(_) => Err(self.fault()),
         }
@@ -239,6 +287,26 @@ impl Shared {
 
     fn forget_office(&self, name: &str) {
         self.named_offices.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Waits until a body of `num_bytes` may be worked on; its memory is only free again when the place is given up.
+    async fn place(&self, num_bytes: usize) -> Result<Option<SemaphorePermit<'_>>, Reply> {
+        if num_bytes <= INLINE_BYTES {
+            return Ok(None);
+        }
+        // The cap makes the conversion exact and lets a body through that is larger than all places together.
+        self.long_work.note();
+        let places = num_bytes.div_ceil(1 << 10).min(WORK_BYTES >> 10) as u32;
+        self.work_bytes.acquire_many(places).await.map(Some).map_err(|_| self.fault())
+    }
+
+    /// Reads a body and does something with its entries, where [`Shared::work`] does it.
+    async fn read<T: Send + 'static>(
+        &self,
+        body: RequestBody,
+        then: impl FnOnce(Entries) -> Result<T, Reply> + Send + 'static,
+    ) -> Result<T, Reply> {
+        self.work(body.len(), move || body.entries().and_then(then)).await?
     }
 
     fn fault(&self) -> Reply {

@@ -5,14 +5,18 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioTimer;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::routes::Shared;
-use super::timed_writes::TimedWrites;
+use crate::rollout_prefix;
+use crate::routes::Shared;
+use crate::timed_writes::TimedWrites;
 
 /// Bytes of a request's headers at most.
 const MAX_HEADER_BYTES: usize = 64 << 10;
@@ -26,9 +30,9 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// Wait after the operating system refused a connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves connections until `tell` says to stop or the process is asked to end, then lets running requests end. Returns the number of connections that
-/// did not end in time.
-pub(super) async fn serve(
+/// Serves connections until `tell` says to stop or the process is asked to end, then lets running requests end. Returns
+/// the number of connections that did not end in time.
+pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     shared: Arc<Shared>,
@@ -101,11 +105,16 @@ async fn serve_connection(
 ) {
     shared.metrics.num_connections.fetch_add(1, Ordering::Relaxed);
     let stream = TimedWrites::new(stream, shared.config.response_timeout.min(MAX_WAIT));
+    let service = TowerToHyperService::new(router);
+    let answer = move |mut request: Request<Incoming>| {
+        rollout_prefix::strip(request.uri_mut());
+        service.call(request)
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.config.keep_alive.min(MAX_WAIT))
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(stream, TowerToHyperService::new(router));
+        .serve_connection(stream, service_fn(answer));
     let mut connection = std::pin::pin!(connection);
     // However it ends, only this client is concerned, and it knows.
     tokio::select! {
