@@ -13,7 +13,7 @@ const MAX_LINES: usize = 500;
 const EMPTY_NAMES: [&str; 7] = ["util", "utils", "helpers", "common", "base", "manager", "misc"];
 
 /// Crates and what they may depend on, besides crates for errors, logging and data formats.
-const ALLOWED: [(&str, &[&str]); 5] = [
+const ALLOWED: [(&str, &[&str]); 6] = [
     ("kernels", &["burn", "burn-flex", "burn-cubecl", "burn-cuda", "cubecl", "rayon"]),
     (
         "model",
