@@ -177,7 +177,8 @@ fn train(model: &NemotronH) -> f64 {
     };
     let mut policy = ModelPolicy::new(model.clone(), options);
     let mut losses = Vec::new();
-    let seconds = best_seconds(5, || losses.push(policy.train_supervised(&batch, &params).expect("a step").loss));
+    let seconds =
+        best_seconds(5, || losses.push(policy.train_supervised(&batch, &params, &mut |_| {}).expect("a step").loss));
     assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "the loss on one batch falls: {losses:?}");
     (TRAIN_ROWS * PREFILL_TOKENS) as f64 / seconds
 }

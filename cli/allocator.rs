@@ -13,6 +13,7 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 const DELAY: std::ffi::c_long = 1000;
 
 /// Gives back what the calling thread has freed.
+#[allow(dead_code, reason = "the benches include this file, and only the server gives memory back")]
 pub fn give_back() {
     // SAFETY: it may be called at any time, from any thread.
     unsafe { libmimalloc_sys::mi_collect(true) };

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use nemo_env::generate::{Split, Suite};
 use nemo_env::prepare::{DATASET, DATASET_FILE, DATASET_REVISION};
 
@@ -37,6 +38,14 @@ pub enum Command {
         #[command(subcommand)]
         command: EnvCommand,
     },
+    /// Print a script that completes commands, options and values in a shell.
+    ///
+    /// For bash: nemo-burn completions bash > ~/.local/share/bash-completion/completions/nemo-burn
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
 }
 
 /// What `train` and `sft` share.
@@ -51,6 +60,9 @@ pub struct RunArguments {
     /// Start a new run beside an existing one instead of continuing it.
     #[arg(long)]
     pub fresh: bool,
+    /// Print the resolved configuration and what would happen, and do nothing of it.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Where to compute: cpu, cuda:N or wgpu.
     #[arg(long, default_value_t)]
     pub device: DeviceName,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nemo_rl::evaluate::{Decoding, EvaluationReport};
-use nemo_rl::progress::{Observer, StepProgress};
+use nemo_rl::progress::{Observer, Phase, StepProgress};
 use serde_json::Value;
 
 use crate::output;
@@ -19,7 +19,7 @@ pub struct Progress {
     number: &'static str,
     num_samples_to_print: usize,
     folder: PathBuf,
-    /// The latest step's line, kept while rollouts are counted.
+    /// The latest step's line, shown behind what the run is doing.
     last_step: String,
 }
 
@@ -76,11 +76,11 @@ impl Observer for Progress {
         if output::is_watched() {
             let bar = ProgressBar::with_draw_target(Some(max_steps), ProgressDrawTarget::stderr());
             // The template is a constant; if it were wrong the default style would do.
-            if let Ok(style) = ProgressStyle::with_template("{bar:24} step {pos}/{len}  {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:24} step {pos}/{len}  {msg}") {
                 bar.set_style(style);
             }
             bar.set_position(step);
-            bar.tick();
+            bar.enable_steady_tick(Duration::from_millis(200));
             self.bar = Some(bar);
         }
     }
@@ -89,9 +89,9 @@ impl Observer for Progress {
         self.say(text);
     }
 
-    fn on_rollouts(&mut self, finished: usize, total: usize) {
+    fn on_progress(&mut self, phase: Phase, finished: usize, total: usize) {
         if let Some(bar) = &self.bar {
-            bar.set_message(format!("{}  rollouts {finished}/{total}", self.last_step));
+            bar.set_message(format!("{}  {}", phase_text(phase, finished, total), self.last_step));
         }
     }
 
@@ -119,6 +119,17 @@ impl Observer for Progress {
     }
 }
 
+/// What the run is doing and how far it is; the bar beside it counts the finished steps.
+fn phase_text(phase: Phase, finished: usize, total: usize) -> String {
+    match phase {
+        Phase::Rollouts => format!("rollouts {finished}/{total}"),
+        Phase::Training => format!("training {finished}/{total} tokens"),
+        Phase::Validation(Decoding::Sampled) => format!("validation, sampled {finished}/{total}"),
+        Phase::Validation(Decoding::Greedy) => format!("validation, greedy {finished}/{total}"),
+        Phase::Saving => "saving".to_owned(),
+    }
+}
+
 fn describe(report: &EvaluationReport) -> String {
     let name = match report.decoding {
         Decoding::Sampled => "sampled",
@@ -141,6 +152,14 @@ fn clock(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_phase_says_how_far_it_is() {
+        assert_eq!(phase_text(Phase::Rollouts, 3, 256), "rollouts 3/256");
+        assert_eq!(phase_text(Phase::Training, 120, 4096), "training 120/4096 tokens");
+        assert_eq!(phase_text(Phase::Validation(Decoding::Greedy), 0, 8), "validation, greedy 0/8");
+        assert_eq!(phase_text(Phase::Saving, 0, 0), "saving");
+    }
 
     #[test]
     fn times_read_like_a_clock() {

@@ -1,5 +1,6 @@
 //! One file per command. Each turns its arguments into calls of the libraries and prints what they return.
 
+pub mod completions;
 pub mod env;
 pub mod eval;
 pub mod fetch;

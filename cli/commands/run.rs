@@ -1,5 +1,6 @@
 //! What `train` and `sft` share: the configuration, the tasks, the start and the end of a run.
 
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -19,7 +20,8 @@ use nemo_rl::tasks::load_tasks;
 use super::places::places;
 use crate::arguments::RunArguments;
 use crate::output;
-use crate::report::{plot, summary};
+use crate::report::plot;
+use crate::report::summary::{self, Rows};
 
 /// A configuration of this repository that is built into the program.
 pub struct BuiltIn {
@@ -109,6 +111,28 @@ pub fn load_config(arguments: &RunArguments, built_in: &BuiltIn, more: &[String]
     Ok(loaded.config)
 }
 
+/// Prints what a run would do, and does nothing of it: the resolved configuration to standard output, the rest beside it.
+///
+/// # Errors
+/// When the results folder cannot be listed or the output not written.
+pub fn describe(arguments: &RunArguments, config: &RunConfig, max_steps: usize) -> anyhow::Result<()> {
+    let (folder, step) = RunFolder::find(&config.checkpointing.checkpoint_dir, arguments.fresh)?;
+    let folder = folder.display();
+    let max_steps = max_steps as u64;
+    output::line(config.to_yaml()?.trim_end())?;
+    output::note(&match step {
+        None => format!("a new run in {folder}, up to {max_steps} steps"),
+        Some(step) if step >= max_steps => format!("nothing: the run in {folder} has its {max_steps} steps"),
+        Some(step) => format!("the run in {folder} goes on after step {step}, up to {max_steps}"),
+    });
+    output::note(&match &config.policy.init.model_config {
+        Some(shape) => format!("a model with random weights, of the shape in {}", shape.display()),
+        None => format!("the model {}", config.policy.model_name),
+    });
+    output::note("--dry-run: nothing was loaded, computed or written");
+    Ok(())
+}
+
 /// Prints the end of a run: what changed, a curve, where everything is.
 pub fn conclude(summary: &RunSummary, kind: summary::Kind, elapsed: std::time::Duration) -> anyhow::Result<()> {
     let folder = summary.folder.display();
@@ -122,11 +146,15 @@ pub fn conclude(summary: &RunSummary, kind: summary::Kind, elapsed: std::time::D
     let plot_file = summary.folder.join("plot.svg");
     let plotted =
         plot::write(&plot_file, summary, kind).with_context(|| format!("cannot write {}", plot_file.display()))?;
-    let text = summary::text(summary, kind);
+    let text = summary::text(summary, kind, Rows::Headline);
+    let tables_file = summary.folder.join("summary.txt");
+    fs::write(&tables_file, summary::text(summary, kind, Rows::All))
+        .with_context(|| format!("cannot write {}", tables_file.display()))?;
     if !text.is_empty() {
         output::line(&text)?;
     }
-    let mut places = format!("metrics     {folder}/metrics.jsonl");
+    let mut places =
+        format!("metrics     {folder}/metrics.jsonl\ntables      {} (by template too)", tables_file.display());
     if plotted {
         places.push_str(&format!("\nplot        {}", plot_file.display()));
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nemo_rl::sft;
 use nemo_rl::tasks::demonstrations;
 
-use super::run::{BuiltIn, Parts, conclude, load_config};
+use super::run::{BuiltIn, Parts, conclude, describe, load_config};
 use crate::arguments::SftArguments;
 use crate::progress::Progress;
 use crate::report::summary::Kind;
@@ -18,6 +18,9 @@ pub fn run(arguments: SftArguments) -> anyhow::Result<()> {
     let began = Instant::now();
     let output_dir = arguments.output.as_ref().map(|folder| format!("sft.output_dir={}", folder.display()));
     let config = load_config(&arguments.run, &BUILT_IN, output_dir.as_slice())?;
+    if arguments.run.dry_run {
+        return describe(&arguments.run, &config, config.sft.max_num_steps);
+    }
     let source = demonstrations(&config.data.train, "data.train")?;
     let mut parts = Parts::assemble(&arguments.run, config, false)?;
     let stop = interrupt::install()?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nemo_rl::tasks::load_tasks;
 use nemo_rl::train;
 
-use super::run::{BuiltIn, Parts, conclude, load_config};
+use super::run::{BuiltIn, Parts, conclude, describe, load_config};
 use crate::arguments::TrainArguments;
 use crate::progress::Progress;
 use crate::report::summary::Kind;
@@ -17,6 +17,9 @@ const BUILT_IN: BuiltIn =
 pub fn run(arguments: TrainArguments) -> anyhow::Result<()> {
     let began = Instant::now();
     let config = load_config(&arguments.run, &BUILT_IN, &[])?;
+    if arguments.run.dry_run {
+        return describe(&arguments.run, &config, config.grpo.max_num_steps);
+    }
     let tasks = load_tasks(&config.data.train, "data.train")?;
     let mut parts = Parts::assemble(&arguments.run, config, arguments.shuffle_rewards)?;
     output::note(&format!(

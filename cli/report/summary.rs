@@ -39,8 +39,17 @@ fn before_and_after(history: &[(u64, Metrics)]) -> Option<[&(u64, Metrics); 2]> 
     Some([first, last])
 }
 
+/// How much of the accuracy table is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// The whole set, its holdouts and the lengths within them.
+    Headline,
+    /// A row for each template too.
+    All,
+}
+
 /// Everything that is said at the end of a run.
-pub fn text(summary: &RunSummary, kind: Kind) -> String {
+pub fn text(summary: &RunSummary, kind: Kind, rows: Rows) -> String {
     let mut parts = Vec::new();
     let series = summary.series(kind.train_metric());
     if series.len() > 1 {
@@ -50,7 +59,7 @@ pub fn text(summary: &RunSummary, kind: Kind) -> String {
         parts
             .push(format!("mean reward: first quarter of the steps {:.3}, last quarter {:.3}", quarters.0, quarters.1));
     }
-    parts.extend(accuracy_table(summary));
+    parts.extend(accuracy_table(summary, rows));
     parts.extend(fidelity(&summary.history));
     parts.iter().map(|part| format!("{part}\n")).collect::<Vec<_>>().join("\n")
 }
@@ -62,14 +71,14 @@ fn quarters(series: &[(u64, f64)]) -> Option<(f64, f64)> {
     (n > 0).then(|| (mean(&series[..n]), mean(&series[series.len() - n..])))
 }
 
-fn accuracy_table(summary: &RunSummary) -> Option<String> {
+fn accuracy_table(summary: &RunSummary, shown: Rows) -> Option<String> {
     let [(first_step, before), (last_step, after)] = before_and_after(&summary.history)?;
     let mut table = if first_step == last_step {
         Table::new(&["accuracy", "tasks", "do nothing", "sampled", "greedy"])
     } else {
         Table::new(&["accuracy", "tasks", "do nothing", "sampled before", "after", "greedy before", "after"])
     };
-    for (label, part) in rows(after) {
+    for (label, part) in rows(after, shown) {
         let value = |metrics: &Metrics, name: &str| share(metrics.get(&format!("validation/{name}{part}")).copied());
         let mut cells = vec![label, num_tasks(summary, &part), value(after, "do_nothing_accuracy")];
         for name in ["accuracy", "greedy_accuracy"] {
@@ -83,8 +92,8 @@ fn accuracy_table(summary: &RunSummary) -> Option<String> {
     Some(format!("validation after step {first_step} and step {last_step}\n{}", table.text()))
 }
 
-/// Labels and the ends of metric names: everything, then by holdout and length within it, then by template.
-fn rows(metrics: &Metrics) -> Vec<(String, String)> {
+/// Labels and the ends of metric names: everything, then by holdout and length within it, then by template if asked for.
+fn rows(metrics: &Metrics, shown: Rows) -> Vec<(String, String)> {
     const LENGTHS: [&str; 2] = ["single_step", "multi_step"];
     const PREFIX: &str = "validation/accuracy/";
     let parts: Vec<&str> = metrics.keys().filter_map(|name| name.strip_prefix(PREFIX)).collect();
@@ -96,7 +105,8 @@ fn rows(metrics: &Metrics) -> Vec<(String, String)> {
             rows.push((format!("  {length}"), format!("/{holdout}/{length}")));
         }
     }
-    for part in parts.iter().filter_map(|part| part.strip_prefix("template/")) {
+    let templates = parts.iter().filter_map(|part| part.strip_prefix("template/"));
+    for part in templates.filter(|_| shown == Rows::All) {
         rows.push((format!("template {part}"), format!("/template/{part}")));
     }
     rows
@@ -165,7 +175,7 @@ mod tests {
                 ("validation/accuracy/template/forward_mail", 1.0),
             ])
         };
-        let text = text(&summary(vec![(0, validation(0.2)), (8, validation(0.6))]), Kind::Grpo);
+        let summary = summary(vec![(0, validation(0.2)), (8, validation(0.6))]);
         let expected = "\
 validation after step 0 and step 8
 accuracy               tasks  do nothing  sampled before  after  greedy before  after
@@ -174,13 +184,15 @@ unseen_fillings            -           -           0.200  0.600              -  
   multi_step               -           -           0.100  0.100              -      -
 template forward_mail      -           -           1.000  1.000              -      -
 ";
-        assert_eq!(text, expected);
+        assert_eq!(text(&summary, Kind::Grpo, Rows::All), expected);
+        let headline = text(&summary, Kind::Grpo, Rows::Headline);
+        assert!(headline.contains("unseen_fillings") && !headline.contains("template"), "{headline}");
     }
 
     #[test]
     fn rewards_are_summarised_by_quarters() {
         let history = (1..=8).map(|step| (step, metrics(&[("train/reward", step as f64 / 10.0)]))).collect();
-        let text = text(&summary(history), Kind::Grpo);
+        let text = text(&summary(history), Kind::Grpo, Rows::Headline);
         assert!(text.contains("first quarter of the steps 0.150, last quarter 0.750"), "{text}");
         assert!(text.contains("train/reward by step"), "{text}");
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::evaluate::EvaluationReport;
+use crate::evaluate::{Decoding, EvaluationReport};
 use crate::metrics::Metrics;
 
 /// What is shown of a finished step.
@@ -25,14 +25,27 @@ pub struct StepProgress<'a> {
     pub remaining: Duration,
 }
 
+/// What a run is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The policy acts; counted in episodes.
+    Rollouts,
+    /// It learns from what it did; counted in tokens.
+    Training,
+    /// It is measured; counted in episodes.
+    Validation(Decoding),
+    /// A checkpoint is written.
+    Saving,
+}
+
 /// Watches a run. All methods do nothing by default.
 pub trait Observer {
     /// The run starts or continues after `step` of `max_steps` steps in `folder`.
     fn on_start(&mut self, _folder: &Path, _step: u64, _max_steps: u64) {}
     /// Something about the continued run that its user should know.
     fn on_notice(&mut self, _text: &str) {}
-    /// `finished` of `total` episodes of the running step or validation have ended.
-    fn on_rollouts(&mut self, _finished: usize, _total: usize) {}
+    /// `finished` of `total` parts of a phase are done: episodes, trained tokens, or nothing that is counted (0 of 0).
+    fn on_progress(&mut self, _phase: Phase, _finished: usize, _total: usize) {}
     /// A step is finished.
     fn on_step(&mut self, _progress: &StepProgress<'_>) {}
     /// A validation is finished.

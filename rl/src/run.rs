@@ -15,7 +15,7 @@ use crate::error::TrainError;
 use crate::evaluate::{Decoding, EvaluationReport, VALIDATION_STEP_BASE, evaluate, write_episodes};
 use crate::metrics::{Metrics, MetricsLog, insert_prefixed};
 use crate::policy::api::{Policy, SamplingParams};
-use crate::progress::{Observer, StepProgress};
+use crate::progress::{Observer, Phase, StepProgress};
 use crate::resume;
 use crate::retention::Retention;
 use crate::rollout::Renderer;
@@ -254,7 +254,7 @@ impl<'a> Run<'a> {
                 tasks,
                 (decoding, samples),
                 &settings,
-                &mut |finished| observer.on_rollouts(finished, total),
+                &mut |finished| observer.on_progress(Phase::Validation(decoding), finished, total),
             )
             .map_err(|source| TrainError::Rollout { step, source })?;
             insert_prefixed(&mut metrics, "validation/", &report.metrics());
@@ -330,6 +330,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let began = Instant::now();
+        observer.on_progress(Phase::Saving, 0, 0);
         self.check_usable(policy)?;
         let folder = self.inputs.folder;
         let path = folder.save(&self.state, &self.config_yaml, policy, checkpointing.save_optimizer)?;

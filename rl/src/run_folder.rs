@@ -37,19 +37,24 @@ impl RunFolder {
     /// When the folder cannot be created or written to, or belongs to another process.
     pub fn open(base: &Path, fresh: bool, process: u32) -> Result<Self, CheckpointError> {
         let siblings = Siblings::of(base);
-        let latest = siblings.latest()?;
-        let path = latest.map_or_else(|| base.to_owned(), |number| siblings.path(number));
-        if !fresh || is_empty(&path) {
-            return Self::lock(path, process);
+        let (path, is_beside) = siblings.choose(base, fresh)?;
+        let folder = Self::lock(path, process)?;
+        if is_beside {
+            let record = folder.path.join(SIBLING_FILE);
+            fs::write(&record, &siblings.name).map_err(failed(&record, "write to the results folder"))?;
         }
-        let mut number = latest.unwrap_or(1) + 1;
-        while siblings.path(number).exists() {
-            number += 1;
-        }
-        let folder = Self::lock(siblings.path(number), process)?;
-        let record = folder.path.join(SIBLING_FILE);
-        fs::write(&record, &siblings.name).map_err(failed(&record, "write to the results folder"))?;
         Ok(folder)
+    }
+
+    /// The folder that [`RunFolder::open`] would take, and the step that a run would continue after. Nothing is locked or
+    /// written.
+    ///
+    /// # Errors
+    /// When the folder is there and cannot be listed.
+    pub fn find(base: &Path, fresh: bool) -> Result<(PathBuf, Option<u64>), CheckpointError> {
+        let (path, _) = Siblings::of(base).choose(base, fresh)?;
+        let step = if path.exists() { numbered(&path, "step_")?.into_iter().max() } else { None };
+        Ok((path, step))
     }
 
     fn lock(path: PathBuf, process: u32) -> Result<Self, CheckpointError> {
@@ -204,6 +209,20 @@ struct Siblings {
 }
 
 impl Siblings {
+    /// The folder to start in, and whether it is one that is made beside another now.
+    fn choose(&self, base: &Path, fresh: bool) -> Result<(PathBuf, bool), CheckpointError> {
+        let latest = self.latest()?;
+        let path = latest.map_or_else(|| base.to_owned(), |number| self.path(number));
+        if !fresh || is_empty(&path) {
+            return Ok((path, false));
+        }
+        let mut number = latest.unwrap_or(1) + 1;
+        while self.path(number).exists() {
+            number += 1;
+        }
+        Ok((self.path(number), true))
+    }
+
     fn of(base: &Path) -> Self {
         // `.` and `..` have a name only in full.
         let named = match base.file_name() {

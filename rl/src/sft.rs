@@ -6,89 +6,21 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use nemo_env::generate::{self, GenerateError, GeneratorConfig};
 use nemo_env::{Environment, Task, ToolCall};
 
 use crate::checkpoint::CheckpointError;
-use crate::config::CurriculumStage;
+use crate::demonstrations::{DemonstrationSource, Stream};
 use crate::error::TrainError;
 use crate::metrics::Metrics;
 use crate::policy::api::{Policy, SequenceId, StopReason, SupervisedBatch, SupervisedSequence, TurnEnd, UpdateParams};
-use crate::progress::Observer;
+use crate::progress::{Observer, Phase};
 use crate::rollout::episode::{Episode, EpisodeLimits, Next};
 use crate::rollout::{Renderer, RolloutError};
 use crate::run::{Run, RunEnd, RunInputs, RunSummary};
 use crate::schedule::sft_learning_rate;
-use crate::shuffle::{KeyedRng, Purpose};
-use crate::train::StepClock;
+use crate::step_clock::StepClock;
 use crate::trajectory::Ending;
-
-/// Where demonstrations come from: an endless sequence of chunks of the same number of tasks, each a
-/// function of its number, so that a position in it is one number.
-pub trait DemonstrationSource {
-    /// Tasks of a chunk, at least 1.
-    fn chunk_size(&self) -> usize;
-    /// The tasks of a chunk, none above the stage's difficulty.
-    ///
-    /// # Errors
-    /// When they cannot be generated.
-    fn chunk(&self, number: u64, stage: Option<CurriculumStage>) -> Result<Vec<Task>, GenerateError>;
-}
-
-/// The same tasks over and over; stages of a curriculum are for generated ones.
-pub struct Listed(pub Vec<Task>);
-
-impl DemonstrationSource for Listed {
-    fn chunk_size(&self) -> usize {
-        self.0.len()
-    }
-
-    fn chunk(&self, _number: u64, _stage: Option<CurriculumStage>) -> Result<Vec<Task>, GenerateError> {
-        Ok(self.0.clone())
-    }
-}
-
-/// New tasks from the generator in every chunk, so that none comes again (but by chance). The configurations
-/// say which and in what proportion; a chunk holds at most `MAX_CHUNK` of each, since all are made at once.
-pub struct Generated(pub Vec<GeneratorConfig>);
-
-/// Tasks of one configuration in a chunk.
-const MAX_CHUNK: usize = 1024;
-
-impl Generated {
-    fn count(&self, config: &GeneratorConfig) -> usize {
-        let largest = self.0.iter().map(|config| config.count).max().unwrap_or(0).max(1);
-        // Rounded up: a configuration that asks for few tasks still gives some.
-        (config.count * largest.min(MAX_CHUNK)).div_ceil(largest)
-    }
-}
-
-impl DemonstrationSource for Generated {
-    fn chunk_size(&self) -> usize {
-        self.0.iter().map(|config| self.count(config)).sum()
-    }
-
-    fn chunk(&self, number: u64, stage: Option<CurriculumStage>) -> Result<Vec<Task>, GenerateError> {
-        let mut tasks = Vec::with_capacity(self.chunk_size());
-        for config in &self.0 {
-            // The first chunk is the one the configuration's seed names.
-            let seed = match number {
-                0 => config.seed,
-                _ => KeyedRng::new(Purpose::DemonstrationChunk, &[config.seed, number]).next_u64(),
-            };
-            let count = self.count(config);
-            let of_stage = stage.map(|stage| stage.max_difficulty);
-            let max_difficulty = config.max_difficulty.into_iter().chain(of_stage).min();
-            tasks.extend(generate::tasks(&GeneratorConfig { seed, count, max_difficulty, ..config.clone() })?);
-        }
-        if stage.is_some_and(|stage| !stage.tools_in_prompt) {
-            tasks.iter_mut().for_each(|task| task.tools = Arc::default());
-        }
-        Ok(tasks)
-    }
-}
 
 /// The tokens of a task's demonstration and their weights: 1 for what the model has to write,
 /// `context_loss_weight` for what it reads, 0 for the first token.
@@ -161,34 +93,6 @@ fn same_call(a: &ToolCall, b: &ToolCall) -> bool {
     a.name == b.name && (a.arguments == b.arguments || arguments(a).is_some_and(|parsed| Some(parsed) == arguments(b)))
 }
 
-/// Reads a source in a seeded order from any position.
-struct Stream<'a> {
-    source: &'a dyn DemonstrationSource,
-    seed: u64,
-    held: Option<HeldChunk>,
-}
-
-/// A chunk's tasks, permuted, and what they are: its number and the stage it is for.
-type HeldChunk = ((u64, Option<CurriculumStage>), Vec<Task>);
-
-impl Stream<'_> {
-    fn get(&mut self, position: u64, stage: Option<CurriculumStage>) -> Result<&Task, GenerateError> {
-        let size = self.source.chunk_size().max(1) as u64;
-        let (number, offset) = (position / size, (position % size) as usize);
-        let wanted = (number, stage);
-        let tasks = match self.held.take() {
-            Some((held, tasks)) if held == wanted => tasks,
-            _ => {
-                let mut tasks = self.source.chunk(number, stage)?;
-                KeyedRng::new(Purpose::DemonstrationOrder, &[self.seed, number]).shuffle(&mut tasks);
-                tasks
-            }
-        };
-        let (_, tasks) = self.held.insert((wanted, tasks));
-        Ok(&tasks[offset % tasks.len().max(1)])
-    }
-}
-
 /// Trains `policy` on demonstrations; continues the run in the results folder if there is one.
 ///
 /// # Errors
@@ -209,13 +113,13 @@ pub fn train_supervised(
     if run.state.step >= max_steps {
         return Ok(run.summary(RunEnd::AlreadyFinished));
     }
-    let mut stream = Stream { source, seed: sft.seed, held: None };
+    let mut stream = Stream::new(source, sft.seed);
     loop {
         if inputs.stop_requested() {
             run.save(policy, observer)?;
             return Ok(run.summary(RunEnd::Stopped));
         }
-        let mut metrics = supervised_step(policy, &inputs, &mut stream, &mut run)?;
+        let mut metrics = supervised_step(policy, &inputs, &mut stream, &mut run, observer)?;
         let (step, last) = (run.state.step, run.state.step == max_steps);
         let save = run.save_is_due() || last;
         let periodic = sft.val_period > 0 && step.is_multiple_of(sft.val_period as u64);
@@ -243,10 +147,11 @@ fn supervised_step(
     inputs: &RunInputs<'_>,
     stream: &mut Stream<'_>,
     run: &mut Run<'_>,
+    observer: &mut dyn Observer,
 ) -> Result<Metrics, TrainError> {
     let sft = &inputs.config.sft;
     let step = run.state.step;
-    let mut clock = StepClock::new();
+    let mut clock = StepClock::start();
     let limits = inputs.collect_settings(sft.seed, step, inputs.train_sampling()).limits;
     let mut batch = SupervisedBatch { sequences: Vec::new(), label_smoothing: sft.label_smoothing };
     for position in (run.state.consumed_samples..).take(sft.batch_size) {
@@ -268,15 +173,17 @@ fn supervised_step(
         temperature: 1.0,
         loss: inputs.config.loss_fn.clone(),
     };
-    let report =
-        policy.train_supervised(&batch, &params).map_err(|source| TrainError::Policy { step: step + 1, source })?;
+    let num_trained = batch.num_trained_tokens();
+    let report = policy
+        .train_supervised(&batch, &params, &mut |done| observer.on_progress(Phase::Training, done, num_trained))
+        .map_err(|source| TrainError::Policy { step: step + 1, source })?;
     clock.lap("policy_training");
 
     let num_sequences = batch.sequences.len();
     let written = batch.sequences.iter().flat_map(|s| &s.weights).filter(|weight| **weight == 1.0).count();
     run.state.step += 1;
     run.state.consumed_samples += num_sequences as u64;
-    run.state.current_epoch = run.state.consumed_samples / stream.source.chunk_size().max(1) as u64;
+    run.state.current_epoch = run.state.consumed_samples / stream.chunk_size() as u64;
     run.state.total_valid_tokens += written as u64;
     run.state.metrics = [("train:loss".to_owned(), report.loss)].into();
 

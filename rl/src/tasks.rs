@@ -4,7 +4,7 @@ use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
 use nemo_env::{Dataset, DatasetError, Task};
 
 use crate::config::{DatasetConfig, GenerateConfig, TaskSplit};
-use crate::sft::{DemonstrationSource, Generated, Listed};
+use crate::demonstrations::{DemonstrationSource, Generated, Listed};
 
 /// Why there are no tasks.
 #[derive(Debug, thiserror::Error)]

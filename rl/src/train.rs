@@ -4,8 +4,6 @@
 //! checkpoint when due. Every random choice is a function of seed and step, so a run that is resumed from a
 //! checkpoint ends with the same bytes as one that was never interrupted.
 
-use std::time::Instant;
-
 use nemo_env::Task;
 
 use crate::advantage::group_advantages;
@@ -14,11 +12,12 @@ use crate::config::TRAIN_METRICS;
 use crate::error::TrainError;
 use crate::metrics::{Metrics, fidelity_metrics, insert_prefixed, rollout_metrics};
 use crate::policy::api::{Policy, UpdateParams};
-use crate::progress::Observer;
+use crate::progress::{Observer, Phase};
 use crate::rollout::collector::collect;
 use crate::run::{Run, RunEnd, RunInputs, RunSummary};
 use crate::schedule::learning_rate;
 use crate::shuffle::TaskOrder;
+use crate::step_clock::StepClock;
 
 /// Trains `policy` on `tasks` until the configured number of steps is reached, a threshold or a stop request
 /// ends the run; continues the run in the results folder if there is one.
@@ -101,7 +100,7 @@ fn train_step(
 ) -> Result<Metrics, TrainError> {
     let grpo = &inputs.config.grpo;
     let step = run.state.step;
-    let mut clock = StepClock::new();
+    let mut clock = StepClock::start();
     let batch_tasks: Vec<&Task> = order.batch(step).into_iter().map(|index| &tasks[index]).collect();
     let settings = inputs.collect_settings(grpo.seed, step, inputs.train_sampling());
     clock.lap("data_processing");
@@ -114,7 +113,7 @@ fn train_step(
         &batch_tasks,
         grpo.num_generations_per_prompt,
         &settings,
-        &mut |finished| observer.on_rollouts(finished, total),
+        &mut |finished| observer.on_progress(Phase::Rollouts, finished, total),
     )
     .map_err(|source| TrainError::Rollout { step: step + 1, source })?;
     clock.lap("generation");
@@ -130,7 +129,9 @@ fn train_step(
     let batch = train_batch(&trajectories, &advantages.advantages, grpo.overlong_filtering);
     let params = update_params(inputs, step);
     clock.lap("training_prep");
-    let report = policy.train(&batch, &params).map_err(|source| TrainError::Policy { step: step + 1, source })?;
+    let report = policy
+        .train(&batch, &params, &mut |done| observer.on_progress(Phase::Training, done, batch.global_valid_tokens))
+        .map_err(|source| TrainError::Policy { step: step + 1, source })?;
     clock.lap("policy_training");
 
     run.state.step += 1;
@@ -178,53 +179,5 @@ fn update_params(inputs: &RunInputs<'_>, step: u64) -> UpdateParams {
         max_grad_norm: optimizer.clip_grad,
         temperature: inputs.config.policy.generation.temperature,
         loss: inputs.config.loss_fn.clone(),
-    }
-}
-
-/// Times the parts of a step.
-pub(crate) struct StepClock {
-    began: Instant,
-    lap: Instant,
-    parts: Vec<(&'static str, f64)>,
-}
-
-impl StepClock {
-    pub(crate) fn new() -> Self {
-        let now = Instant::now();
-        Self { began: now, lap: now, parts: Vec::new() }
-    }
-
-    /// The part that just ended.
-    pub(crate) fn lap(&mut self, name: &'static str) {
-        let now = Instant::now();
-        self.parts.push((name, (now - self.lap).as_secs_f64()));
-        self.lap = now;
-    }
-
-    /// `timing/train/…` in seconds and `performance/…` in units per second, of a step with this many
-    /// samples, tokens (prompts, answers and tool results) and trained tokens. One device, so the figures
-    /// per device are those of the run.
-    pub(crate) fn metrics(&self, samples: usize, tokens: usize, valid_tokens: usize) -> Metrics {
-        let total = self.began.elapsed().as_secs_f64();
-        let mut metrics = Metrics::new();
-        let mut rate = |name: &str, count: usize, seconds: f64| {
-            if seconds > 0.0 {
-                metrics.insert(format!("performance/{name}"), count as f64 / seconds);
-                metrics.insert(format!("performance/{name}_per_gpu"), count as f64 / seconds);
-            }
-        };
-        let part = |name: &str| self.parts.iter().filter(|(n, _)| *n == name).map(|(_, s)| s).sum::<f64>();
-        rate("samples_per_sec", samples, total);
-        rate("tokens_per_sec", tokens, total);
-        rate("generation_tokens_per_sec", tokens, part("generation"));
-        rate("policy_training_tokens_per_sec", tokens, part("policy_training"));
-        for (name, seconds) in &self.parts {
-            metrics.insert(format!("timing/train/{name}"), *seconds);
-        }
-        metrics.insert("timing/train/total_step_time".to_owned(), total);
-        if total > 0.0 {
-            metrics.insert("timing/train/valid_tokens_per_sec_per_gpu".to_owned(), valid_tokens as f64 / total);
-        }
-        metrics
     }
 }

@@ -17,13 +17,14 @@ use nemo_env::generate::{self, GeneratorConfig, Split};
 use nemo_env::{Offices, Task};
 use nemo_model::text::{BpeTraining, ChatTemplate, train_bpe};
 use nemo_rl::config::{CurriculumStage, load_text};
+use nemo_rl::demonstrations::{DemonstrationSource, Generated};
 use nemo_rl::policy::api::{SamplingParams, TokenId};
 use nemo_rl::policy::scripted::ScriptedPolicy;
 use nemo_rl::rollout::Renderer;
 use nemo_rl::rollout::chat::Chat;
 use nemo_rl::rollout::collector::{CollectSettings, collect};
 use nemo_rl::rollout::episode::EpisodeLimits;
-use nemo_rl::sft::{DemonstrationSource, Generated, demonstrate};
+use nemo_rl::sft::demonstrate;
 use nemo_rl::trajectory::Ending;
 
 const LIMITS: EpisodeLimits = EpisodeLimits { max_turns: 6, max_total_sequence_length: 16384 };

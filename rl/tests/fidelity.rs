@@ -74,7 +74,7 @@ fn trajectories(policy: &mut ModelPolicy) -> TrainBatch {
 
 /// An update that measures and leaves the weights as they are.
 fn measure(policy: &mut ModelPolicy, batch: &TrainBatch) -> UpdateReport {
-    policy.train(batch, &update(0.0, 0.0)).unwrap()
+    policy.train(batch, &update(0.0, 0.0), &mut |_| {}).unwrap()
 }
 
 fn update(learning_rate: f64, kl_penalty: f64) -> UpdateParams {
@@ -134,15 +134,15 @@ fn training_sees_the_probabilities_that_were_sampled_from_and_notices_other_weig
 fn the_penalty_measures_the_distance_from_the_reference_and_shortens_it() {
     let mut policy = policy();
     let mut batch = trajectories(&mut policy);
-    assert!(policy.train(&batch, &update(0.0, 0.5)).is_err(), "there is no reference");
+    assert!(policy.train(&batch, &update(0.0, 0.5), &mut |_| {}).is_err(), "there is no reference");
     let mut policy = policy.with_reference();
     // Without advantages nothing but the penalty moves the weights.
     batch.sequences.iter_mut().for_each(|sequence| sequence.advantage = 0.0);
-    let at_reference = policy.train(&batch, &update(0.0, 0.5)).unwrap();
+    let at_reference = policy.train(&batch, &update(0.0, 0.5), &mut |_| {}).unwrap();
     assert!(at_reference.metrics["kl_penalty"].abs() < 1e-9, "{:?}", at_reference.metrics);
 
     perturb(&mut policy);
-    let away = policy.train(&batch, &update(1e-5, 0.5)).unwrap();
+    let away = policy.train(&batch, &update(1e-5, 0.5), &mut |_| {}).unwrap();
     let pairs = at_reference.log_probs.iter().zip(&away.log_probs).zip(&batch.sequences);
     let k3 = pairs.flat_map(|((reference, current), sequence)| {
         let tokens = reference.iter().zip(current).zip(&sequence.mask).filter(|(_, trained)| **trained);
@@ -152,7 +152,7 @@ fn the_penalty_measures_the_distance_from_the_reference_and_shortens_it() {
     let found = away.metrics["kl_penalty"];
     assert!((found - expected).abs() < 1e-3 * expected, "{found} {expected}");
     assert!(away.grad_norm > 0.0);
-    let nearer = policy.train(&batch, &update(0.0, 0.5)).unwrap().metrics["kl_penalty"];
+    let nearer = policy.train(&batch, &update(0.0, 0.5), &mut |_| {}).unwrap().metrics["kl_penalty"];
     assert!(nearer < 0.95 * found, "{nearer} {found}");
 }
 
@@ -164,7 +164,7 @@ fn weights_that_were_rounded_for_generation_act_but_do_not_learn() {
     for (storage, name) in [(WeightStorage::Bf16, "bfloat16"), (WeightStorage::Int8, "int8")] {
         let mut policy = around(nemo_model::load_stored(&saved, &Device::flex(), storage).unwrap());
         let batch = trajectories(&mut policy);
-        let message = policy.train(&batch, &update(0.1, 0.0)).unwrap_err().to_string();
+        let message = policy.train(&batch, &update(0.1, 0.0), &mut |_| {}).unwrap_err().to_string();
         assert!(message.contains(name) && message.contains("float32"), "{message}");
         let weighted = |sequence: &TrainSequence| SupervisedSequence {
             tokens: sequence.tokens.clone(),
@@ -172,7 +172,7 @@ fn weights_that_were_rounded_for_generation_act_but_do_not_learn() {
         };
         let sequences = batch.sequences.iter().map(weighted).collect();
         let batch = SupervisedBatch { sequences, label_smoothing: 0.0 };
-        let message = policy.train_supervised(&batch, &update(0.1, 0.0)).unwrap_err().to_string();
+        let message = policy.train_supervised(&batch, &update(0.1, 0.0), &mut |_| {}).unwrap_err().to_string();
         assert!(message.contains(name) && message.contains("float32"), "{message}");
     }
 }
@@ -201,7 +201,7 @@ fn a_step_without_advantages_is_a_step_with_a_gradient_of_zero() {
     let mut policy = policy();
     let batch = trajectories(&mut policy);
     let params = UpdateParams { weight_decay: 0.1, ..update(1e-3, 0.0) };
-    policy.train(&batch, &params).unwrap();
+    policy.train(&batch, &params, &mut |_| {}).unwrap();
     let (step, before) = optimizer_state(&mut policy);
     assert_eq!(step, 1);
 
@@ -216,7 +216,7 @@ fn a_step_without_advantages_is_a_step_with_a_gradient_of_zero() {
         .map(|(name, parts)| (name, parts.map(|part| part.into_iter().map(f64::from).collect())))
         .collect();
     for (step, batch) in [(2, &none), (3, &masked), (4, &none)] {
-        let report = policy.train(batch, &params).unwrap();
+        let report = policy.train(batch, &params, &mut |_| {}).unwrap();
         assert_eq!((report.loss, report.grad_norm), (0.0, 0.0));
         if batch.global_valid_tokens > 0 {
             assert!(report.entropy > 0.0 && report.metrics["token_mult_prob_error"] > 0.99, "still measured");

@@ -64,7 +64,7 @@ fn step(policy: &mut ModelPolicy, step: u32, kl_penalty: f64) -> UpdateReport {
         })
         .collect();
     let batch = TrainBatch { global_valid_tokens: 64, global_valid_sequences: 4, sequences };
-    let report = policy.train(&batch, &params(1e-4, kl_penalty)).unwrap();
+    let report = policy.train(&batch, &params(1e-4, kl_penalty), &mut |_| {}).unwrap();
     assert!(report.grad_norm > 0.0, "the step has to have something to learn");
     report
 }
@@ -74,7 +74,8 @@ fn supervised_step(policy: &mut ModelPolicy, step: u32) {
     let sequences = (0..3)
         .map(|row| SupervisedSequence { tokens: tokens(step, row), weights: (0..24).map(weights).collect() })
         .collect();
-    let report = policy.train_supervised(&SupervisedBatch { sequences, label_smoothing: 0.0 }, &params(1e-4, 0.0));
+    let report =
+        policy.train_supervised(&SupervisedBatch { sequences, label_smoothing: 0.0 }, &params(1e-4, 0.0), &mut |_| {});
     assert!(report.unwrap().grad_norm > 0.0);
 }
 

@@ -8,10 +8,11 @@ use std::fs;
 use std::path::Path;
 
 use nemo_rl::checkpoint::CheckpointError;
+use nemo_rl::demonstrations::Listed;
 use nemo_rl::error::TrainError;
 use nemo_rl::run::{RunEnd, RunSummary};
 use nemo_rl::run_folder::RunFolder;
-use nemo_rl::sft::{Listed, train_supervised};
+use nemo_rl::sft::train_supervised;
 use nemo_rl::train::train;
 use sha2::{Digest, Sha256};
 

@@ -15,12 +15,13 @@ use std::fs;
 use std::path::Path;
 
 use nemo_rl::config::{TRAIN_METRICS, VALIDATION_METRICS};
+use nemo_rl::demonstrations::Listed;
 use nemo_rl::error::TrainError;
 use nemo_rl::policy::scripted::ScriptedPolicy;
 use nemo_rl::rollout::episode::EpisodeLimits;
 use nemo_rl::rollout::plain_text::PlainText;
 use nemo_rl::run::{RunEnd, RunSummary};
-use nemo_rl::sft::{Listed, demonstrate, train_supervised};
+use nemo_rl::sft::{demonstrate, train_supervised};
 use nemo_rl::train::train;
 use scenario::{Counter, Setup, StopAfter, contents, learner, open, task, tasks};
 

@@ -30,6 +30,7 @@ fn every_command_explains_itself() {
         &["sft"],
         &["generate"],
         &["eval"],
+        &["completions"],
         &["env"],
         &["env", "list"],
         &["env", "call"],
@@ -46,6 +47,15 @@ fn every_command_explains_itself() {
         assert!(text.contains("Usage: nemo-burn"), "{text}");
     }
     assert!(run(&["--version"]).succeeded().starts_with("nemo-burn "));
+}
+
+#[test]
+fn shells_can_complete_the_command_line() {
+    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef nemo-burn"), ("fish", "complete -c nemo-burn")] {
+        let script = run(&["completions", shell]).succeeded();
+        assert!(script.contains(word) && script.contains("max-new-tokens") && script.contains("prepare"), "{shell}");
+    }
+    run(&["completions", "dos"]).refused(&["dos", "bash"]);
 }
 
 #[test]

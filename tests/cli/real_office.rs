@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::program::{repository, run_in};
 
 /// The folder with real tables and records.
-fn data() -> Option<PathBuf> {
+pub fn data() -> Option<PathBuf> {
     let named = std::env::var_os("NEMO_BURN_DATA").map(PathBuf::from);
     let data = named.clone().unwrap_or_else(|| repository().join("../shared/data")).join("workplace");
     if !data.is_dir() {

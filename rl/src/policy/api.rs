@@ -99,6 +99,13 @@ pub struct SupervisedBatch {
     pub label_smoothing: f64,
 }
 
+impl SupervisedBatch {
+    /// Tokens with a weight.
+    pub fn num_trained_tokens(&self) -> usize {
+        self.sequences.iter().flat_map(|sequence| &sequence.weights).filter(|weight| **weight > 0.0).count()
+    }
+}
+
 /// What a supervised step did. Everything is measured before the weights change.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SupervisedReport {
@@ -205,13 +212,19 @@ pub trait Policy {
     /// Closes a sequence and frees what it holds; unknown handles are ignored.
     fn finish(&mut self, id: SequenceId);
 
-    /// One optimizer step on trajectories: forward, loss, backward, clipping, AdamW.
+    /// One optimizer step on trajectories: forward, loss, backward, clipping, AdamW. `on_tokens` is told how many of the
+    /// trained tokens have been through the model.
     ///
     /// # Errors
     /// [`PolicyError::NotFinite`] leaves weights and optimizer as they were.
-    fn train(&mut self, batch: &TrainBatch, params: &UpdateParams) -> Result<UpdateReport, PolicyError>;
+    fn train(
+        &mut self,
+        batch: &TrainBatch,
+        params: &UpdateParams,
+        on_tokens: &mut dyn FnMut(usize),
+    ) -> Result<UpdateReport, PolicyError>;
 
-    /// One optimizer step on demonstrations.
+    /// One optimizer step on demonstrations; `on_tokens` as in [`Policy::train`].
     ///
     /// # Errors
     /// [`PolicyError::NotFinite`] leaves weights and optimizer as they were.
@@ -219,6 +232,7 @@ pub trait Policy {
         &mut self,
         batch: &SupervisedBatch,
         params: &UpdateParams,
+        on_tokens: &mut dyn FnMut(usize),
     ) -> Result<SupervisedReport, PolicyError>;
 
     /// Checks that the policy can act with its present weights and store them.

@@ -148,7 +148,12 @@ impl Policy for ModelPolicy {
         self.engine.finish(id);
     }
 
-    fn train(&mut self, batch: &TrainBatch, params: &UpdateParams) -> Result<UpdateReport, PolicyError> {
+    fn train(
+        &mut self,
+        batch: &TrainBatch,
+        params: &UpdateParams,
+        on_tokens: &mut dyn FnMut(usize),
+    ) -> Result<UpdateReport, PolicyError> {
         self.check_trainable()?;
         let sequences: Vec<&[TokenId]> = batch.sequences.iter().map(|s| s.tokens.as_slice()).collect();
         let masks: Vec<Vec<bool>> = batch.sequences.iter().map(|s| s.mask.clone()).collect();
@@ -167,11 +172,14 @@ impl Policy for ModelPolicy {
             false => Some(self.reference_log_probs(&tree, &sequences, &masks, params.temperature)?),
         };
         let graded: Vec<bool> = batch.sequences.iter().map(|s| has_gradient(&params.loss, s.advantage)).collect();
+        let mut num_tokens = 0;
         let gradients = {
             let limit = self.options.max_batch_tokens;
             let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, &graded, limit);
             pass.run(&mut |rows| {
                 let TrainedRows { hidden, head, targets, places } = rows;
+                num_tokens += places.len();
+                on_tokens(num_tokens);
                 let output = nemo_kernels::linear_log_prob(hidden, head, targets, params.temperature);
                 let values = read(output.log_prob.clone());
                 for (&(sequence, t), &value) in places.iter().zip(&values) {
@@ -212,6 +220,7 @@ impl Policy for ModelPolicy {
         &mut self,
         batch: &SupervisedBatch,
         params: &UpdateParams,
+        on_tokens: &mut dyn FnMut(usize),
     ) -> Result<SupervisedReport, PolicyError> {
         self.check_trainable()?;
         let sequences: Vec<&[TokenId]> = batch.sequences.iter().map(|s| s.tokens.as_slice()).collect();
@@ -225,11 +234,14 @@ impl Policy for ModelPolicy {
             ..SupervisedReport::default()
         };
         let graded = vec![true; sequences.len()];
+        let mut num_tokens = 0;
         let gradients = {
             let limit = self.options.max_batch_tokens;
             let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, &graded, limit);
             pass.run(&mut |rows| {
                 let TrainedRows { hidden, head, targets, places } = rows;
+                num_tokens += places.len();
+                on_tokens(num_tokens);
                 let weights: Vec<f32> = places
                     .iter()
                     .map(|&(sequence, t)| (f64::from(batch.sequences[sequence].weights[t]) / total) as f32)

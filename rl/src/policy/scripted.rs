@@ -182,7 +182,13 @@ impl Policy for ScriptedPolicy {
         self.sequences.remove(&id);
     }
 
-    fn train(&mut self, batch: &TrainBatch, params: &UpdateParams) -> Result<UpdateReport, PolicyError> {
+    fn train(
+        &mut self,
+        batch: &TrainBatch,
+        params: &UpdateParams,
+        on_tokens: &mut dyn FnMut(usize),
+    ) -> Result<UpdateReport, PolicyError> {
+        on_tokens(batch.global_valid_tokens);
         let gradient = batch.sequences.iter().map(|s| f64::from(s.advantage) * (self.credit)(&s.tokens)).sum::<f64>()
             / batch.global_valid_sequences.max(1) as f64;
         let log_probs = batch.sequences.iter().map(|s| self.training_log_probs(&s.tokens, |t| s.mask[t])).collect();
@@ -194,7 +200,9 @@ impl Policy for ScriptedPolicy {
         &mut self,
         batch: &SupervisedBatch,
         params: &UpdateParams,
+        on_tokens: &mut dyn FnMut(usize),
     ) -> Result<SupervisedReport, PolicyError> {
+        on_tokens(batch.num_trained_tokens());
         let gradient =
             batch.sequences.iter().map(|s| (self.credit)(&s.tokens)).sum::<f64>() / batch.sequences.len().max(1) as f64;
         let log_probs =
