@@ -1,0 +1,114 @@
+//! Filters and operators whose result is a text: what they write is Python's, and paid for while it is made.
+
+use minijinja::value::{Rest, Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, State};
+
+use super::arguments::Arguments;
+use super::charge;
+use crate::text::python::{JsonStyle, PythonText, printf, text_of, write_json, write_text};
+
+/// Replaces the library's filters.
+pub fn install(environment: &mut Environment<'_>) {
+    environment.add_filter("tojson", tojson);
+    environment.add_filter("string", |state: &State<'_, '_>, value: &Value| text_of(value, &charge(state)));
+    environment.add_filter("join", join);
+    environment.add_filter("format", |state: &State<'_, '_>, format: &Value, values: Rest<Value>| {
+        let (positional, named) = Arguments::split(&values);
+        let values = named.unwrap_or_else(|| tuple(positional.to_vec()));
+        printf(&text_of(format, &charge(state))?, &values, &charge(state))
+    });
+}
+
+fn tuple(values: Vec<Value>) -> Value {
+    Value::from(minijinja::value::Tuple::from(values))
+}
+
+/// `json.dumps(value, ensure_ascii=…, indent=…, separators=…, sort_keys=…)`, in the order transformers has them.
+fn tojson(state: &State<'_, '_>, value: &Value, options: Rest<Value>) -> Result<String, Error> {
+    let arguments = Arguments::new("tojson", &options, 4)?;
+    let flag = |index: usize, name: &str| arguments.get(index, name).is_some_and(|value| value.is_true());
+    let indent = match arguments.get(1, "indent") {
+        Some(text) if text.as_str().is_some() => text.as_str().map(str::to_owned),
+        Some(_) => {
+            let spaces = arguments.integer(1, "indent")?.unwrap_or(0).max(0) as usize;
+            charge(state)(spaces)?;
+            Some(" ".repeat(spaces))
+        }
+        None => None,
+    };
+    let mut style = JsonStyle::new(indent);
+    (style.ensure_ascii, style.sort_keys) = (flag(0, "ensure_ascii"), flag(3, "sort_keys"));
+    if let Some(separators) = arguments.get(2, "separators") {
+        let texts: Vec<Value> = separators.try_iter()?.collect();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let [Some(item), Some(key)] = texts.iter().map(text).collect::<Vec<_>>().try_into().unwrap_or([None, None])
+        else {
+            return Err(arguments.refuse("two strings as separators"));
+        };
+        (style.item_separator, style.key_separator) = (item, key);
+    }
+    write_json(value, &style, &charge(state))
+}
+
+/// The filter `join(value, d="", attribute=None)`.
+fn join(state: &State<'_, '_>, value: &Value, options: Rest<Value>) -> Result<String, Error> {
+    let arguments = Arguments::new("join", &options, 2)?;
+    let charge = charge(state);
+    let separator = arguments.get(0, "d").map(|value| text_of(&value, &charge)).transpose()?.unwrap_or_default();
+    let attribute = arguments.optional_text(1, "attribute")?;
+    let mut out = PythonText::new(&charge);
+    for (index, item) in value.try_iter()?.enumerate() {
+        if index > 0 {
+            out.push(&separator)?;
+        }
+        // An item costs even if it writes nothing.
+        charge(1)?;
+        match &attribute {
+            Some(path) => {
+                let found = path.split('.').try_fold(item, |item, name| match name.parse::<usize>() {
+                    Ok(index) => item.get_item(&Value::from(index)),
+                    Err(_) => item.get_attr(name),
+                })?;
+                write_text(&mut out, &found)?;
+            }
+            None => write_text(&mut out, &item)?,
+        }
+    }
+    Ok(out.finish())
+}
+
+/// The operator `%`: formatting for strings, the remainder with the divisor's sign for numbers.
+pub fn remainder(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<Value, Error> {
+    if let Some(format) = left.as_str() {
+        return printf(format, right, &charge(state)).map(Value::from);
+    }
+    let refuse = |problem: &str| Error::new(ErrorKind::InvalidOperation, format!("{left} % {right}: {problem}"));
+    let integer = |value: &Value| match value.kind() {
+        ValueKind::Bool => Some(i128::from(value.is_true())),
+        _ if value.is_integer() => i128::try_from(value.clone()).ok(),
+        _ => None,
+    };
+    if let (Some(left), Some(right)) = (integer(left), integer(right)) {
+        // Rust's remainder has the dividend's sign.
+        return match left.checked_rem(right) {
+            Some(rest) if rest != 0 && (rest < 0) != (right < 0) => Ok(Value::from(rest + right)),
+            Some(rest) => Ok(Value::from(rest)),
+            None => Err(refuse("division by zero")),
+        };
+    }
+    let float = |value: &Value| match value.kind() {
+        ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        ValueKind::Number => f64::try_from(value.clone()).ok(),
+        _ => None,
+    };
+    let (Some(dividend), Some(divisor)) = (float(left), float(right)) else { return Err(refuse("not two numbers")) };
+    if divisor == 0.0 {
+        return Err(refuse("division by zero"));
+    }
+    let rest = dividend % divisor;
+    Ok(Value::from(match rest {
+        _ if rest == 0.0 => 0.0_f64.copysign(divisor),
+        _ if (rest < 0.0) != (divisor < 0.0) => rest + divisor,
+        _ => rest,
+    }))
+}
