@@ -48,6 +48,7 @@ pub fn write_json(value: &Value, style: &JsonStyle, charge: Charge<'_>) -> Resul
 
 fn write(out: &mut PythonText<'_>, value: &Value, style: &JsonStyle, depth: usize) -> Result<(), Error> {
     check_depth(depth)?;
+    out.visit()?;
     if let Some(text) = value.as_str() {
         return write_string(out, text, style);
     }

@@ -16,7 +16,7 @@ pub use json::to_python_json;
 pub(super) use json::{JsonStyle, write_json};
 pub(super) use printf::printf;
 pub(super) use str_format::str_format;
-pub(super) use text::{PythonText, is_space, text_of, write_text};
+pub(super) use text::{PythonText, is_printable, is_space, text_of, write_text};
 
 /// What a caller pays for bytes that are about to be written; an error ends the writing.
 pub(super) type Charge<'a> = &'a dyn Fn(usize) -> Result<(), Error>;

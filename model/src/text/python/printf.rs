@@ -54,6 +54,9 @@ pub fn printf(format: &str, values: &Value, charge: Charge<'_>) -> Result<String
         while rest.next_if(|character| "hlL".contains(*character)).is_some() {}
         let conversion = rest.next().ok_or_else(|| refused("the format ends within a conversion"))?;
         if conversion == '%' {
+            if !spec.is_plain() {
+                return Err(refused("%% takes no width or flags"));
+            }
             out.push("%")?;
             continue;
         }
@@ -91,9 +94,14 @@ fn convert(value: &Value, conversion: char, mut spec: Spec, charge: Charge<'_>) 
             // A fraction is cut off.
             let whole = match (integer_of(value), f64::try_from(value.clone())) {
                 (Some(integer), _) => Value::from(integer),
-                (None, Ok(float)) if float.is_finite() && value.kind() == ValueKind::Number => {
-                    Value::from(float.trunc() as i128)
-                }
+                (None, Ok(float)) if float.is_finite() && value.kind() == ValueKind::Number => match float.abs() < 1e38 {
+                    true => Value::from(float.trunc() as i128),
+                    // Beyond the whole numbers there are, all floats are whole.
+                    false => {
+                        spec.precision = Some(0);
+                        return format_number(value, &zero_filled(spec, 'f'), charge);
+                    }
+                },
                 _ => return Err(refused(format!("%{conversion} needs a number"))),
             };
             format_number(&whole, &zero_filled(spec, 'd'), charge)

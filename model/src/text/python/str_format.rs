@@ -3,7 +3,7 @@
 use minijinja::Error;
 use minijinja::value::{Value, ValueKind};
 
-use super::format::{Spec, converted, format_number, format_text};
+use super::format::{Spec, converted, format_number, format_text, integer_of};
 use super::text::PythonText;
 use super::{Charge, refused};
 
@@ -17,15 +17,17 @@ pub fn str_format(
     named: Option<&Value>,
     charge: Charge<'_>,
 ) -> Result<String, Error> {
-    let mut fields = Fields { positional, named, next: 0, charge };
+    let mut fields = Fields { positional, named, next: 0, is_numbered: false, charge };
     fields.format(format, 2)
 }
 
 struct Fields<'a> {
     positional: &'a [Value],
     named: Option<&'a Value>,
-    /// The next value of fields without name.
+    /// The next value of fields without number.
     next: usize,
+    /// Whether a field had a number. Both kinds do not go together.
+    is_numbered: bool,
     charge: Charge<'a>,
 }
 
@@ -68,6 +70,11 @@ impl Fields<'_> {
         }
         let is_plain = spec.kind.is_none() && spec.is_plain();
         match value.kind() {
+            ValueKind::Number | ValueKind::Bool
+                if spec.precision.is_some() && integer_of(&value).is_some() && matches!(spec.kind, None | Some('d')) =>
+            {
+                Err(refused("a whole number is written without precision"))
+            }
             ValueKind::Number => format_number(&value, &spec, self.charge),
             ValueKind::Bool if !is_plain => format_number(&value, &Spec { kind: spec.kind.or(Some('d')), ..spec }, self.charge),
             ValueKind::String if matches!(spec.kind, None | Some('s')) => {
@@ -83,11 +90,16 @@ impl Fields<'_> {
         let end = target.find(['.', '[']).unwrap_or(target.len());
         let (first, mut rest) = target.split_at(end);
         let mut value = match first.parse::<usize>() {
-            _ if first.is_empty() => {
+            _ if first.is_empty() && !self.is_numbered => {
                 self.next += 1;
                 self.at(self.next - 1)?
             }
-            Ok(index) => self.at(index)?,
+            Ok(index) if self.next == 0 => {
+                self.is_numbered = true;
+                self.at(index)?
+            }
+            Ok(_) => return Err(refused("the format mixes fields with and without numbers")),
+            Err(_) if first.is_empty() => return Err(refused("the format mixes fields with and without numbers")),
             Err(_) => {
                 let found = self.named.map(|named| named.get_item(&Value::from(first))).transpose()?;
                 let found = found.filter(|value| !value.is_undefined());

@@ -37,6 +37,14 @@ impl<'a> PythonText<'a> {
         Ok(())
     }
 
+    /// Pays for looking at one value, which may write next to nothing.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn visit(&self) -> Result<(), Error> {
+        (self.charge)(1)
+    }
+
     /// Appends one character.
     ///
     /// # Errors
@@ -79,6 +87,7 @@ pub fn write_text(out: &mut PythonText<'_>, value: &Value) -> Result<(), Error> 
 /// As [`text_of`].
 pub fn write_repr(out: &mut PythonText<'_>, value: &Value, depth: usize) -> Result<(), Error> {
     check_depth(depth)?;
+    out.visit()?;
     if let Some(text) = value.as_str() {
         return out.push(&str_repr(text));
     }
@@ -164,7 +173,7 @@ pub(super) fn escape(character: char) -> String {
 
 /// `str.isprintable` of a character, by the tables of Rust's own `Debug`. Combining marks are printable in Python;
 /// `Debug` escapes them in front, so the question is put with a letter before.
-fn is_printable(character: char) -> bool {
+pub fn is_printable(character: char) -> bool {
     !format!("{:?}", String::from_iter(['a', character])).contains('\\')
 }
 

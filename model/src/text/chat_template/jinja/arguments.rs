@@ -11,9 +11,8 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// The library hands named arguments over as the last value.
-    pub fn new(method: &'a str, values: &'a [Value], most: usize) -> Result<Self, Error> {
-        let (positional, named) = Self::split(values);
+    /// Arguments of which at most `most` are by place.
+    pub fn new(method: &'a str, positional: &'a [Value], named: Option<Value>, most: usize) -> Result<Self, Error> {
         if positional.len() > most {
             return Err(Error::new(
                 ErrorKind::TooManyArguments,
@@ -23,7 +22,7 @@ impl<'a> Arguments<'a> {
         Ok(Self { method, positional, named })
     }
 
-    /// Values by place, and the dict of those with a name.
+    /// Values by place, and the dict of those with a name, which the library hands over as the last value.
     pub fn split(values: &'a [Value]) -> (&'a [Value], Option<Value>) {
         match values.split_last() {
             Some((last, before)) if last.is_kwargs() => (before, Some(last.clone())),

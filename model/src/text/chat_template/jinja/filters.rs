@@ -1,31 +1,62 @@
 //! Filters and operators whose result is a text: what they write is Python's, and paid for while it is made.
 
-use minijinja::value::{Rest, Value, ValueKind};
+use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
 use super::arguments::Arguments;
-use super::charge;
+use super::{charge, methods};
 use crate::text::python::{JsonStyle, PythonText, printf, text_of, write_json, write_text};
 
-/// Replaces the library's filters.
+/// Replaces the library's filters where theirs write other texts than Jinja2's, and adds what it lacks.
 pub fn install(environment: &mut Environment<'_>) {
+    minijinja_contrib::add_to_environment(environment);
     environment.add_filter("tojson", tojson);
     environment.add_filter("string", |state: &State<'_, '_>, value: &Value| text_of(value, &charge(state)));
     environment.add_filter("join", join);
-    environment.add_filter("format", |state: &State<'_, '_>, format: &Value, values: Rest<Value>| {
-        let (positional, named) = Arguments::split(&values);
-        let values = named.unwrap_or_else(|| tuple(positional.to_vec()));
+    environment.add_filter("format", |state: &State<'_, '_>, format: &Value, values: Rest<Value>, named: Kwargs| {
+        let values = if values.is_empty() { Value::from(named) } else { Value::from(Tuple::from(values.0)) };
         printf(&text_of(format, &charge(state))?, &values, &charge(state))
     });
+    // These are methods of the value's text.
+    for (filter, method) in
+        [("upper", "upper"), ("lower", "lower"), ("capitalize", "capitalize"), ("trim", "strip"), ("replace", "replace")]
+    {
+        environment.add_filter(filter, move |state: &mut State<'_, '_>, value: &Value, values: Rest<Value>| {
+            let text = Value::from(text_of(value, &charge(state))?);
+            methods::call(state, &text, method, &values)
+        });
+    }
+    environment.add_filter("center", |state: &mut State<'_, '_>, value: &Value, width: Option<usize>| {
+        let text = Value::from(text_of(value, &charge(state))?);
+        methods::call(state, &text, "center", &[Value::from(width.unwrap_or(80))])
+    });
+    environment.add_filter("safe", |state: &State<'_, '_>, value: &Value| text_of(value, &charge(state)));
+    for name in ["escape", "e"] {
+        environment.add_filter(name, |state: &mut State<'_, '_>, value: &Value| {
+            let text = Value::from(text_of(value, &charge(state))?);
+            minijinja::filters::escape(state, &text)
+        });
+    }
+    // What cannot be read is the default, in place of an error.
+    environment.add_filter("int", |state: &State<'_, '_>, value: &Value, default: Option<Value>, named: Kwargs| {
+        let default = default.or(named.get("default")?).unwrap_or_else(|| Value::from(0));
+        minijinja::filters::int(state, value, Some(default), named.get("base")?, no_more())
+    });
+    environment.add_filter("float", |state: &State<'_, '_>, value: &Value, default: Option<Value>, named: Kwargs| {
+        let default = default.or(named.get("default")?).unwrap_or_else(|| Value::from(0.0));
+        minijinja::filters::float(state, value, Some(default), no_more())
+    });
+    // It writes Rust's texts.
+    environment.remove_filter("pprint");
 }
 
-fn tuple(values: Vec<Value>) -> Value {
-    Value::from(minijinja::value::Tuple::from(values))
+fn no_more() -> Kwargs {
+    std::iter::empty::<(String, Value)>().collect()
 }
 
 /// `json.dumps(value, ensure_ascii=…, indent=…, separators=…, sort_keys=…)`, in the order transformers has them.
-fn tojson(state: &State<'_, '_>, value: &Value, options: Rest<Value>) -> Result<String, Error> {
-    let arguments = Arguments::new("tojson", &options, 4)?;
+fn tojson(state: &State<'_, '_>, value: &Value, options: Rest<Value>, named: Kwargs) -> Result<String, Error> {
+    let arguments = Arguments::new("tojson", &options, Some(named.into()), 4)?;
     let flag = |index: usize, name: &str| arguments.get(index, name).is_some_and(|value| value.is_true());
     let indent = match arguments.get(1, "indent") {
         Some(text) if text.as_str().is_some() => text.as_str().map(str::to_owned),
@@ -51,8 +82,8 @@ fn tojson(state: &State<'_, '_>, value: &Value, options: Rest<Value>) -> Result<
 }
 
 /// The filter `join(value, d="", attribute=None)`.
-fn join(state: &State<'_, '_>, value: &Value, options: Rest<Value>) -> Result<String, Error> {
-    let arguments = Arguments::new("join", &options, 2)?;
+fn join(state: &State<'_, '_>, value: &Value, options: Rest<Value>, named: Kwargs) -> Result<String, Error> {
+    let arguments = Arguments::new("join", &options, Some(named.into()), 2)?;
     let charge = charge(state);
     let separator = arguments.get(0, "d").map(|value| text_of(&value, &charge)).transpose()?.unwrap_or_default();
     let attribute = arguments.optional_text(1, "attribute")?;
@@ -61,8 +92,7 @@ fn join(state: &State<'_, '_>, value: &Value, options: Rest<Value>) -> Result<St
         if index > 0 {
             out.push(&separator)?;
         }
-        // An item costs even if it writes nothing.
-        charge(1)?;
+        out.visit()?;
         match &attribute {
             Some(path) => {
                 let found = path.split('.').try_fold(item, |item, name| match name.parse::<usize>() {

@@ -6,7 +6,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::arguments::Arguments;
 use super::charge;
-use crate::text::python::{Charge, PythonText, is_space, str_format};
+use crate::text::python::{Charge, PythonText, is_printable, is_space, str_format};
 
 /// Calls a method the library has not.
 pub fn call(state: &mut State<'_, '_>, value: &Value, method: &str, values: &[Value]) -> Result<Value, Error> {
@@ -35,7 +35,8 @@ fn of_string(
     values: &[Value],
     charge: Charge<'_>,
 ) -> Result<Option<Value>, Error> {
-    let arguments = |most: usize| Arguments::new(method, values, most);
+    let (positional, named) = Arguments::split(values);
+    let arguments = |most: usize| Arguments::new(method, positional, named.clone(), most);
     let result = match method {
         "strip" | "lstrip" | "rstrip" => {
             let characters = arguments(1)?.optional_text(0, "chars")?;
@@ -118,15 +119,12 @@ fn of_string(
                 if index > 0 {
                     out.push(text)?;
                 }
-                charge(1)?;
+                out.visit()?;
                 out.push(item.as_str().ok_or_else(|| arguments.refuse("a list of strings"))?)?;
             }
             Value::from(out.finish())
         }
-        "format" => {
-            let (positional, named) = Arguments::split(values);
-            Value::from(str_format(text, positional, named.as_ref(), charge)?)
-        }
+        "format" => Value::from(str_format(text, positional, named.as_ref(), charge)?),
         "format_map" => Value::from(str_format(text, &[], Some(&arguments(1)?.required(0, "map")?), charge)?),
         "center" | "ljust" | "rjust" | "zfill" => pad(text, method, &arguments(2)?, charge)?,
         "expandtabs" => {
@@ -135,7 +133,8 @@ fn of_string(
             expand_tabs(text, size)
         }
         "upper" => Value::from(text.to_uppercase()),
-        "lower" | "casefold" => Value::from(text.to_lowercase()),
+        "lower" => Value::from(text.to_lowercase()),
+        "casefold" => Value::from(text.to_lowercase().replace('ß', "ss")),
         "swapcase" => {
             let swap = |character: char| match character.is_uppercase() {
                 true => character.to_lowercase().collect::<String>(),
@@ -145,6 +144,8 @@ fn of_string(
         }
         "title" => Value::from(title(text)),
         "isspace" => Value::from(!text.is_empty() && text.chars().all(is_space)),
+        "isprintable" => Value::from(text.chars().all(is_printable)),
+        "istitle" => Value::from(text == title(text) && text.chars().any(char::is_alphabetic)),
         "isdecimal" => Value::from(!text.is_empty() && text.chars().all(|c| c.is_ascii_digit())),
         "isidentifier" => {
             let is_word = |character: char| character == '_' || character.is_alphanumeric();
@@ -163,7 +164,7 @@ fn of_list(value: &Value, method: &str, values: &[Value], charge: Charge<'_>) ->
     if method == "copy" {
         return Ok(Some(value.try_iter()?.collect()));
     }
-    let arguments = Arguments::new(method, values, 3)?;
+    let arguments = Arguments::new(method, values, None, 3)?;
     let sought = values.first().ok_or_else(|| arguments.refuse("a value"))?;
     if method == "count" {
         return Ok(Some(Value::from(value.try_iter()?.filter(|item| item == sought).count())));
