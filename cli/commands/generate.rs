@@ -69,7 +69,8 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
             for (index, answers) in chunk.clone().zip(finish(&mut engine, handles)?) {
                 let prompt = &prompts[index];
                 for (sample, answer) in round.clone().zip(&answers) {
-                    let text = tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&answer.tokens, false)).transpose()?;
+                    let text =
+                        tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&answer.tokens, false)).transpose()?;
                     if arguments.json {
                         output::line(&json_line(prompt, sample, answer, text.as_deref()))?;
                     } else {
@@ -158,7 +159,9 @@ fn max_new_tokens(prompt: &Prompt, asked: Option<usize>, loaded: &LoadedModel) -
     if let Some(limit) = asked.or(checkpoint.and_then(|checkpoint| checkpoint.max_new_tokens)) {
         return Ok(limit);
     }
-    let Some(length) = checkpoint.and_then(|checkpoint| checkpoint.max_length) else { return Ok(DEFAULT_MAX_NEW_TOKENS) };
+    let Some(length) = checkpoint.and_then(|checkpoint| checkpoint.max_length) else {
+        return Ok(DEFAULT_MAX_NEW_TOKENS);
+    };
     let left = length.saturating_sub(prompt.ids.len());
     anyhow::ensure!(
         left > 0,

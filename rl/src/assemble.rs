@@ -21,8 +21,8 @@ use nemo_model::text::{
 use nemo_model::{ModelError, NemotronH, WeightStorage};
 use serde_json::{Map, Value, json};
 
-use crate::model_files;
 use crate::config::{PolicyConfig, Precision, RunConfig};
+use crate::model_files;
 use crate::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
 use crate::rollout::RenderError;
 use crate::rollout::chat::{self, Chat};

@@ -278,7 +278,8 @@ fn sampling_defaults_are_held_to_their_ranges() {
     for (text, kept) in [("0", None), ("-1", None), ("null", None), ("1", Some(1)), ("50", Some(50))] {
         assert_eq!(read(&format!("{{\"top_k\": {text}}}")).unwrap().top_k, kept, "{text}");
     }
-    for (key, good) in [("temperature", "0"), ("temperature", "1e-40"), ("top_p", "1"), ("min_p", "0"), ("min_p", "1")] {
+    for (key, good) in [("temperature", "0"), ("temperature", "1e-40"), ("top_p", "1"), ("min_p", "0"), ("min_p", "1")]
+    {
         assert!(read(&format!("{{\"{key}\": {good}}}")).is_ok(), "{key} {good}");
     }
     for (key, bad) in [

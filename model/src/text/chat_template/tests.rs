@@ -89,7 +89,10 @@ fn templates_that_do_not_append_are_refused() {
     assert_eq!(all(turns).unwrap().render(&["r"]), "[tool]r\"\"<end>");
     for (source, reason) in [
         ("{% for m in messages %}{{ m.role }}<end>{% endfor %}", "does not show tool calls"),
-        ("{% for m in messages %}{{ m.content }}{{ m.tool_calls | default(none) | tojson }}{% endfor %}", "no <end> follows"),
+        (
+            "{% for m in messages %}{{ m.content }}{{ m.tool_calls | default(none) | tojson }}{% endfor %}",
+            "no <end> follows",
+        ),
         (
             "{% for m in messages if m.role != 'tool' %}{{ m.tool_calls | default(none) | tojson }}<end>{% endfor %}",
             "does not show tool results",
@@ -266,10 +269,10 @@ fn every_field_of_a_message_reaches_the_template() {
     let messages = ChatMessage::list_from_json(&given).unwrap();
     let text = jinja("{{ messages | tojson }}").unwrap().render(&messages, &[], &RenderOptions::default()).unwrap();
     let mut expected = given;
-    expected[1]["tool_calls"][1] = json!({ "id": "c2", "type": "function", "function": { "name": "g", "arguments": "{}" } });
+    expected[1]["tool_calls"][1] =
+        json!({ "id": "c2", "type": "function", "function": { "name": "g", "arguments": "{}" } });
     assert_eq!(text, crate::text::to_python_json(&expected));
     assert_eq!((messages[0].role, messages[0].content.as_str()), (ChatRole::System, "ab"));
-    assert!(compact().render(&messages, &[], &RenderOptions::default()).is_err(), "a list is no text to add to");
 }
 
 /// `{% generation %}` marks what is trained on; its body is rendered as if it were not there.

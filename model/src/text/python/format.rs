@@ -145,7 +145,8 @@ fn short(value: f64, precision: usize) -> String {
         true => text + ".0",
         false => match convert(value, 'e', precision - 1, false).split_once('e') {
             Some((digits, exponent)) => {
-                let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+                let digits =
+                    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
                 format!("{digits}e{exponent}")
             }
             None => text,

@@ -83,9 +83,7 @@ fn convert(value: &Value, conversion: char, mut spec: Spec, charge: Charge<'_>) 
             spec.zero = false;
             spec.align = spec.align.or(Some('>'));
             match value.as_str() {
-                Some(text) if text.chars().count() == 1 => {
-                    format_text(text, &Spec { precision: None, ..spec }, charge)
-                }
+                Some(text) if text.chars().count() == 1 => format_text(text, &Spec { precision: None, ..spec }, charge),
                 Some(_) => Err(refused("%c needs one character")),
                 None => format_number(value, &Spec { kind: Some('c'), precision: None, ..spec }, charge),
             }
@@ -94,7 +92,8 @@ fn convert(value: &Value, conversion: char, mut spec: Spec, charge: Charge<'_>) 
             // A fraction is cut off.
             let whole = match (integer_of(value), f64::try_from(value.clone())) {
                 (Some(integer), _) => Value::from(integer),
-                (None, Ok(float)) if float.is_finite() && value.kind() == ValueKind::Number => match float.abs() < 1e38 {
+                (None, Ok(float)) if float.is_finite() && value.kind() == ValueKind::Number => match float.abs() < 1e38
+                {
                     true => Value::from(float.trunc() as i128),
                     // Beyond the whole numbers there are, all floats are whole.
                     false => {
@@ -140,10 +139,7 @@ fn name(rest: &mut Peekable<Chars<'_>>) -> Result<String, Error> {
 }
 
 /// A number written in the format, or taken from the values for `*`.
-fn size(
-    rest: &mut Peekable<Chars<'_>>,
-    next: &mut impl FnMut() -> Result<Value, Error>,
-) -> Result<Option<i64>, Error> {
+fn size(rest: &mut Peekable<Chars<'_>>, next: &mut impl FnMut() -> Result<Value, Error>) -> Result<Option<i64>, Error> {
     if rest.next_if_eq(&'*').is_some() {
         let size = integer_of(&next()?).and_then(|size| i64::try_from(size).ok());
         return size.map(Some).ok_or_else(|| refused("* needs a whole number"));

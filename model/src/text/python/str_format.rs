@@ -71,12 +71,16 @@ impl Fields<'_> {
         let is_plain = spec.kind.is_none() && spec.is_plain();
         match value.kind() {
             ValueKind::Number | ValueKind::Bool
-                if spec.precision.is_some() && integer_of(&value).is_some() && matches!(spec.kind, None | Some('d')) =>
+                if spec.precision.is_some()
+                    && integer_of(&value).is_some()
+                    && matches!(spec.kind, None | Some('d')) =>
             {
                 Err(refused("a whole number is written without precision"))
             }
             ValueKind::Number => format_number(&value, &spec, self.charge),
-            ValueKind::Bool if !is_plain => format_number(&value, &Spec { kind: spec.kind.or(Some('d')), ..spec }, self.charge),
+            ValueKind::Bool if !is_plain => {
+                format_number(&value, &Spec { kind: spec.kind.or(Some('d')), ..spec }, self.charge)
+            }
             ValueKind::String if matches!(spec.kind, None | Some('s')) => {
                 format_text(value.as_str().unwrap_or_default(), &spec, self.charge)
             }

@@ -1,17 +1,21 @@
 //! What Jinja2 and transformers have and the template library does not, brought into its language.
 //!
-//! The library has no hook for operators or tags. Two operators therefore become calls of functions in the compiled
+//! The library has no hook for operators or tags. Three operators therefore become calls of functions in the compiled
 //! template, and two things are replaced in the source, token by token, which keeps lines where they are. That takes the
 //! library's inner interfaces, which may change with any release: its version is pinned.
 
 use std::collections::BTreeMap;
 
-use minijinja::machinery::{CodeGenerator, Instruction, Instructions, Token, eval, make_string_output, parse, tokenize};
+use minijinja::machinery::{
+    CodeGenerator, Instruction, Instructions, Token, eval, make_string_output, parse, tokenize,
+};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, Value};
 
 /// Function that is called for `left ~ right`; no template can name it.
 pub const CONCATENATE: &str = "~";
+/// Function that is called for `left + right`.
+pub const ADD: &str = "+";
 /// Function that is called for `left % right`.
 pub const REMAINDER: &str = "%";
 
@@ -68,12 +72,13 @@ pub fn compile<'source>(
     Ok((instructions, blocks))
 }
 
-/// Both operators take two values and leave one, as a call with two arguments does.
+/// The operators take two values and leave one, as a call with two arguments does.
 fn replace_operators(instructions: &mut Instructions<'_>) {
     let mut index = 0;
     while let Some(instruction) = instructions.get_mut(index) {
         match instruction {
             Instruction::StringConcat => *instruction = Instruction::CallFunction(CONCATENATE, Some(2)),
+            Instruction::Add => *instruction = Instruction::CallFunction(ADD, Some(2)),
             Instruction::Rem => *instruction = Instruction::CallFunction(REMAINDER, Some(2)),
             _ => {}
         }

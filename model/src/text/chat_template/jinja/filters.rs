@@ -1,7 +1,7 @@
-//! Filters and operators whose result is a text: what they write is Python's, and paid for while it is made.
+//! Filters whose result is a text: what they write is Python's, and paid for while it is made.
 
-use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja::value::{Kwargs, Rest, Tuple, Value};
+use minijinja::{Environment, Error, State};
 
 use super::arguments::Arguments;
 use super::{charge, methods};
@@ -18,9 +18,13 @@ pub fn install(environment: &mut Environment<'_>) {
         printf(&text_of(format, &charge(state))?, &values, &charge(state))
     });
     // These are methods of the value's text.
-    for (filter, method) in
-        [("upper", "upper"), ("lower", "lower"), ("capitalize", "capitalize"), ("trim", "strip"), ("replace", "replace")]
-    {
+    for (filter, method) in [
+        ("upper", "upper"),
+        ("lower", "lower"),
+        ("capitalize", "capitalize"),
+        ("trim", "strip"),
+        ("replace", "replace"),
+    ] {
         environment.add_filter(filter, move |state: &mut State<'_, '_>, value: &Value, values: Rest<Value>| {
             let text = Value::from(text_of(value, &charge(state))?);
             methods::call(state, &text, method, &values)
@@ -105,40 +109,4 @@ fn join(state: &State<'_, '_>, value: &Value, options: Rest<Value>, named: Kwarg
         }
     }
     Ok(out.finish())
-}
-
-/// The operator `%`: formatting for strings, the remainder with the divisor's sign for numbers.
-pub fn remainder(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<Value, Error> {
-    if let Some(format) = left.as_str() {
-        return printf(format, right, &charge(state)).map(Value::from);
-    }
-    let refuse = |problem: &str| Error::new(ErrorKind::InvalidOperation, format!("{left} % {right}: {problem}"));
-    let integer = |value: &Value| match value.kind() {
-        ValueKind::Bool => Some(i128::from(value.is_true())),
-        _ if value.is_integer() => i128::try_from(value.clone()).ok(),
-        _ => None,
-    };
-    if let (Some(left), Some(right)) = (integer(left), integer(right)) {
-        // Rust's remainder has the dividend's sign.
-        return match left.checked_rem(right) {
-            Some(rest) if rest != 0 && (rest < 0) != (right < 0) => Ok(Value::from(rest + right)),
-            Some(rest) => Ok(Value::from(rest)),
-            None => Err(refuse("division by zero")),
-        };
-    }
-    let float = |value: &Value| match value.kind() {
-        ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
-        ValueKind::Number => f64::try_from(value.clone()).ok(),
-        _ => None,
-    };
-    let (Some(dividend), Some(divisor)) = (float(left), float(right)) else { return Err(refuse("not two numbers")) };
-    if divisor == 0.0 {
-        return Err(refuse("division by zero"));
-    }
-    let rest = dividend % divisor;
-    Ok(Value::from(match rest {
-        _ if rest == 0.0 => 0.0_f64.copysign(divisor),
-        _ if (rest < 0.0) != (divisor < 0.0) => rest + divisor,
-        _ => rest,
-    }))
 }

@@ -29,12 +29,7 @@ pub fn call(state: &mut State<'_, '_>, value: &Value, method: &str, values: &[Va
     }
 }
 
-fn of_string(
-    text: &str,
-    method: &str,
-    values: &[Value],
-    charge: Charge<'_>,
-) -> Result<Option<Value>, Error> {
+fn of_string(text: &str, method: &str, values: &[Value], charge: Charge<'_>) -> Result<Option<Value>, Error> {
     let (positional, named) = Arguments::split(values);
     let arguments = |most: usize| Arguments::new(method, positional, named.clone(), most);
     let result = match method {
@@ -54,7 +49,8 @@ fn of_string(
         }
         "partition" | "rpartition" => {
             let separator = needle(arguments(1)?.text(0, "sep")?)?;
-            let found = if method == "partition" { text.split_once(&*separator) } else { text.rsplit_once(&*separator) };
+            let found =
+                if method == "partition" { text.split_once(&*separator) } else { text.rsplit_once(&*separator) };
             let parts = match found {
                 Some((before, after)) => [before, &separator, after],
                 None if method == "partition" => [text, "", ""],
@@ -232,9 +228,8 @@ fn split(text: &str, from_right: bool, arguments: &Arguments<'_>) -> Result<Valu
 
 /// Python's line ends are more than the newline.
 fn lines(text: &str, keep: bool) -> Value {
-    let is_end = |character: char| {
-        matches!(character, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
-    };
+    let is_end =
+        |character: char| matches!(character, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let mut found = Vec::new();
     let mut rest = text;
     while let Some((at, end)) = rest.char_indices().find(|(_, character)| is_end(*character)) {

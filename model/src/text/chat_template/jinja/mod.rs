@@ -12,6 +12,7 @@ mod arguments;
 mod dialect;
 mod filters;
 mod methods;
+mod operators;
 
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value as JinjaValue};
@@ -20,7 +21,7 @@ use serde_json::{Map, Value};
 use super::RenderOptions;
 use super::message::ChatMessage;
 use crate::text::error::TextError;
-use crate::text::python::{PythonText, text_of, write_text};
+use crate::text::python::text_of;
 use crate::text::tokenizer::TokenizerSettings;
 
 /// What one rendering may use up: every operation costs one, and so do 64 bytes of text or data that are made or read.
@@ -70,8 +71,9 @@ impl JinjaTemplate {
             Ok(())
         });
         environment.set_unknown_method_callback(methods::call);
-        environment.add_function(dialect::CONCATENATE, concatenate);
-        environment.add_function(dialect::REMAINDER, filters::remainder);
+        environment.add_function(dialect::CONCATENATE, operators::concatenate);
+        environment.add_function(dialect::ADD, operators::add);
+        environment.add_function(dialect::REMAINDER, operators::remainder);
         environment.add_function("raise_exception", raise_exception);
         filters::install(&mut environment);
         let tokens = [
@@ -145,13 +147,4 @@ fn describe(error: &Error) -> String {
 
 fn raise_exception(message: String) -> Result<JinjaValue, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, format!("the template refuses the conversation: {message}")))
-}
-
-/// The operator `~`.
-fn concatenate(state: &State<'_, '_>, left: &JinjaValue, right: &JinjaValue) -> Result<String, Error> {
-    let charge = charge(state);
-    let mut text = PythonText::new(&charge);
-    write_text(&mut text, left)?;
-    write_text(&mut text, right)?;
-    Ok(text.finish())
 }
