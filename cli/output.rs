@@ -26,6 +26,11 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Says what the user should know before relying on a result.
+pub fn warnings(warnings: &[String]) {
+    warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
+}
+
 /// Replaces the last line of standard error. Best effort, for people only.
 pub fn overwrite(text: &str) {
     let mut err = std::io::stderr();

@@ -19,11 +19,23 @@ use crate::arguments::EvalArguments;
 use crate::output;
 use crate::report::evaluation;
 
+/// Conversations of one evaluation; all are kept until its end.
+const MAX_CONVERSATIONS: usize = 1 << 20;
+
 pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     let device = arguments.device.open()?;
     let environment = offices(arguments.tables.as_deref())?;
     let tasks = tasks(&arguments)?;
-    let loaded = LoadedModel::open(&arguments.model, &places(None), &device)?;
+    let total = tasks.len().saturating_mul(arguments.sampling.samples);
+    anyhow::ensure!(
+        total <= MAX_CONVERSATIONS,
+        "--samples {}: {} tasks make {total} conversations, of which at most {MAX_CONVERSATIONS} are held; lower it",
+        arguments.sampling.samples,
+        tasks.len()
+    );
+    let mut loaded = LoadedModel::open(&arguments.model, &places(None), &device)?;
+    loaded.warn_of_length(arguments.max_length);
+    output::warnings(&loaded.warnings);
     let sampling: SamplingParams = sampling(&arguments.sampling, Some(arguments.max_new_tokens), &loaded);
     let sizes = PolicySizes {
         max_open_sequences: arguments.max_open_sequences,
@@ -39,7 +51,6 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
         seed: arguments.sampling.seed,
         step: VALIDATION_STEP_BASE,
     };
-    let total = tasks.len() * arguments.sampling.samples;
     let watched = output::is_watched();
     let (mut report, episodes) = evaluate(
         &mut policy,

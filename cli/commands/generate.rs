@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 use std::io::Read;
+use std::ops::Range;
 
 use anyhow::Context;
 use nemo_env::Dataset;
 use nemo_model::WeightStorage;
-use nemo_model::generate::{Engine, SampleKey, SamplingParams, StopReason, TokenId, TurnEnd};
+use nemo_model::config::GENERATION_CONFIG_FILE;
+use nemo_model::generate::{Engine, SampleKey, SamplingParams, SequenceId, StopReason, TokenId, TurnEnd};
 use nemo_model::text::{ChatMessage, ChatRole, RenderOptions, Tokenizer};
 use nemo_rl::assemble::LoadedModel;
 use nemo_rl::rollout::chat;
@@ -37,24 +39,43 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
     }
     let prompts = prompts(&arguments, &loaded)?;
     let sampling = sampling(&arguments.sampling, arguments.max_new_tokens, &loaded);
+    let limits = prompts
+        .iter()
+        .map(|prompt| max_new_tokens(prompt, arguments.max_new_tokens, &loaded))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let samples = arguments.sampling.samples;
-    let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0) + sampling.max_new_tokens + 1;
-    let options = loaded.engine_options(MAX_OPEN.min(prompts.len() * samples), longest);
+    let lengths = prompts.iter().zip(&limits).map(|(prompt, limit)| prompt.ids.len().saturating_add(*limit));
+    let longest = lengths.max().unwrap_or(0);
+    loaded.warn_of_length(longest);
+    output::warnings(&loaded.warnings);
+    let open = prompts.len().saturating_mul(samples).min(MAX_OPEN);
+    let options = loaded.engine_options(open, longest.saturating_add(1));
     let LoadedModel { model, tokenizer, .. } = loaded;
     let mut engine = Engine::new(model, options);
 
-    // Prompts are handed over in portions, so that the first answers come before the last prompt is computed.
+    // Answers are worked on in portions, so that the first come before the last is begun, however many there are.
     let portion = (MAX_OPEN / samples).max(1);
-    for (number, chunk) in prompts.chunks(portion).enumerate() {
-        let ends = generate(&mut engine, chunk, number * portion, samples, arguments.sampling.seed, &sampling)?;
-        for (prompt, answers) in chunk.iter().zip(ends) {
-            for (sample, answer) in answers.iter().enumerate() {
-                let text = tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&answer.tokens, false)).transpose()?;
-                if arguments.json {
-                    output::line(&json_line(prompt, sample, answer, text.as_deref()))?;
-                } else {
-                    let heading = prompts.len() * samples > 1;
-                    output::line(&plain_text(prompt, sample, answer, tokenizer.as_ref(), heading)?)?;
+    let heading = prompts.len() > 1 || samples > 1;
+    for first in (0..prompts.len()).step_by(portion) {
+        let chunk = first..prompts.len().min(first + portion);
+        for round in (0..samples).step_by(MAX_OPEN) {
+            let round = round..samples.min(round.saturating_add(MAX_OPEN));
+            let mut handles = Vec::with_capacity(chunk.len());
+            for index in chunk.clone() {
+                let sampling = SamplingParams { max_new_tokens: limits[index], ..sampling };
+                let place = (index, round.clone());
+                handles.push(begin(&mut engine, &prompts[index], place, arguments.sampling.seed, &sampling)?);
+            }
+            for (index, answers) in chunk.clone().zip(finish(&mut engine, handles)?) {
+                let prompt = &prompts[index];
+                for (sample, answer) in round.clone().zip(&answers) {
+                    let text =
+                        tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&answer.tokens, false)).transpose()?;
+                    if arguments.json {
+                        output::line(&json_line(prompt, sample, answer, text.as_deref()))?;
+                    } else {
+                        output::line(&plain_text(prompt, sample, answer, tokenizer.as_ref(), heading)?)?;
+                    }
                 }
             }
         }
@@ -77,25 +98,25 @@ fn storage(arguments: &GenerateArguments) -> anyhow::Result<WeightStorage> {
     Ok(storage)
 }
 
-/// The answers to some prompts, `samples` of each, in order.
-fn generate(
+/// Begins answers of a prompt, which is the number and the samples of `place`.
+fn begin(
     engine: &mut Engine,
-    prompts: &[Prompt],
-    first: usize,
-    samples: usize,
+    prompt: &Prompt,
+    (number, samples): (usize, Range<usize>),
     seed: u64,
     sampling: &SamplingParams,
-) -> anyhow::Result<Vec<Vec<TurnEnd>>> {
-    let mut handles = Vec::with_capacity(prompts.len());
-    for (index, prompt) in prompts.iter().enumerate() {
-        let failed = || format!("prompt {}", prompt.label);
-        let ids = engine.begin(&prompt.ids, samples).with_context(failed)?;
-        for (sample, &id) in ids.iter().enumerate() {
-            let key = SampleKey { seed, step: 0, task: (first + index) as u64, sample: sample as u64 };
-            engine.begin_turn(id, &[], key, sampling).with_context(failed)?;
-        }
-        handles.push(ids);
+) -> anyhow::Result<Vec<SequenceId>> {
+    let failed = || format!("prompt {}", prompt.label);
+    let ids = engine.begin(&prompt.ids, samples.len()).with_context(failed)?;
+    for (sample, &id) in samples.zip(&ids) {
+        let key = SampleKey { seed, step: 0, task: number as u64, sample: sample as u64 };
+        engine.begin_turn(id, &[], key, sampling).with_context(failed)?;
     }
+    Ok(ids)
+}
+
+/// The answers of sequences that were begun, in order.
+fn finish(engine: &mut Engine, handles: Vec<Vec<SequenceId>>) -> anyhow::Result<Vec<Vec<TurnEnd>>> {
     let mut ended = Vec::new();
     while engine.has_open_turns() {
         ended.extend(engine.step()?);
@@ -117,16 +138,39 @@ fn generate(
 pub fn sampling(arguments: &SamplingArguments, max_new_tokens: Option<usize>, loaded: &LoadedModel) -> SamplingParams {
     let checkpoint = loaded.generation.clone().unwrap_or_default();
     let recommended = checkpoint.do_sample != Some(false);
+    // Who asks for a choice among tokens or for several answers does not want the greedy one.
+    let asked = arguments.top_p.is_some() || arguments.min_p.is_some() || arguments.top_k.is_some();
+    let unasked = if recommended || asked || arguments.samples > 1 { 1.0 } else { 0.0 };
     SamplingParams {
         temperature: match arguments.greedy {
             true => 0.0,
-            false => arguments.temperature.or(checkpoint.temperature.filter(|_| recommended)).unwrap_or(1.0),
+            false => arguments.temperature.or(checkpoint.temperature.filter(|_| recommended)).unwrap_or(unasked),
         },
         top_p: arguments.top_p.or(checkpoint.top_p.filter(|_| recommended)).unwrap_or(1.0),
         min_p: arguments.min_p.or(checkpoint.min_p.filter(|_| recommended)).unwrap_or(0.0),
         top_k: arguments.top_k.or(checkpoint.top_k.filter(|_| recommended)),
         max_new_tokens: max_new_tokens.or(checkpoint.max_new_tokens).unwrap_or(DEFAULT_MAX_NEW_TOKENS),
     }
+}
+
+/// Tokens of an answer: asked for, else the checkpoint's limit of answers, else what its limit of sequences leaves.
+fn max_new_tokens(prompt: &Prompt, asked: Option<usize>, loaded: &LoadedModel) -> anyhow::Result<usize> {
+    let checkpoint = loaded.generation.as_ref();
+    if let Some(limit) = asked.or(checkpoint.and_then(|checkpoint| checkpoint.max_new_tokens)) {
+        return Ok(limit);
+    }
+    let Some(length) = checkpoint.and_then(|checkpoint| checkpoint.max_length) else {
+        return Ok(DEFAULT_MAX_NEW_TOKENS);
+    };
+    let left = length.saturating_sub(prompt.ids.len());
+    anyhow::ensure!(
+        left > 0,
+        "prompt {} has {} tokens, and \"max_length\" of {} is {length}; give --max-new-tokens",
+        prompt.label,
+        prompt.ids.len(),
+        loaded.folder.join(GENERATION_CONFIG_FILE).display()
+    );
+    Ok(left)
 }
 
 fn prompts(arguments: &GenerateArguments, loaded: &LoadedModel) -> anyhow::Result<Vec<Prompt>> {

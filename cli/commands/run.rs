@@ -55,7 +55,8 @@ impl Parts {
         // Before the model, which may be large: a second start ends here.
         let folder = RunFolder::open(&config.checkpointing.checkpoint_dir, arguments.fresh, std::process::id())?;
         let began = Instant::now();
-        let (policy, chat) = assemble::policy(&config, arguments.max_open_sequences, &places, &device)?;
+        let (policy, chat, warnings) = assemble::policy(&config, arguments.max_open_sequences, &places, &device)?;
+        output::warnings(&warnings);
         let model = policy.model().config();
         output::note(&format!(
             "model: {:.2} M parameters, blocks {}, vocabulary {}, on {} ({:.1} s)",

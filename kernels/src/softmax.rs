@@ -8,6 +8,15 @@ use crate::simd::{self, Kernel, LANES, Lanes, tree_sum};
 /// Weights whose f32 sum goes into the f64 total at once.
 pub(crate) const BLOCK: usize = 128;
 
+/// The coldest temperature there is to compute with. Below it, quotients of logits leave the range of f32; at it, whatever
+/// differs from the largest logit has no weight already, so every colder one is the same distribution.
+pub(crate) const COLDEST: f64 = 1e-30;
+
+/// The reciprocal of a temperature above 0.
+pub(crate) fn inverse_temperature(temperature: f32) -> f32 {
+    1.0 / temperature.max(COLDEST as f32)
+}
+
 /// What a row's normalisation needs, with `logit` scaled by the reciprocal temperature.
 #[derive(Clone, Copy)]
 pub(crate) struct Softmax {

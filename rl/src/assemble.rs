@@ -22,6 +22,7 @@ use nemo_model::{ModelError, NemotronH, WeightStorage};
 use serde_json::{Map, Value, json};
 
 use crate::config::{PolicyConfig, Precision, RunConfig};
+use crate::model_files;
 use crate::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
 use crate::rollout::RenderError;
 use crate::rollout::chat::{self, Chat};
@@ -69,6 +70,32 @@ pub enum AssembleError {
         model: usize,
         /// Tokens of the tokenizer.
         tokenizer: usize,
+    },
+    /// The tokenizer belongs to another model.
+    #[error(
+        "{}: its tokenizer writes token ids up to {largest}, but the model has embeddings for {vocabulary} (\"vocab_size\" \
+         of config.json); use the tokenizer the model was trained with", folder.display()
+    )]
+    ForeignTokenizer {
+        /// Folder of the tokenizer.
+        folder: PathBuf,
+        /// Largest id.
+        largest: usize,
+        /// Rows of the embedding.
+        vocabulary: usize,
+    },
+    /// An end token the model has no embedding for.
+    #[error(
+        "{}: \"eos_token_id\" names token {id}, but \"vocab_size\" of config.json is {vocabulary}; ids are below it",
+        path.display()
+    )]
+    EndToken {
+        /// The file.
+        path: PathBuf,
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        vocabulary: usize,
     },
     /// No token ends a turn.
     #[error("{}: the tokenizer names no end-of-turn token; set \"eos_token\" in tokenizer_config.json", folder.display())]
@@ -135,6 +162,8 @@ pub struct LoadedModel {
     pub sidecar_files: Vec<SidecarFile>,
     /// Where it came from.
     pub folder: PathBuf,
+    /// What its user should know, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 impl LoadedModel {
@@ -179,11 +208,21 @@ impl LoadedModel {
             Err(error) => return Err(error.into()),
         };
         let generation = GenerationConfig::load(&folder)?;
+        let mut warnings = Vec::new();
+        if let Some(tokenizer) = &tokenizer {
+            warnings.extend(model_files::check_tokenizer(model.config(), tokenizer, tokenizer_folder)?);
+        }
+        if let Some(generation) = &generation {
+            warnings.extend(model_files::check_generation(model.config(), generation, &folder)?);
+        }
         let eos = tokenizer.as_ref().and_then(Tokenizer::eos_id);
         let stop_tokens = end_token_ids(model.config(), generation.as_ref(), eos);
         let template = ChatTemplate::load(tokenizer_folder)?;
+        if tokenizer.is_some() && template.is_built_in() {
+            warnings.push(model_files::no_template(tokenizer_folder));
+        }
         let sidecar_files = read_sidecar_files(tokenizer_folder)?;
-        Ok(Self { model, tokenizer, template, generation, stop_tokens, sidecar_files, folder })
+        Ok(Self { model, tokenizer, template, generation, stop_tokens, sidecar_files, folder, warnings })
     }
 
     /// A fresh model: random weights, a tokenizer trained on the generator's conversations.
@@ -231,7 +270,13 @@ impl LoadedModel {
             generation: None,
             sidecar_files,
             folder: path,
+            warnings: Vec::new(),
         })
+    }
+
+    /// Adds a warning if sequences of `max_length` tokens are longer than those the model was made for.
+    pub fn warn_of_length(&mut self, max_length: usize) {
+        self.warnings.extend(model_files::check_length(self.model.config(), max_length, &self.folder));
     }
 
     /// Sizes of an engine for `max_open` sequences of at most `max_length` tokens.
@@ -311,7 +356,7 @@ pub struct PolicySizes {
     pub max_batch_tokens: usize,
 }
 
-/// The policy that a configuration describes, and its chat format.
+/// The policy that a configuration describes, its chat format, and what its user should know about the model's files.
 ///
 /// # Errors
 /// Whatever is wrong with the model's files or the settings that make a fresh one.
@@ -320,14 +365,16 @@ pub fn policy(
     max_open_sequences: usize,
     places: &Places,
     device: &Device,
-) -> Result<(ModelPolicy, Chat), AssembleError> {
+) -> Result<(ModelPolicy, Chat, Vec<String>), AssembleError> {
     if config.policy.precision != Precision::Float32 {
         return Err(AssembleError::Precision);
     }
-    let loaded = match &config.policy.init.model_config {
+    let mut loaded = match &config.policy.init.model_config {
         Some(model_config) => LoadedModel::fresh(config, model_config, places, device)?,
         None => LoadedModel::of_policy(&config.policy, places, device)?,
     };
+    loaded.warn_of_length(config.policy.max_total_sequence_length);
+    let warnings = std::mem::take(&mut loaded.warnings);
     let sizes = PolicySizes {
         max_open_sequences,
         max_sequence_length: config.policy.max_total_sequence_length,
@@ -341,7 +388,7 @@ pub fn policy(
         true => policy,
         false => policy.with_reference(),
     };
-    Ok((policy, chat))
+    Ok((policy, chat, warnings))
 }
 
 /// The environment that a configuration describes; `tables` replaces its `env.tables_dir`.
@@ -381,14 +428,8 @@ fn conversations(tasks: &[Task]) -> Result<Vec<String>, AssembleError> {
         if let Some(demonstration) = &task.demonstration {
             let mut session = offices.reset(task)?;
             for call in &demonstration.calls {
-                messages.push(ChatMessage {
-                    role: ChatRole::Assistant,
-                    content: String::new(),
-                    tool_calls: vec![ChatToolCall {
-                        name: call.name.clone(),
-                        arguments: Value::String(call.arguments.clone()),
-                    }],
-                });
+                let arguments = Value::String(call.arguments.clone());
+                messages.push(ChatMessage::calling("", vec![ChatToolCall { name: call.name.clone(), arguments }]));
                 messages.push(ChatMessage::new(ChatRole::Tool, session.call(call)));
             }
             messages.push(ChatMessage::new(ChatRole::Assistant, demonstration.final_text.clone()));

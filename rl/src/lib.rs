@@ -12,6 +12,7 @@ pub mod error;
 pub mod evaluate;
 pub mod loss;
 pub mod metrics;
+mod model_files;
 pub mod optimizer;
 pub mod policy;
 pub mod progress;

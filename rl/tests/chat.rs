@@ -76,11 +76,8 @@ fn appended_ids_spell_what_the_template_renders() {
     let mut conversation = messages(&task);
     let prompt = template.render(&conversation, &tools(&task.tools), &RenderOptions::prompt()).unwrap();
     for (call, result) in calls.iter().zip(results) {
-        conversation.push(ChatMessage {
-            role: ChatRole::Assistant,
-            content: String::new(),
-            tool_calls: vec![ChatToolCall { name: call.name.clone(), arguments: json!(call.arguments) }],
-        });
+        let calls = vec![ChatToolCall { name: call.name.clone(), arguments: json!(call.arguments) }];
+        conversation.push(ChatMessage::calling("", calls));
         conversation.push(ChatMessage::new(ChatRole::Tool, result));
     }
     conversation.push(ChatMessage::new(ChatRole::Assistant, "Done."));

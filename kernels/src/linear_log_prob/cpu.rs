@@ -11,7 +11,7 @@ use crate::error::assert_size;
 use crate::flex_slices::Rows;
 use crate::linear::cpu::{multiply, multiply_transposed, transposed_multiply};
 use crate::simd::{self, Kernel, LANES, Lanes, run};
-use crate::softmax::{Softmax, largest};
+use crate::softmax::{Softmax, inverse_temperature, largest};
 use burn::backend::{
     Flex,
     tensor::{FloatTensor, IntTensor},
@@ -146,7 +146,7 @@ impl Head {
             weight,
             targets: targets.storage::<i64>().iter().map(to_index).collect(),
             // Rounded as the sampler does.
-            scale: 1.0 / temperature as f32,
+            scale: inverse_temperature(temperature as f32),
         }
     }
 

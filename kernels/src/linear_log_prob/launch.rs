@@ -15,6 +15,7 @@ use super::kernel::{COLUMNS, ROWS, UNITS, combine_kernel, slope_kernel, softmax_
 use super::{LinearLogProbGradient, LinearLogProbOps, LogProbRows, LogProbSaved};
 use crate::cube::sum::{Parts, sum_parts};
 use crate::cube::{arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, sizes};
+use crate::softmax::COLDEST;
 
 /// Tokens of the vocabulary per cube of the forward pass; a multiple of `COLUMNS`.
 const SPLIT: usize = 1024;
@@ -66,7 +67,7 @@ impl LinearLogProbGradient for CubeBackend {
                     rows,
                     vocabulary,
                     width,
-                    (1.0 / temperature) as f32,
+                    (1.0 / temperature.max(COLDEST)) as f32,
                     SPLIT,
                     [element_type(hidden.dtype), element_type(weight.dtype)],
                 );
@@ -158,7 +159,7 @@ fn slopes(
                 width,
                 first,
                 count,
-                (1.0 / temperature) as f32,
+                (1.0 / temperature.max(COLDEST)) as f32,
                 [element_type(hidden.dtype), element_type(weight.dtype)],
             );
         }

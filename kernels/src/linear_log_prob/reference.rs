@@ -2,6 +2,7 @@
 
 use super::LogProbOutput;
 use crate::precision::{accumulation_dtype, cast_to};
+use crate::softmax::COLDEST;
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 
 /// See [`linear_log_prob`](super::linear_log_prob()).
@@ -12,7 +13,7 @@ pub fn linear_log_prob(
     temperature: f64,
 ) -> LogProbOutput {
     let wide = accumulation_dtype(hidden.dtype());
-    let logits = cast_to(hidden, wide).matmul(cast_to(weight, wide).transpose()) / temperature;
+    let logits = cast_to(hidden, wide).matmul(cast_to(weight, wide).transpose()) / temperature.max(COLDEST);
     let log_probs = log_softmax(logits, 1);
     let detached = log_probs.clone().detach();
     let entropy = (detached.clone().exp() * detached).sum_dim(1).neg();

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::RandomKey;
 use super::philox::uniform;
-use crate::softmax::{BLOCK, Softmax, block_sum, largest};
+use crate::softmax::{BLOCK, Softmax, block_sum, inverse_temperature, largest};
 
 /// Logits below which splitting over threads costs more than it gains.
 const SERIAL_LOGITS: usize = 1 << 14;
@@ -68,7 +68,7 @@ pub fn sample_rows(logits: &[f32], vocab: usize, rows: &[(SamplingOptions, Rando
 
 fn sample_with(logits: &[f32], options: &SamplingOptions, key: RandomKey, weights: &mut [f32]) -> Option<SampledToken> {
     let greedy = options.temperature <= 0.0;
-    let inverse = if greedy { 1.0 } else { 1.0 / options.temperature };
+    let inverse = if greedy { 1.0 } else { inverse_temperature(options.temperature) };
     let largest = largest(logits);
     // Negative infinity everywhere, or no logits at all.
     if !largest.is_finite() {
@@ -231,6 +231,22 @@ mod tests {
         assert_eq!(token.id, 300);
         let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
         assert!((f64::from(token.log_prob) - (9.0 - total.ln())).abs() < 1e-6);
+    }
+
+    /// The limit of falling temperatures is the largest logit with all the probability, down to the smallest float.
+    #[test]
+    fn any_cold_temperature_is_greedy() {
+        let mut logits = logits(1000);
+        (logits[300], logits[301]) = (90.0, 89.999);
+        for temperature in [1e-5, 1e-20, 1e-30, 1e-37, 1e-38, 2e-39, 1e-40, f32::from_bits(1)] {
+            for options in [PLAIN, SamplingOptions { top_p: 0.9, top_k: Some(50), min_p: 0.1, ..PLAIN }] {
+                for position in 0..20 {
+                    let options = SamplingOptions { temperature, ..options };
+                    let token = sample(&logits, &options, RandomKey { position, ..KEY });
+                    assert_eq!(token, Some(SampledToken { id: 300, log_prob: 0.0 }), "{options:?}");
+                }
+            }
+        }
     }
 
     #[test]

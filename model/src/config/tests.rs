@@ -267,8 +267,52 @@ fn end_tokens_are_the_union_of_three_files() {
     assert_eq!(ids.into_iter().collect::<Vec<_>>(), [2, 11, 12, 14]);
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(GenerationConfig::load(folder.path()).unwrap(), None);
-    std::fs::write(folder.path().join(GENERATION_CONFIG_FILE), "{\"top_k\": -1}").unwrap();
+    std::fs::write(folder.path().join(GENERATION_CONFIG_FILE), "{\"top_k\": -2}").unwrap();
     assert!(GenerationConfig::load(folder.path()).unwrap_err().to_string().contains("top_k"));
+}
+
+/// The ranges are those of the command line; `top_k` of 0 and -1 switch it off, as in transformers and vLLM.
+#[test]
+fn sampling_defaults_are_held_to_their_ranges() {
+    let read = |text: &str| GenerationConfig::from_json_text(text, Path::new("g/generation_config.json"));
+    for (text, kept) in [("0", None), ("-1", None), ("null", None), ("1", Some(1)), ("50", Some(50))] {
+        assert_eq!(read(&format!("{{\"top_k\": {text}}}")).unwrap().top_k, kept, "{text}");
+    }
+    for (key, good) in [("temperature", "0"), ("temperature", "1e-40"), ("top_p", "1"), ("min_p", "0"), ("min_p", "1")]
+    {
+        assert!(read(&format!("{{\"{key}\": {good}}}")).is_ok(), "{key} {good}");
+    }
+    for (key, bad) in [
+        ("temperature", "-0.1"),
+        ("temperature", "Infinity"),
+        ("temperature", "NaN"),
+        ("temperature", "\"hot\""),
+        ("top_p", "0"),
+        ("top_p", "1.5"),
+        ("top_p", "-1"),
+        ("min_p", "-0.5"),
+        ("min_p", "2"),
+        ("top_k", "-2"),
+        ("top_k", "1.5"),
+        ("max_new_tokens", "0"),
+        ("max_length", "-5"),
+        ("do_sample", "1"),
+        ("eos_token_id", "-1"),
+        ("eos_token_id", "[1, \"a\"]"),
+    ] {
+        let message = read(&format!("{{\"{key}\": {bad}}}")).unwrap_err().to_string();
+        assert!(message.contains("g/generation_config.json") && message.contains(&format!("\"{key}\"")), "{message}");
+    }
+}
+
+#[test]
+fn generation_settings_that_are_not_followed_are_listed() {
+    let text = r#"{"repetition_penalty": 1.2, "num_beams": 1, "no_repeat_ngram_size": 3, "bad_words_ids": [], "suppress_tokens": [5], "typical_p": 1.0}"#;
+    let generation = GenerationConfig::from_json_text(text, Path::new("g.json")).unwrap();
+    assert_eq!(
+        generation.without_effect(),
+        ["repetition_penalty = 1.2", "no_repeat_ngram_size = 3", "suppress_tokens = [5]"]
+    );
 }
 
 #[test]

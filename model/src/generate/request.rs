@@ -40,6 +40,13 @@ pub struct SamplingParams {
     pub max_new_tokens: usize,
 }
 
+impl SamplingParams {
+    /// The temperature as kernels take it. One too small for f32 is still above 0: only 0 itself means greedy.
+    pub(super) fn temperature_f32(&self) -> f32 {
+        if self.temperature > 0.0 { (self.temperature as f32).max(f32::MIN_POSITIVE) } else { 0.0 }
+    }
+}
+
 /// Why a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

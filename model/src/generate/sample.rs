@@ -33,7 +33,7 @@ impl Engine {
             let sequence = &self.sequences[id];
             if let Some(turn) = &sequence.turn {
                 let options = SamplingOptions {
-                    temperature: turn.sampling.temperature as f32,
+                    temperature: turn.sampling.temperature_f32(),
                     top_k: turn.sampling.top_k,
                     top_p: turn.sampling.top_p as f32,
                     min_p: turn.sampling.min_p as f32,

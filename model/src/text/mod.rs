@@ -7,7 +7,7 @@
 mod bpe_training;
 pub mod chat_template;
 mod error;
-mod python_json;
+mod python;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
@@ -18,6 +18,6 @@ pub use chat_template::{
     COMPACT_CHAT_TEMPLATE, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, ToolResultFormat,
 };
 pub use error::TextError;
-pub use python_json::to_python_json;
+pub use python::to_python_json;
 pub use tokenizer::{Tokenizer, TokenizerSettings};
 pub use tool_calls::{ParsedReply, ToolCall, parse_tool_calls};

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::python_json::to_python_json;
+use super::python::to_python_json;
 use crate::config::parse_lenient_json;
 
 const OPEN: &str = "<TOOLCALL>";

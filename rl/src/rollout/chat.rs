@@ -19,6 +19,7 @@ use super::{ParsedTurn, RenderError, Renderer};
 use crate::policy::api::TokenId;
 
 const TEXT_MARK: &str = "probe0text";
+const TOOL_MARK: &str = "probe0tool";
 const CALLS_OPEN: &str = "<TOOLCALL>";
 const CALLS_CLOSE: &str = "</TOOLCALL>";
 
@@ -103,7 +104,8 @@ impl Chat {
         let frame = self.frame(task)?;
         let format = frame.turn.as_ref().ok_or_else(|| RenderError::Template {
             name: self.template.name().to_owned(),
-            reason: format!("it does not write tool calls between {CALLS_OPEN} and {CALLS_CLOSE}"),
+            reason: "it does not show the text of assistant turns between their header and the token that ends them"
+                .to_owned(),
         })?;
         let mut text = content.to_owned();
         if calls.is_empty() {
@@ -167,8 +169,17 @@ impl Chat {
             .template
             .tool_result_format(&messages, &tools, &self.end_of_turn, &self.options(true))
             .map_err(failed)?;
-        let mark = |calls| ChatMessage { role: ChatRole::Assistant, content: TEXT_MARK.to_owned(), tool_calls: calls };
-        let call = ChatToolCall { name: "probe0tool".to_owned(), arguments: json!({}) };
+        if !self.reads_its_own_calls(&messages, &tools) {
+            return Err(RenderError::Template {
+                name: self.template.name().to_owned(),
+                reason: format!(
+                    "it does not write tool calls between {CALLS_OPEN} and {CALLS_CLOSE} as JSON with \"name\" and \
+                     \"arguments\", so no call of a model trained with it could be read; use a template that does"
+                ),
+            });
+        }
+        let mark = |calls| ChatMessage::calling(TEXT_MARK, calls);
+        let call = ChatToolCall { name: TOOL_MARK.to_owned(), arguments: json!({}) };
         let mut with_calls = messages.clone();
         with_calls.extend([mark(vec![call]), ChatMessage::new(ChatRole::Tool, "probe1result")]);
         let with_calls = self.template.render(&with_calls, &tools, &self.options(true)).map_err(failed)?;
@@ -176,6 +187,22 @@ impl Chat {
         text_only.push(mark(Vec::new()));
         let text_only = self.template.render(&text_only, &tools, &self.options(false)).map_err(failed)?;
         Ok(Frame { results, turn: self.turn_format(&with_calls, &text_only) })
+    }
+
+    /// Whether a call that the template writes is the same call when it is read. Templates take arguments as an object or as
+    /// JSON text; one of them is enough.
+    fn reads_its_own_calls(&self, messages: &[ChatMessage], tools: &[Value]) -> bool {
+        let arguments = json!({ "probe0argument": "probe0value", "probe1argument": [1, null] });
+        [arguments.clone(), Value::String(arguments.to_string())].into_iter().any(|given| {
+            let call = ChatToolCall { name: TOOL_MARK.to_owned(), arguments: given };
+            let mut probe = messages.to_vec();
+            probe.extend([ChatMessage::calling("", vec![call]), ChatMessage::new(ChatRole::Tool, "probe1result")]);
+            let Ok(text) = self.template.render(&probe, tools, &self.options(true)) else { return false };
+            let place = text.rfind(TOOL_MARK).and_then(|name| text[..name].rfind(CALLS_OPEN));
+            let read = place.map(|place| parse_tool_calls(&text[place..]).tool_calls).unwrap_or_default();
+            matches!(read.as_slice(), [read] if read.name == TOOL_MARK
+                && serde_json::from_str::<Value>(&read.arguments).is_ok_and(|read| read == arguments))
+        })
     }
 
     fn turn_format(&self, with_calls: &str, text_only: &str) -> Option<TurnFormat> {

@@ -35,7 +35,7 @@ pub enum RenderError {
         /// Its text.
         token: String,
     },
-    /// The chat template cannot be used for demonstrations.
+    /// The chat template cannot be used for rollouts or demonstrations.
     #[error("chat template {name}: {reason}")]
     Template {
         /// File or built-in name.

@@ -1,6 +1,6 @@
 //! Chat messages, in the form chat APIs and datasets write them.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::text::error::TextError;
 use crate::text::tool_calls::ToolCall;
@@ -65,12 +65,19 @@ pub struct ChatMessage {
     pub content: String,
     /// Tools the assistant calls.
     pub tool_calls: Vec<ChatToolCall>,
+    /// The message as it was read, with every field it has; templates are given this.
+    given: Option<Map<String, Value>>,
 }
 
 impl ChatMessage {
     /// A message without tool calls.
     pub fn new(role: ChatRole, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), tool_calls: Vec::new() }
+        Self { role, content: content.into(), tool_calls: Vec::new(), given: None }
+    }
+
+    /// An assistant's message that calls tools.
+    pub fn calling(content: impl Into<String>, tool_calls: Vec<ChatToolCall>) -> Self {
+        Self { tool_calls, ..Self::new(ChatRole::Assistant, content) }
     }
 
     /// Reads a list of messages such as `[{"role": "user", "content": "Hello"}]`.
@@ -105,11 +112,21 @@ impl ChatMessage {
                 .collect::<Result<_, _>>()?,
             Some(_) => return Err(bad("tool_calls is not a list".to_owned())),
         };
-        Ok(Self { role, content, tool_calls })
+        let given = message.as_object().map(|message| {
+            let mut given = message.clone();
+            if let Some(Value::Array(calls)) = given.get_mut("tool_calls") {
+                calls.iter_mut().for_each(wrap_call);
+            }
+            given
+        });
+        Ok(Self { role, content, tool_calls, given })
     }
 
-    /// The message as templates expect it.
+    /// The message as templates expect it: as it was given, with the fields templates know and those only some do.
     pub(super) fn to_json(&self) -> Value {
+        if let Some(given) = &self.given {
+            return Value::Object(given.clone());
+        }
         let mut message = json!({ "role": self.role.name(), "content": self.content });
         if !self.tool_calls.is_empty() {
             let calls = self.tool_calls.iter().map(
@@ -118,6 +135,20 @@ impl ChatMessage {
             message["tool_calls"] = calls.collect();
         }
         message
+    }
+}
+
+/// Calls are also written without the layer `function`; templates look for it.
+fn wrap_call(call: &mut Value) {
+    if let Value::Object(fields) = call
+        && !fields.contains_key("function")
+    {
+        let mut function = Map::new();
+        for key in ["name", "arguments"] {
+            function.extend(fields.remove(key).map(|value| (key.to_owned(), value)));
+        }
+        fields.entry("type").or_insert_with(|| "function".into());
+        fields.insert("function".to_owned(), Value::Object(function));
     }
 }
 

@@ -110,6 +110,11 @@ impl ChatTemplate {
         &self.name
     }
 
+    /// Whether it is the family's rendering, which a folder without a template gets.
+    pub fn is_built_in(&self) -> bool {
+        matches!(self.rendering, Rendering::NemotronV2)
+    }
+
     /// Renders a conversation. Each tool is a JSON object, bare or wrapped as `{"type": "function", "function": …}`.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 use serde_json::Value;
 
 use super::message::{ChatMessage, ChatRole, ChatToolCall};
-use crate::text::python_json::to_python_json;
+use crate::text::python::to_python_json;
 
 const ASSISTANT_HEADER: &str = "<SPECIAL_11>Assistant\n";
 const USER_HEADER: &str = "<SPECIAL_11>User\n";

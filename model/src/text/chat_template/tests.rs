@@ -89,9 +89,12 @@ fn templates_that_do_not_append_are_refused() {
     assert_eq!(all(turns).unwrap().render(&["r"]), "[tool]r\"\"<end>");
     for (source, reason) in [
         ("{% for m in messages %}{{ m.role }}<end>{% endfor %}", "does not show tool calls"),
-        ("{% for m in messages %}{{ m.content }}{{ m.tool_calls | tojson }}{% endfor %}", "no <end> follows"),
         (
-            "{% for m in messages if m.role != 'tool' %}{{ m.tool_calls | tojson }}<end>{% endfor %}",
+            "{% for m in messages %}{{ m.content }}{{ m.tool_calls | default(none) | tojson }}{% endfor %}",
+            "no <end> follows",
+        ),
+        (
+            "{% for m in messages if m.role != 'tool' %}{{ m.tool_calls | default(none) | tojson }}<end>{% endfor %}",
             "does not show tool results",
         ),
         (&turns.replace("{{ m.content }}", "{{ m.content | tojson }}"), "verbatim"),
@@ -169,5 +172,116 @@ fn bad_messages_are_named() {
         assert!(message.contains(problem), "{message}");
     }
     let parts = json!([{ "role": "developer", "content": [{ "type": "text", "text": "a" }, { "text": "b" }] }]);
-    assert_eq!(ChatMessage::list_from_json(&parts).unwrap(), [ChatMessage::new(ChatRole::System, "ab")]);
+    let message = &ChatMessage::list_from_json(&parts).unwrap()[0];
+    assert_eq!((message.role, message.content.as_str()), (ChatRole::System, "ab"));
+}
+
+/// What Jinja2 3.1.6 with transformers' settings makes of each source, or null where it refuses it. Numbers, `%`, `format`,
+/// methods, `tojson`, filters and tags.
+#[test]
+fn texts_are_those_of_jinja2() {
+    let cases: Value = serde_json::from_str(include_str!("jinja2_cases.json")).unwrap();
+    let mut options = RenderOptions::default();
+    options.variables.insert("x".to_owned(), cases["x"].clone());
+    let mut wrong = Vec::new();
+    let all = cases["cases"].as_array().unwrap();
+    assert!(all.len() > 2500);
+    for case in all {
+        let source = case[0].as_str().unwrap();
+        let text = jinja(source).and_then(|template| template.render(&[], &[], &options));
+        if text.as_ref().ok().map(String::as_str) != case[1].as_str() {
+            wrong.push(format!("{source}: {text:?}, Jinja2 has {}", case[1]));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Templates that would take hours or all memory end within seconds, with the template and the budget in the message.
+#[test]
+fn rendering_has_a_budget() {
+    for source in [
+        "{% for i in range(100000) %}{% for j in range(100000) %}aaaaaaaaaaaaaaaa{% endfor %}{% endfor %}",
+        "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set ns.s = '%s%s' % (ns.s, ns.s) %}{% endfor %}",
+        "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set ns.s = '{0}{0}'.format(ns.s) %}{% endfor %}",
+        "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s.replace('a', 'aa') %}{% endfor %}",
+        "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s|replace('a', 'aa') %}{% endfor %}",
+        "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s.join([ns.s, ns.s]) %}{% endfor %}",
+        "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
+        "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s|tojson }}",
+        "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s|length }}{{ ns.s|join }}",
+        "{% set ns = namespace(n=1) %}{% for i in range(99999) %}{% for j in range(99999) %}{% set ns.n = ns.n + 1 %}{% endfor %}{% endfor %}",
+        "{% for i in range(99999) %}{% set a = ('a' * 99999).count('b') %}{% endfor %}",
+        "{% for i in range(99999) %}{% set a = (['a'] * 99999)|join %}{% endfor %}",
+        "{% for i in range(99999) %}{% set a = ('a' * 99999)|upper|length %}{% endfor %}",
+        "{{ 'a'.center(9999999999) }}",
+        "{{ 'a'.zfill(9999999999) }}",
+        "{{ 'a'|center(9999999999) }}",
+        "{{ '%9999999999d' % 5 }}",
+        "{{ '{:9999999999}'.format(5) }}",
+        "{{ [1]|tojson(indent=9999999999) }}",
+        "{{ ('a\n' * 99999)|indent(999999) }}",
+        "{{ 'a' * 9999999999 }}",
+        "{{ [1] * 9999999999 }}",
+        "{% macro m(n) %}{{ m(n + 1) }}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}",
+        "{% macro m(s) %}{{ m(s + s) }}{% endmacro %}{{ m('a') }}",
+        "{{ range(999999999)|list }}",
+        "{% for i in range(999999999999) %}a{% endfor %}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% for j in range(9) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}{{ ns.x }}",
+    ] {
+        let began = std::time::Instant::now();
+        let message = jinja(source).and_then(|template| template.render(&[], &[], &RenderOptions::default()));
+        let message = message.err().unwrap_or_else(|| panic!("{source} has a text")).to_string();
+        assert!(message.contains("test.jinja"), "{source}: {message}");
+        assert!(began.elapsed().as_secs() < 20, "{source}: {:?}", began.elapsed());
+        println!("{:?} {source:.70} {message}", began.elapsed());
+    }
+    let endless = jinja("{% for i in range(99999) %}{% for j in range(99999) %}a{% endfor %}{% endfor %}").unwrap();
+    let message = endless.render(&[], &[], &RenderOptions::default()).unwrap_err().to_string();
+    assert!(message.contains("2000000 operations or 128 MB"), "{message}");
+}
+
+/// A long conversation with many tools takes a small part of the budget.
+#[test]
+fn long_conversations_fit_the_budget() {
+    let mut messages = history()[..2].to_vec();
+    for _ in 0..500 {
+        messages.extend_from_slice(&history()[2..]);
+        messages.push(ChatMessage::new(ChatRole::User, "word ".repeat(200)));
+    }
+    let tools: Vec<Value> = (0..100).flat_map(|_| tools()).collect();
+    let text = compact().render(&messages, &tools, &RenderOptions::prompt()).unwrap();
+    assert!(text.len() > 500_000, "{}", text.len());
+}
+
+/// Fields only some templates know (names, ids, reasoning, lists of parts) are not lost on the way to them.
+#[test]
+fn every_field_of_a_message_reaches_the_template() {
+    let given = json!([
+        { "role": "developer", "name": "ann", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] },
+        { "role": "assistant", "content": null, "reasoning_content": "why", "weight": 1e-7, "tool_calls": [
+            { "id": "c1", "type": "function", "index": 0, "function": { "name": "f", "arguments": { "k": 1 }, "strict": true } },
+            { "id": "c2", "name": "g", "arguments": "{}" },
+        ] },
+        { "role": "tool", "tool_call_id": "c1", "content": "r", "name": "f" },
+    ]);
+    let messages = ChatMessage::list_from_json(&given).unwrap();
+    let text = jinja("{{ messages | tojson }}").unwrap().render(&messages, &[], &RenderOptions::default()).unwrap();
+    let mut expected = given;
+    expected[1]["tool_calls"][1] =
+        json!({ "id": "c2", "type": "function", "function": { "name": "g", "arguments": "{}" } });
+    assert_eq!(text, crate::text::to_python_json(&expected));
+    assert_eq!((messages[0].role, messages[0].content.as_str()), (ChatRole::System, "ab"));
+}
+
+/// `{% generation %}` marks what is trained on; its body is rendered as if it were not there.
+#[test]
+fn generation_tags_do_nothing() {
+    let source = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}<SPECIAL_11>{{ m.content }}\n{% endif %}{% endfor %}";
+    let messages = [ChatMessage::new(ChatRole::User, "Hello"), ChatMessage::new(ChatRole::Assistant, "Yes.")];
+    let text = jinja(source).unwrap().render(&messages, &[], &RenderOptions::default()).unwrap();
+    assert_eq!(text, "<SPECIAL_11>Hello\nYes.");
+    let message = jinja("a\n{% generation %}x").unwrap_err().to_string();
+    assert!(message.contains("line 2"), "{message}");
 }

@@ -87,11 +87,7 @@ impl ToolResultFormat {
 fn conversation(prompt: &[ChatMessage], results: &[&str]) -> Vec<ChatMessage> {
     let call = ChatToolCall { name: TOOL_MARK.to_owned(), arguments: json!({}) };
     let mut messages = prompt.to_vec();
-    messages.push(ChatMessage {
-        role: ChatRole::Assistant,
-        content: TEXT_MARK.to_owned(),
-        tool_calls: vec![call; results.len()],
-    });
+    messages.push(ChatMessage::calling(TEXT_MARK, vec![call; results.len()]));
     messages.extend(results.iter().map(|result| ChatMessage::new(ChatRole::Tool, *result)));
     messages
 }
