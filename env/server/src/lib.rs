@@ -38,7 +38,7 @@ mod verify;
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 pub use config::ServerConfig;
@@ -61,7 +61,6 @@ pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     stop: Arc<watch::Sender<bool>>,
-    give_back: fn(),
 }
 
 /// Tells a server to stop, from any thread.
@@ -124,15 +123,17 @@ impl Server {
             sessions,
             work_bytes: routes::work_places(),
             long_work: LongWork::default(),
+            give_back: OnceLock::new(),
             metrics: Metrics::default(),
         });
-        Ok(Self { listener, address, shared, stop: Arc::new(watch::Sender::new(false)), give_back: || {} })
+        Ok(Self { listener, address, shared, stop: Arc::new(watch::Sender::new(false)) })
     }
 
-    /// Has `give_back` called on threads that fall idle after long requests, where an allocator keeps what each thread
+    /// Has `give_back` called on threads that end long work or fall idle after it, where an allocator keeps what each thread
     /// has freed until it is told to give it back.
-    pub fn giving_back_with(mut self, give_back: fn()) -> Self {
-        self.give_back = give_back;
+    pub fn giving_back_with(self, give_back: fn()) -> Self {
+        // The first one stays: a server is told once.
+        self.shared.give_back.get_or_init(|| give_back);
         self
     }
 
@@ -156,8 +157,9 @@ impl Server {
         builder.enable_all().thread_name("env-server").max_blocking_threads(NUM_LONG_WORK_THREADS);
         // A thread that has done its long work ends, and what it kept for itself with it.
         builder.thread_keep_alive(Duration::from_millis(200));
-        builder.on_thread_stop(self.give_back);
-        let (shared, give_back) = (Arc::clone(&self.shared), self.give_back);
+        let give_back = *self.shared.give_back.get_or_init(|| || {});
+        builder.on_thread_stop(give_back);
+        let shared = Arc::clone(&self.shared);
         builder.on_thread_park(move || {
             if shared.long_work.is_recent() {
                 give_back();

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use axum::Router;
@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::aggregate;
 use crate::close_session;
@@ -48,8 +48,10 @@ pub(crate) struct Shared {
     pub(crate) cookies: CookieJar,
     pub(crate) sessions: SessionStore,
     /// Places for long bodies that are worked on.
-    pub(crate) work_bytes: Semaphore,
+    pub(crate) work_bytes: Arc<Semaphore>,
     pub(crate) long_work: LongWork,
+    /// Gives memory back that the calling thread has freed and keeps.
+    pub(crate) give_back: OnceLock<fn()>,
     pub(crate) metrics: Metrics,
 }
 
@@ -173,18 +175,24 @@ async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Reply {
         let visitor = visitor(&request)?;
         let body = RequestBody::read(request, shared.config.max_body_bytes).await?;
         let num_bytes = body.len();
-        let _place = shared.place(num_bytes).await?;
+        let place = shared.place(num_bytes).await?;
         // A request that is wrong in its form is told so whatever office it names.
         let read = |entries: Entries| {
             let office = office_entry(&entries);
             let request = VerifyRequest::from_entries(entries).map_err(|issues| Reply::invalid(&issues))?;
-            Ok((request, office))
+            // The place goes where the memory goes: a request that runs out of time does not stop its work.
+            Ok((request, office, place))
         };
-        let (request, office) = shared.read(body, read).await?;
+        let (request, office, place) = shared.read(body, read).await?;
         let workplace = shared.workplace(office).await?;
         // Scoring ends the session, whatever comes of it.
         shared.sessions.remove(visitor.id);
-        let (reply, earned) = shared.work(num_bytes, move || request.answer(&workplace)).await?;
+        let answer = move || {
+            let answer = request.answer(&workplace);
+            drop(place);
+            answer
+        };
+        let (reply, earned) = shared.work(num_bytes, answer).await?;
         if let Some(earned) = earned {
             shared.metrics.verified(earned);
         }
@@ -207,8 +215,13 @@ async fn close_session(State(shared): State<Arc<Shared>>, request: Request) -> R
 async fn aggregate_metrics(State(shared): State<Arc<Shared>>, request: Request) -> Reply {
     let work = async {
         let body = RequestBody::read(request, shared.config.max_body_bytes).await?;
-        let _place = shared.place(body.len()).await?;
-        shared.read(body, |entries| Ok(aggregate::answer(&entries))).await
+        let place = shared.place(body.len()).await?;
+        let answer = move |entries: Entries| {
+            let answer = aggregate::answer(&entries);
+            drop((entries, place));
+            Ok(answer)
+        };
+        shared.read(body, answer).await
     };
     either(work.await)
 }
@@ -239,8 +252,8 @@ fn office_entry(entries: &[(Arc<str>, Value)]) -> Option<Value> {
 const WORK_BYTES: usize = 64 << 20;
 
 /// Places for long bodies, one for each KiB.
-pub(crate) fn work_places() -> Semaphore {
-    Semaphore::new(WORK_BYTES >> 10)
+pub(crate) fn work_places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(WORK_BYTES >> 10))
 }
 
 impl Shared {
@@ -290,14 +303,14 @@ impl Shared {
     }
 
     /// Waits until a body of `num_bytes` may be worked on; its memory is only free again when the place is given up.
-    async fn place(&self, num_bytes: usize) -> Result<Option<SemaphorePermit<'_>>, Reply> {
+    async fn place(&self, num_bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Reply> {
         if num_bytes <= INLINE_BYTES {
             return Ok(None);
         }
         // The cap makes the conversion exact and lets a body through that is larger than all places together.
         self.long_work.note();
         let places = num_bytes.div_ceil(1 << 10).min(WORK_BYTES >> 10) as u32;
-        self.work_bytes.acquire_many(places).await.map(Some).map_err(|_| self.fault())
+        Arc::clone(&self.work_bytes).acquire_many_owned(places).await.map(Some).map_err(|_| self.fault())
     }
 
     /// Reads a body and does something with its entries, where [`Shared::work`] does it.
@@ -325,7 +338,16 @@ impl Shared {
         let done = if num_bytes <= INLINE_BYTES {
             guarded()
         } else {
-            tokio::task::spawn_blocking(guarded).await.ok().flatten()
+            let give_back = self.give_back.get().copied();
+            let and_give_back = move || {
+                let done = guarded();
+                // Only the thread that has freed memory can give it back, and it may be busy again at once.
+                if let Some(give_back) = give_back {
+                    give_back();
+                }
+                done
+            };
+            tokio::task::spawn_blocking(and_give_back).await.ok().flatten()
         };
         done.ok_or_else(|| self.fault())
     }
