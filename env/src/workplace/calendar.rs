@@ -92,10 +92,11 @@ pub(super) fn search_events(state: &mut State, arguments: &Arguments) -> Result<
         events = kept;
     }
     latest_first(&mut events)?;
-    let page = paginate(arguments, events.len(), "total_events")?;
+    // The calendar looks at the page arguments only when there is an event to show.
     if events.is_empty() {
         return Ok("No events found.".into());
     }
+    let page = paginate(arguments, events.len(), "total_events")?;
     let events: Vec<Json> = events[page.rows].iter().map(|&(slot, _)| table.record(slot)).collect();
     Ok(json!({"events": events, "pagination": page.summary}))
 }

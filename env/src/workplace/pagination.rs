@@ -72,9 +72,13 @@ pub(crate) fn paginate(arguments: &Arguments, total: usize, total_key: &str) -> 
         Number::Float(size) => Number::Float(((count as f64 + size - 1.0) / size).floor()),
     };
     let page = clamp_page(page, num_pages)?;
-    let (Number::Int(page_number), Number::Int(size_number)) = (page, size_number) else {
-        return Err(Exception::other("slice indices must be integers or None or have an __index__ method"));
+    let bounds = match (page, size_number) {
+        (Number::Int(page), Number::Int(size)) => (page, size),
+        // Without rows nothing is cut out, so a bound that is no integer does no harm.
+        _ if total == 0 => (DEFAULT_PAGE, 0),
+        _ => return Err(Exception::other("slice indices must be integers or None or have an __index__ method")),
     };
+    let (page_number, size_number) = bounds;
     let start = (page_number - 1).saturating_mul(size_number);
     let end = start.saturating_add(size_number).min(count);
     let mut summary = Map::new();
@@ -138,5 +142,15 @@ mod tests {
         assert_eq!(page(12, -4, 5), Some((0..5, summary(1, 5, 3))));
         assert_eq!(page(12, 1, -1), Some((0..11, summary(1, -1, -10))));
         assert_eq!(page(12, 1, 0), None);
+    }
+
+    #[test]
+    fn a_float_size_fails_only_when_there_are_rows_to_cut() {
+        for size in [-2.5, 5.0, 0.5] {
+            let arguments = Arguments(vec![("page_size".into(), Value::Float(size))]);
+            assert!(paginate(&arguments, 0, "total_emails").is_ok(), "{size}");
+            assert!(paginate(&arguments, 12, "total_emails").is_err(), "{size}");
+        }
+        assert_eq!(page(0, 1, 0), None);
     }
 }
