@@ -12,9 +12,9 @@ pub(crate) const BLOCK: usize = 128;
 /// differs from the largest logit has no weight already, so every colder one is the same distribution.
 pub(crate) const COLDEST: f64 = 1e-30;
 
-/// The reciprocal of a temperature above 0.
+/// The reciprocal of a temperature above 0; of one that is no number, none either.
 pub(crate) fn inverse_temperature(temperature: f32) -> f32 {
-    1.0 / temperature.max(COLDEST as f32)
+    1.0 / temperature.clamp(COLDEST as f32, f32::INFINITY)
 }
 
 /// What a row's normalisation needs, with `logit` scaled by the reciprocal temperature.

@@ -46,7 +46,9 @@ fn words(line: &str) -> Vec<String> {
 fn arguments_of(line: &str) -> Option<Vec<String>> {
     let words = words(line);
     match words.iter().position(|word| word == "nemo-burn" || word == "--") {
-        Some(place) if words[0] == "nemo-burn" || words[1] == "run" => Some(words[place + 1..].to_vec()),
+        Some(place) if words[0] == "nemo-burn" || words[1..place] == ["run", "--release"] => {
+            Some(words[place + 1..].to_vec())
+        }
         _ => None,
     }
 }

@@ -41,9 +41,9 @@ pub struct SamplingParams {
 }
 
 impl SamplingParams {
-    /// The temperature as kernels take it. One too small for f32 is still above 0: only 0 itself means greedy.
+    /// The temperature as kernels take it. One too small for f32 is still above 0: only 0 itself means greedy. What is no number stays none.
     pub(super) fn temperature_f32(&self) -> f32 {
-        if self.temperature > 0.0 { (self.temperature as f32).max(f32::MIN_POSITIVE) } else { 0.0 }
+        if self.temperature <= 0.0 { 0.0 } else { (self.temperature as f32).clamp(f32::MIN_POSITIVE, f32::INFINITY) }
     }
 }
 
