@@ -19,6 +19,7 @@ mod golden_generation;
 mod help;
 mod interrupted;
 mod memory;
+mod model_folder;
 mod office;
 mod play;
 mod program;

@@ -2,7 +2,7 @@
 
 use crate::harness::*;
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use nemo_kernels::{LogProbOutput, linear_log_prob};
+use nemo_kernels::{LogProbOutput, RandomKey, SamplingOptions, linear_log_prob, sample};
 
 type Head = fn(Tensor<2>, Tensor<2>, Tensor<1, Int>, f64) -> LogProbOutput;
 
@@ -61,4 +61,33 @@ fn no_rows_give_no_results() {
     );
     assert_eq!(output.log_prob.dims(), [0]);
     assert_eq!(output.entropy.dims(), [0]);
+}
+
+/// What is sampled at a temperature has the log-probability it is trained with, down to the smallest temperatures, where
+/// everything but the largest logit is impossible.
+#[test]
+fn cold_temperatures_are_those_of_sampling() {
+    let device = device();
+    let (width, vocabulary) = (4, 50);
+    let mut noise = Noise::new(9);
+    let (hidden, weight) = (noise.vector(width), noise.vector(vocabulary * width));
+    let tensor = |values: &[f64], shape: [usize; 2]| {
+        let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
+        Tensor::<2>::from_data(TensorData::new(values, shape), (&device, DType::F32))
+    };
+    let (hidden, weight) = (tensor(&hidden, [1, width]), tensor(&weight, [vocabulary, width]));
+    let logits = nemo_kernels::linear(hidden.clone().unsqueeze::<3>(), weight.clone(), None)
+        .into_data()
+        .try_into_vec_as::<f32>()
+        .unwrap();
+    for temperature in [1.0, 0.3, 1e-3, 1e-20, 1e-37, 1e-38, 2e-39, 1e-45] {
+        let options = SamplingOptions { temperature: temperature as f32, top_k: None, top_p: 1.0, min_p: 0.0 };
+        let key = RandomKey { seed: 1, step: 2, task: 3, sample: 4, position: 5 };
+        let token = sample(&logits, &options, key).unwrap();
+        let targets = Tensor::from_data(TensorData::new(vec![i64::from(token.id)], [1]), &device);
+        let output = linear_log_prob(hidden.clone(), weight.clone(), targets, temperature);
+        let trained = output.log_prob.into_data().try_into_vec_as::<f32>().unwrap();
+        assert_eq!(trained, [token.log_prob], "{temperature}");
+        assert!(temperature > 1e-10 || token.log_prob == 0.0, "{temperature}");
+    }
 }
