@@ -108,7 +108,7 @@ pub struct SamplingArguments {
 
 #[derive(Debug, Args)]
 pub struct GenerateArguments {
-    /// Hugging Face folder of the model, or its name on the hub if it is in the local cache.
+    /// Hugging Face folder of the model, or its name on the hub (ORG/NAME or ORG/NAME@REVISION), which is downloaded.
     #[arg(long, value_name = "DIR")]
     pub model: String,
     #[command(flatten)]
@@ -168,7 +168,7 @@ pub struct GenerateInput {
 
 #[derive(Debug, Args)]
 pub struct EvalArguments {
-    /// Hugging Face folder of the model, or its name on the hub if it is in the local cache.
+    /// Hugging Face folder of the model, or its name on the hub (ORG/NAME or ORG/NAME@REVISION), which is downloaded.
     #[arg(long, value_name = "DIR")]
     pub model: String,
     /// Which generated tasks: warm_start, train, unseen_fillings or unseen_templates [default: the last two].

@@ -23,7 +23,7 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     let device = arguments.device.open()?;
     let environment = offices(arguments.tables.as_deref())?;
     let tasks = tasks(&arguments)?;
-    let loaded = LoadedModel::open(&arguments.model, &places(None), &device)?;
+    let loaded = LoadedModel::open(&arguments.model, &places(None)?, &device)?;
     let sampling: SamplingParams = sampling(&arguments.sampling, Some(arguments.max_new_tokens), &loaded);
     let sizes = PolicySizes {
         max_open_sequences: arguments.max_open_sequences,

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
 use nemo_env::{EnvError, Environment, Offices, Task};
-use nemo_model::checkpoint::{CheckpointError, SidecarFile, read_sidecar_files, resolve_model};
+use nemo_hub::{Hub, HubError, ModelName};
+use nemo_model::checkpoint::{CheckpointError, SidecarFile, read_sidecar_files};
 use nemo_model::config::{
     CONFIG_FILE, ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids,
 };
@@ -76,6 +77,22 @@ pub enum AssembleError {
         /// The model's folder.
         folder: PathBuf,
     },
+    /// A model that is no folder and has no name of the hub.
+    #[error("model \"{name}\" not found: {reason}")]
+    NotFound {
+        /// As it was given.
+        name: String,
+        /// What is there instead, and what to do.
+        reason: &'static str,
+    },
+    /// A model that is neither a folder nor to be had from the hub.
+    #[error("{name}: there is no such folder, and of the hub: {source}")]
+    Hub {
+        /// As it was given.
+        name: String,
+        /// Why the hub did not help.
+        source: HubError,
+    },
     /// A dtype that is not implemented.
     #[error("policy.precision: training in bfloat16 is not implemented; use policy.precision=float32")]
     Precision,
@@ -92,8 +109,8 @@ pub enum AssembleError {
 pub struct Places {
     /// Folders, the first that has the file wins.
     pub roots: Vec<PathBuf>,
-    /// The folder `HF_HOME` names; models named as on the hub are looked up in its cache.
-    pub hugging_face_home: Option<PathBuf>,
+    /// Where models named as on the hub come from; without it only folders are.
+    pub hub: Option<Hub>,
 }
 
 impl Places {
@@ -103,10 +120,34 @@ impl Places {
         found.unwrap_or_else(|| path.to_owned())
     }
 
-    fn model_folder(&self, name: &str) -> Result<PathBuf, CheckpointError> {
-        match self.find(Path::new(name)) {
-            found if found.is_dir() => Ok(found),
-            _ => resolve_model(name, self.hugging_face_home.as_deref()),
+    /// The folder of a model named by path or as on the hub; a path wins.
+    fn model_folder(&self, name: &str) -> Result<PathBuf, AssembleError> {
+        self.folder(name, Hub::model)
+    }
+
+    /// The same for a tokenizer, whose weights are not needed.
+    fn tokenizer_folder(&self, name: &str) -> Result<PathBuf, AssembleError> {
+        self.folder(name, Hub::tokenizer)
+    }
+
+    fn folder(
+        &self,
+        name: &str,
+        of_hub: impl Fn(&Hub, &ModelName) -> Result<PathBuf, HubError>,
+    ) -> Result<PathBuf, AssembleError> {
+        let not_found = |reason| Err(AssembleError::NotFound { name: name.to_owned(), reason });
+        let found = self.find(Path::new(name));
+        if found.is_dir() {
+            return Ok(found);
+        }
+        if found.exists() {
+            return not_found("it is a file; give the folder that holds config.json");
+        }
+        match (ModelName::parse(name), &self.hub) {
+            (Some(of), Some(hub)) => {
+                of_hub(hub, &of).map_err(|source| AssembleError::Hub { name: name.to_owned(), source })
+            }
+            _ => not_found("there is no such folder; check the path"),
         }
     }
 }
@@ -159,7 +200,7 @@ impl LoadedModel {
         let model = nemo_model::load_with_config(&folder, &config, device, DType::F32)?;
         let tokenizer_folder = match policy.tokenizer.name == policy.model_name {
             true => folder.clone(),
-            false => places.model_folder(&policy.tokenizer.name)?,
+            false => places.tokenizer_folder(&policy.tokenizer.name)?,
         };
         Self::around(model, folder, &tokenizer_folder)
     }

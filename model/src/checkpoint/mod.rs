@@ -1,11 +1,10 @@
-//! Checkpoints as Hugging Face folders: reading, checking, writing and finding them.
+//! Checkpoints as Hugging Face folders: reading, checking and writing them.
 //!
 //! There is no format of our own and no converter: what is written here loads in other programs, and their folders
 //! load here. Reading maps the files, so a tensor's bytes are touched only when it is asked for.
 
 mod dtype;
 mod error;
-mod hub;
 mod reader;
 mod tensor_file;
 #[cfg(test)]
@@ -15,7 +14,6 @@ mod writer;
 
 pub use dtype::{StoredDtype, TensorValues};
 pub use error::CheckpointError;
-pub use hub::resolve_model;
 pub use reader::CheckpointReader;
 pub use tensor_file::{TensorFile, TensorInfo};
 pub use weight_names::{SELECTION_BIAS, TensorSpec, expected_tensors};
