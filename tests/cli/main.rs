@@ -14,8 +14,11 @@ mod bad_data;
 mod bad_results;
 mod carried_model;
 mod continuations;
+#[path = "../../hub/tests/fake_server.rs"]
+mod fake_server;
 mod golden_generation;
 mod help;
+mod hub;
 mod interrupted;
 mod office;
 mod play;
