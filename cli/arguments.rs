@@ -312,7 +312,7 @@ pub enum EnvCommand {
     Fetch(FetchArguments),
     /// Make training and validation files of the real tasks: download, check, split.
     ///
-    /// HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean in Python, and the cache is the
+    /// HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE and HF_HUB_DOWNLOAD_TIMEOUT mean what they mean in Python, and the cache is the
     /// same.
     Prepare(PrepareArguments),
     /// Solve a task yourself in the terminal.
