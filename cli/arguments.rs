@@ -238,6 +238,9 @@ pub enum EnvCommand {
         /// Print their JSON schemas, one a line.
         #[arg(long)]
         json: bool,
+        /// Task records whose descriptions of the tools are printed instead of this program's own.
+        #[arg(long, value_name = "FILE", requires = "json")]
+        records: Option<PathBuf>,
     },
     /// Call one tool and print its answer.
     Call {
@@ -329,6 +332,9 @@ pub struct ServeArguments {
     pub port: Option<u16>,
     #[command(flatten)]
     pub office: OfficeArguments,
+    /// Task records whose descriptions of the tools /openapi.json shows, instead of this program's own.
+    #[arg(long, value_name = "FILE")]
+    pub records: Option<PathBuf>,
     #[command(flatten)]
     pub limits: ServeLimits,
 }

@@ -29,8 +29,9 @@ pub fn on_first(message: &'static str, stop: impl Fn() + Send + 'static) -> anyh
         if is_stopping.swap(true, Ordering::Relaxed) {
             std::process::exit(exit::INTERRUPTED);
         }
-        stop();
+        // Said first: what stops may end the process before another word.
         output::note(message);
+        stop();
     })
     .context("cannot install the Ctrl-C handler")
 }

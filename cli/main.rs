@@ -21,7 +21,6 @@ use clap::Parser;
 use arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
-    allocator::keep_freed_memory();
     exit::install_panic_hook();
     // Usage errors end the process here, with exit code 2.
     let arguments = Arguments::parse();
@@ -44,6 +43,8 @@ fn main() -> ExitCode {
 /// Runs a command as one of the threads that its parallel loops run on: it takes part in them instead of falling asleep
 /// and being woken for each.
 fn on_a_worker<T: Send>(command: impl FnOnce() -> T + Send) -> T {
+    // These take as much again in the next step; the office's server gives back what a long request took.
+    allocator::keep_freed_memory();
     // As deep as the main thread's stack. A pool that exists already is as good.
     rayon::ThreadPoolBuilder::new().stack_size(8 << 20).build_global().ok();
     rayon::scope(|_| command())

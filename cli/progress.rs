@@ -85,6 +85,10 @@ impl Observer for Progress {
         }
     }
 
+    fn on_notice(&mut self, text: &str) {
+        self.say(text);
+    }
+
     fn on_rollouts(&mut self, finished: usize, total: usize) {
         if let Some(bar) = &self.bar {
             bar.set_message(format!("{}  rollouts {finished}/{total}", self.last_step));

@@ -19,7 +19,7 @@ const DEFAULT_OFFICE: &str = "office-0000";
 
 pub fn run(command: EnvCommand) -> anyhow::Result<()> {
     match command {
-        EnvCommand::List { json } => list(json),
+        EnvCommand::List { json, records } => list(json, records.as_deref()),
         EnvCommand::Call { tool, arguments, office } => call(&tool, &arguments, &office),
         EnvCommand::Replay { file, id, office } => replay(&file, id, &office),
         EnvCommand::Verify { files, tables, ids } => verify(&files, tables.as_deref(), ids),
@@ -48,8 +48,26 @@ pub fn offices(tables: Option<&Path>) -> Result<Offices, EnvError> {
     tables.map_or_else(|| Ok(Offices::new()), Offices::with_folder)
 }
 
-fn list(json: bool) -> anyhow::Result<()> {
-    let tools = Workplace::tools();
+/// The tools, with the descriptions that the records of a file give them.
+pub fn described_tools(records: Option<&Path>) -> anyhow::Result<Arc<Vec<ToolSchema>>> {
+    let ours = Workplace::tools();
+    let Some(path) = records else { return Ok(ours) };
+    let dataset = Dataset::load(path)?;
+    let theirs = |name: &str| dataset.tasks.iter().flat_map(|task| task.tools.iter()).find(|tool| tool.name() == name);
+    anyhow::ensure!(
+        ours.iter().any(|tool| theirs(tool.name()).is_some()),
+        "{}: no record describes a tool of the office; expected `tools` in `responses_create_params`",
+        path.display()
+    );
+    let described = |tool: &ToolSchema| match theirs(tool.name()) {
+        Some(other) => tool.clone().described_by(other),
+        None => tool.clone(),
+    };
+    Ok(Arc::new(ours.iter().map(described).collect()))
+}
+
+fn list(json: bool, records: Option<&Path>) -> anyhow::Result<()> {
+    let tools = described_tools(records)?;
     let lines: Vec<String> = tools.iter().map(|tool| if json { tool.0.to_string() } else { signature(tool) }).collect();
     output::line(&lines.join("\n"))
 }

@@ -9,9 +9,11 @@ use burn::tensor::Device;
 use nemo_env::{Offices, Task};
 use nemo_rl::assemble::{self, Places};
 use nemo_rl::config::{self, DatasetConfig, RunConfig};
+use nemo_rl::contents::{self, Contents};
 use nemo_rl::policy::model_policy::ModelPolicy;
 use nemo_rl::rollout::chat::Chat;
 use nemo_rl::run::{RunEnd, RunInputs, RunOptions, RunSummary};
+use nemo_rl::run_folder::RunFolder;
 use nemo_rl::tasks::load_tasks;
 
 use super::places::places;
@@ -34,6 +36,8 @@ pub struct Parts {
     pub environment: Offices,
     pub validation_tasks: Vec<Task>,
     pub options: RunOptions,
+    folder: RunFolder,
+    contents: Contents,
 }
 
 impl Parts {
@@ -46,6 +50,8 @@ impl Parts {
             true => load_tasks(&config.data.validation, "data.validation")?,
             false => Vec::new(),
         };
+        // Before the model, which may be large: a second start ends here.
+        let folder = RunFolder::open(&config.checkpointing.checkpoint_dir, arguments.fresh, std::process::id())?;
         let began = Instant::now();
         let (policy, chat) = assemble::policy(&config, arguments.max_open_sequences, &places, &device)?;
         let model = policy.model().config();
@@ -58,12 +64,11 @@ impl Parts {
             began.elapsed().as_secs_f64()
         ));
         let options = RunOptions {
-            fresh: arguments.fresh,
             max_open_sequences: arguments.max_open_sequences,
-            greedy_validation: true,
             shuffle_rewards_within_groups: shuffle_rewards,
         };
-        Ok(Self { config, policy, chat, environment, validation_tasks, options })
+        let contents = contents::of_run(&config, arguments.tables.as_deref(), &places)?;
+        Ok(Self { config, policy, chat, environment, validation_tasks, options, folder, contents })
     }
 
     /// What the loops are given, and the policy they change.
@@ -71,7 +76,8 @@ impl Parts {
         let inputs = RunInputs {
             config: &self.config,
             options: &self.options,
-            results: &self.config.checkpointing.checkpoint_dir,
+            folder: &self.folder,
+            contents: &self.contents,
             renderer: &self.chat,
             environment: &self.environment,
             validation_tasks: &self.validation_tasks,

@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
-use nemo_env::server::{Server, ServerConfig};
+use anyhow::Context;
+use nemo_env::Offices;
+use nemo_env_server::{Server, ServerConfig};
 
-use super::env::{office_name, offices};
-use crate::arguments::ServeArguments;
-use crate::{exit, interrupt, output};
+use super::env::{described_tools, office_name, offices};
+use crate::arguments::{OfficeArguments, ServeArguments};
+use crate::{allocator, exit, interrupt, output};
 
 pub fn run(arguments: ServeArguments) -> anyhow::Result<()> {
-    let ServeArguments { host, port, office, limits } = arguments;
+    let ServeArguments { host, port, office, records, limits } = arguments;
     let defaults = ServerConfig::default();
+    let offices = offices(office.tables.as_deref())?;
+    let default_office = default_office(&offices, &office)?;
     let config = ServerConfig {
         host: host.unwrap_or(defaults.host),
         port: port.unwrap_or(defaults.port),
-        office: office_name(&office),
+        office: default_office,
+        tools: described_tools(records.as_deref())?,
         cookie_name: limits.cookie_name.unwrap_or(defaults.cookie_name),
         max_sessions: limits.max_sessions.unwrap_or(defaults.max_sessions),
         idle_timeout: limits.idle_timeout.map_or(defaults.idle_timeout, Duration::from_secs),
@@ -30,7 +35,7 @@ pub fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         ..defaults
     };
     let is_public = !config.host.is_loopback();
-    let server = Server::bind(offices(office.tables.as_deref())?, config)?;
+    let server = Server::bind(offices, config)?.giving_back_with(allocator::give_back);
     let stop = server.stop_handle();
     interrupt::on_first("\nstopping: running requests are answered first (Ctrl-C again ends at once)", move || {
         stop.stop();
@@ -46,6 +51,20 @@ pub fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         output::note(&format!("{} connection(s) were cut: their requests took too long", ending.num_cut));
     }
     Ok(())
+}
+
+/// The office of records that name none. A tables folder of several offices and nothing else has none of its own, so the
+/// first of them by name is taken, which is said.
+fn default_office(offices: &Offices, arguments: &OfficeArguments) -> anyhow::Result<Option<String>> {
+    let named = office_name(arguments);
+    let Some(tables) = arguments.tables.as_ref().filter(|_| named.is_none() && offices.unnamed().is_none()) else {
+        return Ok(named);
+    };
+    let place = || tables.join("offices").display().to_string();
+    let first = offices.names().with_context(place)?.into_iter().next();
+    let first = first.with_context(|| format!("{}: no office; expected folders such as office-0007", place()))?;
+    output::note(&format!("sessions that name no office are in {first} of {} (--office chooses another)", place()));
+    Ok(Some(first))
 }
 
 fn bytes_of_mib(mib: usize) -> usize {

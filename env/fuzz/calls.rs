@@ -21,4 +21,4 @@ use libfuzzer_sys::fuzz_target;
 /// The folder of recorded calls, beside the repository.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/fixtures");
 
-fuzz_target!(init: corpus::write("calls", &seeds::calls()), |input: &[u8]| calls::check(input));
+fuzz_target!(init: corpus::write("calls", &seeds::calls(), &seeds::words()), |input: &[u8]| calls::check(input));

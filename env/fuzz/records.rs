@@ -23,4 +23,4 @@ use libfuzzer_sys::fuzz_target;
 /// The folder of recorded calls, beside the repository.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/fixtures");
 
-fuzz_target!(init: corpus::write("records", &seeds::records()), |input: &[u8]| records::check(input));
+fuzz_target!(init: corpus::write("records", &seeds::records(), &seeds::words()), |input: &[u8]| records::check(input));

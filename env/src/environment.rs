@@ -96,6 +96,26 @@ impl Offices {
         self.default.clone()
     }
 
+    /// Names of the offices in the tables folder, in order; none if there is no such folder.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn names(&self) -> std::io::Result<Vec<String>> {
+        let Some(folder) = self.folder.as_ref().map(|folder| folder.join("offices")).filter(|folder| folder.is_dir())
+        else {
+            return Ok(Vec::new());
+        };
+        let mut names = Vec::new();
+        for entry in folder.read_dir()? {
+            let entry = entry?;
+            if entry.path().is_dir() {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// The office a task is about.
     ///
     /// # Errors
@@ -119,7 +139,9 @@ impl Offices {
         if let Some(workplace) = cache.get(name) {
             return Ok(Some(Arc::clone(workplace)));
         }
-        let is_plain_name = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        // An empty name would be the folder of all offices.
+        let is_plain_name =
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
         let folder = self
             .folder
             .as_ref()
@@ -210,7 +232,7 @@ mod tests {
         let one = offices.office("office-0007").unwrap().unwrap();
         let again = offices.office("office-0007").unwrap().unwrap();
         assert!(Arc::ptr_eq(&one, &again));
-        for name in ["office-x", "office-", "elsewhere", "../office-0001"] {
+        for name in ["office-x", "office-", "elsewhere", "../office-0001", ""] {
             assert!(offices.office(name).unwrap().is_none(), "{name}");
         }
         let error = offices.reset(&task(None, Vec::new())).err().unwrap();
@@ -223,6 +245,10 @@ mod tests {
         tables.directory = vec!["only@example.com".into()];
         tables.write_dir(folder.join("offices/office-0007")).unwrap();
         let offices = Offices::with_folder(&folder).unwrap();
+        for name in ["", ".", "..", "office-x"] {
+            assert!(offices.office(name).unwrap().is_none(), "{name}");
+        }
+        assert_eq!(offices.names().unwrap(), ["office-0007"]);
         let mut session = offices.reset(&task(Some("office-0007"), Vec::new())).unwrap();
         let call = ToolCall::new("company_directory_find_email_address", &json!({"name": "o"}));
         assert_eq!(session.call(&call), "{\"output\":[\"only@example.com\"]}");

@@ -1,7 +1,7 @@
 //! The Workplace Assistant: a simulated office of five databases and 27 tools, its tasks, and the
 //! reward that compares final states.
 //!
-//! Everything but the [`server`] and [`fetch`] is deterministic: no clock, no threads, no network, no tensors. An
+//! Everything but [`fetch`] is deterministic: no clock, no threads, no network, no tensors. An
 //! [`Environment`] hands out sessions (tools acting on private tables) and scores a finished list of tool calls by
 //! replaying it and the ground truth on fresh tables.
 
@@ -11,9 +11,8 @@ pub mod fetch;
 pub mod generate;
 pub mod play;
 pub mod prepare;
-mod python_compat;
+pub mod python_compat;
 pub mod scoring;
-pub mod server;
 pub mod strict;
 pub mod task;
 pub mod tool;

@@ -1,7 +1,7 @@
 //! A model's configuration: `config.json` of a Hugging Face folder, in every spelling the family is published in.
 //!
-//! Field names are the file's key names. Reading accepts the published style (`hybrid_override_pattern`) and
-//! transformers 5's (`layers_block_type`); writing uses the published one. Keys that do not bear on the arithmetic
+//! Field names are the file's key names. Reading accepts the published style (`hybrid_override_pattern`),
+//! transformers 5's (`layers_block_type`) and the names of older releases; writing uses the published one. Keys that do not bear on the arithmetic
 //! are kept in [`ModelConfig::extra`] and written back, so loading and saving loses nothing.
 
 mod error;
@@ -102,7 +102,7 @@ pub struct ModelConfig {
     pub mamba_proj_bias: bool,
     /// Bounds of the time step after softplus.
     pub time_step_limit: (f64, f64),
-    /// Smallest initial time step. Initialisation only.
+    /// Smallest initial time step. Initialisation only; written under a key of its own, see [`Self::to_json`].
     pub time_step_min: f64,
     /// Largest initial time step. Initialisation only.
     pub time_step_max: f64,
@@ -191,6 +191,9 @@ impl ModelConfig {
     }
 
     /// The configuration in the published key style.
+    ///
+    /// `time_step_min` is written as a value that bounds nothing, because transformers takes it for a lower bound of the
+    /// time step wherever a prompt is read; the range of initialisation is kept under `initial_time_step_min`.
     pub fn to_json(&self) -> Value {
         write::to_json(self)
     }
@@ -243,10 +246,24 @@ impl ModelConfig {
 
     /// Number of stored values, a tied head counted once; as published counts do, it includes routers' selection biases.
     pub fn num_parameters(&self) -> usize {
-        crate::checkpoint::expected_tensors(self).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum()
+        let sizes = crate::checkpoint::expected_tensors(self).into_iter().map(|tensor| tensor.shape.iter().product());
+        sizes.fold(0, usize::saturating_add)
     }
 }
 
-fn read_text(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+/// Text of a configuration or index file.
+pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
+    /// The index of the largest releases has a few megabytes.
+    const LARGEST_BYTES: u64 = 64 << 20;
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let about = std::fs::metadata(path).map_err(unreadable)?;
+    if !about.is_file() {
+        // A named pipe would be waited for, a device never ends.
+        return Err(unreadable(std::io::Error::other("it is not a regular file")));
+    }
+    if about.len() > LARGEST_BYTES {
+        let size = format!("it has {} bytes, at most {LARGEST_BYTES} are read", about.len());
+        return Err(unreadable(std::io::Error::other(size)));
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
 }

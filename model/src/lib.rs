@@ -25,6 +25,6 @@ pub use load::{load, load_stored, load_with_config, random, save};
 pub use matrix::WeightStorage;
 pub use nemotron_h::NemotronH;
 pub use paged::PagedRow;
-pub use parameter::ParameterMut;
+pub use parameter::{ParameterMut, Visitor};
 pub use state::{HybridState, LayerState};
 pub use weights::{Initialization, WeightSource};

@@ -70,7 +70,7 @@ pub fn save(model: &NemotronH, folder: &Path, options: &SaveOptions) -> Result<(
         values.insert(name.to_owned(), parameter.flat());
     });
     save_checkpoint(folder, model.config(), options, |tensor| {
-        let data = values.remove(&tensor.name).map(|values| values.into_data().iter::<f32>().collect());
+        let data = values.get(&tensor.name).map(|values| values.to_data().iter::<f32>().collect());
         // The checks of names at loading and this list have one source, so nothing is missing here.
         Ok(TensorValues::F32(data.unwrap_or_default()))
     })
@@ -78,7 +78,7 @@ pub fn save(model: &NemotronH, folder: &Path, options: &SaveOptions) -> Result<(
 
 impl WeightSource for CheckpointReader {
     fn values(&mut self, name: &str, _: &[usize], _: Initialization) -> Result<Vec<f32>, ModelError> {
-        Ok(self.read_f32(name)?.0)
+        Ok(self.read_usable(name)?)
     }
 }
 

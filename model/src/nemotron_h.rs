@@ -6,6 +6,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use crate::checkpoint::{EMBEDDINGS, HEAD};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::layers::{Block, Residual, RmsNorm};
@@ -15,12 +16,8 @@ use crate::parameter::{ParameterMut, Visitor};
 use crate::state::HybridState;
 use crate::weights::{Initialization, WeightBuilder, WeightSource};
 
-/// Checkpoint name of the embedding.
-const EMBEDDINGS: &str = "backbone.embeddings.weight";
 /// Checkpoint name of the final norm.
 const FINAL_NORM: &str = "backbone.norm_f";
-/// Checkpoint name of the head; absent when it is tied to the embedding.
-const HEAD: &str = "lm_head.weight";
 
 /// A Nemotron-H causal language model.
 #[derive(Clone, Debug)]

@@ -53,9 +53,12 @@ fn run(engine: &mut Engine) -> BTreeMap<SequenceId, TurnEnd> {
     ended
 }
 
-/// Two turns of every sample of three tasks; tokens and log-probs by task and sample.
 fn conversations(options: EngineOptions, tasks: &[u64], samples: u64) -> Samples {
-    let mut engine = Engine::new(model(), options);
+    converse(&mut Engine::new(model(), options), tasks, samples)
+}
+
+/// Two turns of every sample of three tasks; tokens and log-probs by task and sample.
+fn converse(engine: &mut Engine, tasks: &[u64], samples: u64) -> Samples {
     let mut open = BTreeMap::new();
     for &task in tasks {
         let ids = engine.begin(&prompt(task), samples as usize).expect("the prompt fits");
@@ -66,7 +69,7 @@ fn conversations(options: EngineOptions, tasks: &[u64], samples: u64) -> Samples
     }
     let mut results: Samples = BTreeMap::new();
     for turn in 0..2 {
-        for (id, end) in run(&mut engine) {
+        for (id, end) in run(engine) {
             assert_eq!(end.tokens.len(), end.log_probs.len());
             let result = results.entry(open[&id]).or_default();
             result.0.extend(end.tokens);
@@ -85,13 +88,12 @@ fn conversations(options: EngineOptions, tasks: &[u64], samples: u64) -> Samples
     results
 }
 
-/// Tokens equal, log-probs equal to rounding.
+/// Tokens equal, log-probs equal to the bit.
 fn assert_same(found: &Samples, expected: &Samples) {
     for (id, (tokens, log_probs)) in found {
         assert_eq!(tokens, &expected[id].0, "tokens of {id:?}");
-        for (a, b) in log_probs.iter().zip(&expected[id].1) {
-            assert!((a - b).abs() <= 1e-4, "log-prob of {id:?}: {a} against {b}");
-        }
+        let bits = |log_probs: &[f32]| log_probs.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(log_probs), bits(&expected[id].1), "log-probs of {id:?}");
     }
 }
 
@@ -116,7 +118,72 @@ fn memory_changes_nothing() {
     assert_same(&roomy, &conversations(small_chunks, &[0, 1, 2], 3));
     // Room for little more than one sequence: everything else waits or is preempted and recomputed.
     let tight = EngineOptions { page_size: 4, num_pages: 36, num_slots: 6, ..EngineOptions::default() };
-    assert_same(&roomy, &conversations(tight, &[0, 1, 2], 3));
+    let mut engine = Engine::new(model(), tight);
+    assert_same(&roomy, &converse(&mut engine, &[0, 1, 2], 3));
+    assert!(engine.memory_use().num_preempted > 0, "nothing was preempted, so nothing was tested");
+}
+
+#[test]
+fn bounds_cost_nothing_until_they_are_reached() {
+    let boundless = EngineOptions {
+        num_pages: usize::MAX,
+        num_slots: usize::MAX,
+        max_sequence_length: usize::MAX,
+        ..EngineOptions::default()
+    };
+    assert_same(&conversations(boundless, &[0, 1], 2), &conversations(EngineOptions::default(), &[0, 1], 2));
+}
+
+#[test]
+fn a_failed_step_keeps_no_memory() {
+    // The shared prefix fails for want of pages in the first case, the prompts that are forked in the second.
+    for (num_pages, tasks) in [(5, &[0, 1][..]), (11, &[2])] {
+        let options = EngineOptions { page_size: 4, num_pages, prefill_token_budget: 8, ..EngineOptions::default() };
+        let mut engine = Engine::new(model(), options);
+        let mut open = Vec::new();
+        for &task in tasks {
+            open.extend(engine.begin(&prompt(task), 2).expect("the prompt is short enough"));
+        }
+        for (sample, &id) in open.iter().enumerate() {
+            engine.begin_turn(id, &[], key(0, sample as u64), &sampling(2)).expect("a turn");
+        }
+        assert!(matches!(engine.step(), Err(EngineError::CacheTooSmall { .. })));
+        open.into_iter().for_each(|id| engine.finish(id));
+        let left = engine.memory_use();
+        assert_eq!((left.pages, left.slots), (0, 0), "with {num_pages} pages");
+        // What was freed is there for others.
+        let id = engine.begin(&[1, 2, 3], 1).expect("a sequence")[0];
+        engine.begin_turn(id, &[], key(0, 0), &sampling(2)).expect("a turn");
+        assert_eq!(run(&mut engine)[&id].tokens.len(), 2);
+    }
+}
+
+#[test]
+fn a_sequence_without_finite_values_fails_alone() {
+    let prompts = |engine: &mut Engine| -> Vec<SequenceId> {
+        (0..3).map(|task| engine.begin(&prompt(task), 1).expect("the prompt fits")[0]).collect()
+    };
+    let mut undisturbed = Engine::new(model(), EngineOptions::default());
+    let mut engine = Engine::new(model(), EngineOptions::default());
+    let (whole, open) = (prompts(&mut undisturbed), prompts(&mut engine));
+    // The first turn ends in the very step that fails.
+    for (task, tokens) in [(0, 1), (1, 5), (2, 5)] {
+        undisturbed.begin_turn(whole[task], &[], key(task as u64, 0), &sampling(tokens)).expect("a turn");
+        let temperature = if task == 1 { f64::NAN } else { 1.0 };
+        let sampling = SamplingParams { temperature, ..sampling(tokens) };
+        engine.begin_turn(open[task], &[], key(task as u64, 0), &sampling).expect("a turn");
+    }
+    let expected = run(&mut undisturbed);
+    assert_eq!(engine.step(), Err(EngineError::NotFinite { sequence: open[1] }));
+    let ended = run(&mut engine);
+    assert_eq!(ended.keys().copied().collect::<Vec<_>>(), [open[0], open[2]]);
+    for task in [0, 2] {
+        assert_eq!(ended[&open[task]].tokens, expected[&whole[task]].tokens);
+        assert_eq!(ended[&open[task]].log_probs, expected[&whole[task]].log_probs);
+    }
+    // Its next turn starts from its tokens, as if there had been no other.
+    engine.begin_turn(open[1], &[], key(1, 0), &sampling(5)).expect("another turn");
+    assert_eq!(run(&mut engine)[&open[1]].tokens, expected[&whole[1]].tokens);
 }
 
 #[test]

@@ -147,27 +147,24 @@ fn both_config_styles_are_one_configuration() {
     println!("{} configurations", folders.len());
 }
 
-/// Loading, saving (single file and sharded) and loading again keeps every stored byte.
+/// Loading, saving and loading again keeps every stored byte.
 #[test]
 fn checkpoints_survive_saving() {
     let folders = model_folders();
     for folder in &folders {
         let original = CheckpointReader::open(folder).expect("a fixture opens");
-        for max_shard_bytes in [None, Some(100_000)] {
-            let parent = tempfile::tempdir().expect("a folder");
-            let target = parent.path().join("saved");
-            let options = SaveOptions { max_shard_bytes, ..SaveOptions::default() };
-            save_checkpoint(&target, original.config(), &options, |tensor| -> Result<_, CheckpointError> {
-                original.read_f32(&tensor.name).map(|(values, _)| TensorValues::F32(values))
-            })
-            .expect("saved");
-            let again = CheckpointReader::open(&target).expect("our own file opens");
-            assert_eq!(again.config(), original.config());
-            assert_eq!(target.join("model.safetensors").exists(), max_shard_bytes.is_none());
-            for name in original.names() {
-                assert_eq!(again.info(name).expect("info").dtype, original.info(name).expect("info").dtype);
-                assert_eq!(again.raw(name).expect("bytes"), original.raw(name).expect("bytes"), "{name}");
-            }
+        let parent = tempfile::tempdir().expect("a folder");
+        let target = parent.path().join("saved");
+        let options = SaveOptions::default();
+        save_checkpoint(&target, original.config(), &options, |tensor| -> Result<_, CheckpointError> {
+            original.read_f32(&tensor.name).map(|(values, _)| TensorValues::F32(values))
+        })
+        .expect("saved");
+        let again = CheckpointReader::open(&target).expect("our own file opens");
+        assert_eq!(again.config(), original.config());
+        for name in original.names() {
+            assert_eq!(again.info(name).expect("info").dtype, original.info(name).expect("info").dtype);
+            assert_eq!(again.raw(name).expect("bytes"), original.raw(name).expect("bytes"), "{name}");
         }
     }
     println!("{} checkpoints", folders.len());

@@ -96,6 +96,14 @@ pub enum AssembleError {
     /// A dtype that is not implemented.
     #[error("policy.precision: training in bfloat16 is not implemented; use policy.precision=float32")]
     Precision,
+    /// A file that the configuration names cannot be read.
+    #[error("{}: cannot read the file: {source}", path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The overrides of the model's configuration are not usable.
     #[error("policy.hf_config_overrides: {} is not a JSON object that keys could be replaced in", path.display())]
     Overrides {
@@ -121,12 +129,12 @@ impl Places {
     }
 
     /// The folder of a model named by path or as on the hub; a path wins.
-    fn model_folder(&self, name: &str) -> Result<PathBuf, AssembleError> {
+    pub(crate) fn model_folder(&self, name: &str) -> Result<PathBuf, AssembleError> {
         self.folder(name, Hub::model)
     }
 
     /// The same for a tokenizer, whose weights are not needed.
-    fn tokenizer_folder(&self, name: &str) -> Result<PathBuf, AssembleError> {
+    pub(crate) fn tokenizer_folder(&self, name: &str) -> Result<PathBuf, AssembleError> {
         self.folder(name, Hub::tokenizer)
     }
 
@@ -269,7 +277,8 @@ impl LoadedModel {
 
     /// Sizes of an engine for `max_open` sequences of at most `max_length` tokens.
     ///
-    /// Enough for all of them where memory allows; where it does not, the engine makes sequences wait.
+    /// Enough for all of them where memory allows; where it does not, the engine makes sequences wait. These are bounds: the
+    /// engine takes memory for what it holds.
     pub fn engine_options(&self, max_open: usize, max_length: usize) -> EngineOptions {
         let config = self.model.config();
         let defaults = EngineOptions::default();
@@ -278,12 +287,13 @@ impl LoadedModel {
         let state_values = config.mamba_inner_size() * config.ssm_state_size
             + config.conv_dim() * config.conv_kernel.saturating_sub(1);
         let slot_bytes = config.num_mamba_layers() * state_values * float_bytes;
-        let pages_per_sequence = max_length.div_ceil(defaults.page_size) + 1;
-        let pages = (pages_per_sequence * (max_open + defaults.max_cached_prefixes + 1))
+        let pages_per_sequence = max_length.div_ceil(defaults.page_size).saturating_add(1);
+        let pages = pages_per_sequence
+            .saturating_mul(max_open.saturating_add(defaults.max_cached_prefixes + 1))
             .min(KV_POOL_BYTES / page_bytes.max(1))
-            .max(pages_per_sequence * 4);
+            .max(pages_per_sequence.saturating_mul(4));
         // Every sequence one, and one for each prompt that is being forked.
-        let slots = max_open + max_open / 2 + defaults.max_cached_prefixes + 1;
+        let slots = max_open.saturating_add(max_open / 2).saturating_add(defaults.max_cached_prefixes + 1);
         let slots = slots.min(SSM_POOL_BYTES / slot_bytes.max(1)).max(MIN_SLOTS);
         EngineOptions {
             num_pages: pages,
@@ -362,7 +372,7 @@ pub fn policy(
     let sizes = PolicySizes {
         max_open_sequences,
         max_sequence_length: config.policy.max_total_sequence_length,
-        max_batch_tokens: config.policy.dynamic_batching.train_mb_tokens,
+        max_batch_tokens: config.max_batch_tokens(),
     };
     let mut variables = config.policy.tokenizer.chat_template_kwargs.clone().unwrap_or_default();
     let server = &config.env.nemo_gym.policy_model.responses_api_models.vllm_model.extra_body;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::metrics::Metrics;
 use crate::policy::api::{TokenId, TrainBatch, TrainSequence};
 use crate::shuffle::{KeyedRng, Purpose};
-use crate::trajectory::{Ending, Trajectory};
+use crate::trajectory::Trajectory;
 
 /// The group of each trajectory: trajectories whose prompts are the same token ids belong together, also
 /// when they come from different records. Groups are numbered in order of appearance.
@@ -34,13 +34,13 @@ pub fn shuffle_rewards_within_groups(rewards: &mut [f64], groups: &[usize], seed
     }
 }
 
-/// The batch of an optimizer step. With `overlong_filtering`, trajectories that filled the context take no
-/// part in the loss (they did in the baselines).
+/// The batch of an optimizer step. With `overlong_filtering`, trajectories that reached the longest allowed length take
+/// no part in the loss (they did in the baselines).
 pub fn train_batch(trajectories: &[Trajectory], advantages: &[f32], overlong_filtering: bool) -> TrainBatch {
     assert_eq!(trajectories.len(), advantages.len(), "one advantage per trajectory");
     let mut batch = TrainBatch { sequences: Vec::new(), global_valid_tokens: 0, global_valid_sequences: 0 };
     for (trajectory, &advantage) in trajectories.iter().zip(advantages) {
-        let filtered = overlong_filtering && trajectory.ending == Ending::ContextFull;
+        let filtered = overlong_filtering && trajectory.truncated;
         let mask = if filtered { vec![false; trajectory.mask.len()] } else { trajectory.mask.clone() };
         batch.global_valid_sequences += usize::from(!filtered);
         batch.global_valid_tokens += mask.iter().filter(|trained| **trained).count();

@@ -7,14 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::contents;
 use crate::policy::api::{Policy, PolicyError};
-use crate::retention::Retention;
 
 /// File and folder names inside a checkpoint.
 pub const POLICY_FOLDER: &str = "policy";
@@ -45,6 +44,10 @@ pub struct TrainState {
     pub seed: u64,
     /// Settings that are not in the configuration but change results, by name.
     pub options: BTreeMap<String, String>,
+    /// SHA-256 of what the files hold that the configuration names, by key (see [`crate::contents`]); empty in
+    /// checkpoints of versions that did not record it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contents: BTreeMap<String, String>,
     /// Metrics that rank checkpoints (`val:accuracy`, `train:reward`), as far as measured at this step.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -62,12 +65,34 @@ pub enum CheckpointError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The policy could not write or read its part.
+    /// The folder belongs to another process.
+    #[error(
+        "{}: another run is using this results folder{}; wait for it or end it, or set checkpointing.checkpoint_dir \
+         to a folder of your own (--fresh starts a new run beside this one)", path.display(), process(owner)
+    )]
+    Locked {
+        /// The results folder.
+        path: PathBuf,
+        /// The number of the process, as far as it is known.
+        owner: String,
+    },
+    /// The policy could not write its part.
     #[error("{}: {source}", path.display())]
     Policy {
         /// The checkpoint.
         path: PathBuf,
         /// Its own error.
+        source: PolicyError,
+    },
+    /// The policy cannot go on from its part.
+    #[error(
+        "{}: {source}; remove the folder {0} to continue from the checkpoint before it, or from the start if it is \
+         the only one", checkpoint.display()
+    )]
+    Unusable {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The policy's error.
         source: PolicyError,
     },
     /// A file that the manifest lists is not there.
@@ -92,6 +117,10 @@ pub enum CheckpointError {
     },
 }
 
+fn process(owner: &str) -> String {
+    if owner.is_empty() { String::new() } else { format!(" (process {owner})") }
+}
+
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -105,7 +134,7 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {
+pub(crate) fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {
     let path = path.to_owned();
     move |source| CheckpointError::Io { path, action, source }
 }
@@ -114,149 +143,6 @@ fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Checkp
 struct FileRecord {
     bytes: u64,
     sha256: String,
-}
-
-/// The results folder of one run.
-#[derive(Clone, Debug)]
-pub struct RunFolder {
-    path: PathBuf,
-}
-
-impl RunFolder {
-    /// The folder of the run called `base`. Runs started afresh lie beside it as `base-2`, `base-3`, …;
-    /// the latest of them is the current one. `fresh` starts the next.
-    ///
-    /// # Errors
-    /// When the folder cannot be created or written to.
-    pub fn open(base: &Path, fresh: bool) -> Result<Self, CheckpointError> {
-        let numbered = |n: usize| match n {
-            1 => base.to_owned(),
-            n => PathBuf::from(format!("{}-{n}", base.display())),
-        };
-        let mut current = 1;
-        while numbered(current + 1).exists() {
-            current += 1;
-        }
-        if fresh && !is_empty(&numbered(current)) {
-            current += 1;
-        }
-        let path = numbered(current);
-        fs::create_dir_all(&path).map_err(failed(&path, "create the results folder"))?;
-        // Found out now instead of after the first steps.
-        let probe = path.join(".writable");
-        fs::write(&probe, b"").map_err(failed(&path, "write to the results folder"))?;
-        fs::remove_file(&probe).map_err(failed(&path, "write to the results folder"))?;
-        let folder = Self { path };
-        folder.recover()?;
-        Ok(folder)
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Where the checkpoint of a step is or will be.
-    pub fn step_path(&self, step: u64) -> PathBuf {
-        self.path.join(format!("step_{step}"))
-    }
-
-    /// Steps with a checkpoint, ascending.
-    ///
-    /// # Errors
-    /// When the folder cannot be listed.
-    pub fn steps(&self) -> Result<Vec<u64>, CheckpointError> {
-        let mut steps = self.numbered("step_")?;
-        steps.sort_unstable();
-        Ok(steps)
-    }
-
-    /// The checkpoint of the highest step.
-    ///
-    /// # Errors
-    /// When it is damaged. An older one is never taken silently in its place.
-    pub fn latest(&self) -> Result<Option<Checkpoint>, CheckpointError> {
-        match self.steps()?.last() {
-            Some(step) => Checkpoint::open(&self.step_path(*step)).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Writes the checkpoint of `state.step`.
-    ///
-    /// # Errors
-    /// When anything could not be written; what was there before is then unchanged.
-    pub fn save(
-        &self,
-        state: &TrainState,
-        config_yaml: &str,
-        policy: &dyn Policy,
-        save_optimizer: bool,
-    ) -> Result<PathBuf, CheckpointError> {
-        let place = self.step_path(state.step);
-        let aside = self.path.join(format!("tmp_step_{}", state.step));
-        let written = write_aside(&aside, state, config_yaml, policy, save_optimizer);
-        if let Err(error) = written {
-            // Only what this call has written; failing to remove it must not hide the first error.
-            let _ = fs::remove_dir_all(&aside);
-            return Err(error);
-        }
-        let old = self.path.join(format!("old_step_{}", state.step));
-        if place.exists() {
-            fs::rename(&place, &old).map_err(failed(&place, "set the old checkpoint aside"))?;
-        }
-        fs::rename(&aside, &place).map_err(failed(&place, "rename the finished checkpoint"))?;
-        sync_folder(&self.path)?;
-        if old.exists() {
-            fs::remove_dir_all(&old).map_err(failed(&old, "remove the replaced checkpoint"))?;
-        }
-        Ok(place)
-    }
-
-    /// Removes the checkpoints that the rule does not keep and returns their steps. `metric` is the name
-    /// under which [`TrainState::metrics`] ranks them; `None` ranks by recency.
-    ///
-    /// # Errors
-    /// When a checkpoint cannot be read or removed.
-    pub fn prune(&self, rule: &Retention, metric: Option<&str>) -> Result<Vec<u64>, CheckpointError> {
-        let mut checkpoints = BTreeMap::new();
-        for step in self.steps()? {
-            let state: TrainState = read_json(&self.step_path(step), STATE_FILE)?;
-            checkpoints.insert(step, metric.and_then(|name| state.metrics.get(name).copied()));
-        }
-        let kept = rule.kept(&checkpoints);
-        let removed: Vec<u64> = checkpoints.into_keys().filter(|step| !kept.contains(step)).collect();
-        for step in &removed {
-            let path = self.step_path(*step);
-            fs::remove_dir_all(&path).map_err(failed(&path, "remove the old checkpoint"))?;
-        }
-        Ok(removed)
-    }
-
-    /// Puts back a checkpoint that was set aside by a save that did not finish.
-    fn recover(&self) -> Result<(), CheckpointError> {
-        for step in self.numbered("old_step_")? {
-            let (old, place) = (self.path.join(format!("old_step_{step}")), self.step_path(step));
-            if place.exists() {
-                fs::remove_dir_all(&old).map_err(failed(&old, "remove the replaced checkpoint"))?;
-            } else {
-                fs::rename(&old, &place).map_err(failed(&old, "restore the checkpoint"))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn numbered(&self, prefix: &str) -> Result<Vec<u64>, CheckpointError> {
-        let mut numbers = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(failed(&self.path, "list the folder"))? {
-            let entry = entry.map_err(failed(&self.path, "list the folder"))?;
-            let name = entry.file_name();
-            let number: Option<u64> =
-                name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|n| n.parse().ok());
-            numbers.extend(number);
-        }
-        Ok(numbers)
-    }
 }
 
 /// A checkpoint on disk whose files were checked.
@@ -268,6 +154,7 @@ pub struct Checkpoint {
     pub state: TrainState,
     /// The resolved configuration it was made with.
     pub config_yaml: String,
+    has_optimizer: bool,
 }
 
 impl Checkpoint {
@@ -305,8 +192,9 @@ impl Checkpoint {
         let config = path.join(CONFIG_FILE);
         Ok(Self {
             path: path.to_owned(),
-            state: read_json(path, STATE_FILE)?,
+            state: read_state(path)?,
             config_yaml: fs::read_to_string(&config).map_err(failed(&config, "read the configuration"))?,
+            has_optimizer: manifest.contains_key(OPTIMIZER_FILE),
         })
     }
 
@@ -315,22 +203,33 @@ impl Checkpoint {
         self.path.join(POLICY_FOLDER)
     }
 
-    /// Puts weights and optimizer state into a policy.
+    /// Puts weights and optimizer state into a policy; what the checkpoint lacks of them, in words.
     ///
     /// # Errors
-    /// When the checkpoint was saved without the optimizer, or the policy refuses a file.
-    pub fn load_into(&self, policy: &mut dyn Policy) -> Result<(), CheckpointError> {
-        let failed = |source| CheckpointError::Policy { path: self.path.clone(), source };
-        let optimizer = self.path.join(OPTIMIZER_FILE);
-        if !optimizer.exists() {
-            return Err(CheckpointError::Missing { path: optimizer, checkpoint: self.path.clone() });
-        }
-        policy.load_weights(&self.policy_folder()).map_err(failed)?;
-        policy.load_optimizer(&optimizer).map_err(failed)
+    /// When the policy refuses a file, or could not act with its weights.
+    pub fn load_into(&self, policy: &mut dyn Policy) -> Result<Option<String>, CheckpointError> {
+        let refused = |source| CheckpointError::Unusable { checkpoint: self.path.clone(), source };
+        policy.load_weights(&self.policy_folder()).map_err(refused)?;
+        let lacks = match self.has_optimizer {
+            true => policy.load_optimizer(&self.path.join(OPTIMIZER_FILE)).map_err(refused)?,
+            false => Some(format!(
+                "{} was saved without the optimizer (checkpointing.save_optimizer: false): the run continues from the \
+                 weights in it, and Adam's moments start anew",
+                self.path.display()
+            )),
+        };
+        policy.check_usable().map_err(refused)?;
+        Ok(lacks)
     }
 }
 
-fn write_aside(
+/// The counters and metrics of a checkpoint.
+pub(crate) fn read_state(checkpoint: &Path) -> Result<TrainState, CheckpointError> {
+    read_json(checkpoint, STATE_FILE)
+}
+
+/// Writes a checkpoint into the folder `aside`, whatever was there before, and flushes it to the disk.
+pub(crate) fn write_aside(
     aside: &Path,
     state: &TrainState,
     config_yaml: &str,
@@ -368,15 +267,11 @@ fn write_aside(
 }
 
 /// Flushes the names in a folder; systems on which folders cannot be opened do it by themselves.
-fn sync_folder(path: &Path) -> Result<(), CheckpointError> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), CheckpointError> {
     match File::open(path) {
         Ok(folder) => folder.sync_all().map_err(failed(path, "flush the folder to the disk")),
         Err(_) => Ok(()),
     }
-}
-
-fn is_empty(path: &Path) -> bool {
-    fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
 }
 
 /// All files below a folder, in an order that does not depend on the file system.
@@ -395,20 +290,7 @@ fn files_below(path: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
 }
 
 fn record(path: &Path) -> io::Result<FileRecord> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 20];
-    let mut bytes = 0u64;
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            break;
-        }
-        hash.update(&buffer[..n]);
-        bytes += n as u64;
-    }
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(FileRecord { bytes, sha256 })
+    contents::of_file(path).map(|(sha256, bytes)| FileRecord { bytes, sha256 })
 }
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), CheckpointError> {

@@ -1,6 +1,6 @@
 //! What can go wrong in a training run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
@@ -41,9 +41,27 @@ pub enum TrainError {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// The configuration could not be written down or read back.
-    #[error("{}: {source}", path.display())]
-    Config {
+    /// The policy could not act with the weights after a step.
+    #[error(
+        "step {step}: {source}; the step is not saved. {}", rescue(checkpoint.as_deref())
+    )]
+    Unusable {
+        /// The step, counted from 1.
+        step: u64,
+        /// Which weights, and why.
+        source: PolicyError,
+        /// The newest checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The configuration could not be written down.
+    #[error(transparent)]
+    Config(Box<ConfigError>),
+    /// The configuration in a checkpoint is none of this version.
+    #[error(
+        "{}: {source}; this version cannot continue the run: continue it with the version that started it, or use \
+         --fresh to start a new run beside it, or another checkpointing.checkpoint_dir", path.display()
+    )]
+    SavedConfig {
         /// The checkpoint's configuration.
         path: PathBuf,
         /// The loader's error.
@@ -51,7 +69,7 @@ pub enum TrainError {
     },
     /// The unfinished run in the results folder was started differently.
     #[error(
-        "{}: the run in this folder was started with other settings:{}\nuse the old settings to continue it, --fresh to start a new run beside it, or another checkpointing.checkpoint_dir",
+        "{}: the run in this folder was started with other settings or files:{}\nuse the old ones to continue it, --fresh to start a new run beside it, or another checkpointing.checkpoint_dir",
         folder.display(),
         list(changes)
     )]
@@ -87,6 +105,17 @@ pub enum TrainError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+fn rescue(checkpoint: Option<&Path>) -> String {
+    let advice = "a lower learning rate or a tighter max_grad_norm may help";
+    match checkpoint {
+        Some(path) => format!(
+            "The checkpoint before it, {}, is intact, and the run continues from there; {advice}",
+            path.display()
+        ),
+        None => format!("There is no checkpoint before it: the run starts anew; {advice}"),
+    }
 }
 
 fn list(changes: &[String]) -> String {

@@ -1,11 +1,12 @@
-//! Reinforcement learning of tool-using language models: configuration, rollouts, advantages, losses, the training
+//! Reinforcement learning of tool-using language models: rollouts, advantages, losses, the training
 //! loops, checkpoints and metrics. Knows the model through `policy::api::Policy` and no device kernels.
 
 pub mod advantage;
 pub mod assemble;
 pub mod batch;
 pub mod checkpoint;
-pub mod config;
+pub use nemo_config as config;
+pub mod contents;
 pub mod error;
 pub mod evaluate;
 pub mod loss;
@@ -13,9 +14,11 @@ pub mod metrics;
 pub mod optimizer;
 pub mod policy;
 pub mod progress;
+pub mod resume;
 pub mod retention;
 pub mod rollout;
 pub mod run;
+pub mod run_folder;
 pub mod schedule;
 pub mod sft;
 pub mod shuffle;

@@ -19,7 +19,7 @@
 
 mod metrics;
 
-pub use metrics::{LossTermValues, loss_metrics, merge_loss_metrics};
+pub use metrics::{LossTermValues, divergence, jensen_shannon, loss_metrics, merge_loss_metrics};
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::config::KlType;
+use crate::loss::{divergence, jensen_shannon};
 use crate::policy::api::{TrainBatch, UpdateReport};
 use crate::trajectory::{Ending, Trajectory};
 
@@ -71,7 +73,9 @@ pub fn rollout_metrics(trajectories: &[Trajectory]) -> Metrics {
     let sampled: usize = trajectories.iter().map(Trajectory::num_sampled_tokens).sum();
     metrics.extend([
         ("natural_termination_rate".to_owned(), share(&|t| t.ending == Ending::Message)),
-        ("truncation_rate".to_owned(), share(&Trajectory::is_truncated)),
+        ("truncation_rate".to_owned(), share(&|t| t.truncated)),
+        ("max_new_tokens_rate".to_owned(), share(&|t| t.ending == Ending::Length)),
+        ("results_too_long_rate".to_owned(), share(&|t| t.ending == Ending::ResultsTooLong)),
         ("max_steps_rate".to_owned(), share(&|t| t.ending == Ending::MaxSteps)),
         ("malformed_call_rate".to_owned(), share(&|t| t.num_malformed_turns > 0)),
         ("mean_gen_tokens_per_sample".to_owned(), sampled as f64 / n as f64),
@@ -83,8 +87,8 @@ pub fn rollout_metrics(trajectories: &[Trajectory]) -> Metrics {
 /// How well the training forward agrees with the engine that sampled, over the trained tokens of a batch.
 ///
 /// p is the training forward's own log-probability before the update, g the engine's. With one update per
-/// batch p is also the current log-probability of the loss.
-pub fn fidelity_metrics(batch: &TrainBatch, report: &UpdateReport) -> Metrics {
+/// batch p is also the current log-probability of the loss. `kind` is the estimator of the two divergences.
+pub fn fidelity_metrics(batch: &TrainBatch, report: &UpdateReport, kind: KlType) -> Metrics {
     let mut num_tokens = 0usize;
     let (mut mult_error, mut gen_kl, mut policy_kl, mut js, mut entropy) = (0.0, 0.0, 0.0, 0.0, 0.0);
     let mut largest = 0.0f64;
@@ -93,12 +97,11 @@ pub fn fidelity_metrics(batch: &TrainBatch, report: &UpdateReport) -> Metrics {
             sequence.generation_log_probs.iter().zip(own).zip(&sequence.mask).filter(|(_, trained)| **trained)
         {
             let (g, p) = (f64::from(g), f64::from(p));
-            let m = ((p.exp() + g.exp()) / 2.0).ln();
             num_tokens += 1;
             mult_error += (g - p).abs().exp();
-            gen_kl += k3(p - g);
-            policy_kl += k3(g - p);
-            js += 0.5 * k3(p - m) + 0.5 * k3(g - m);
+            gen_kl += divergence(kind, p - g);
+            policy_kl += divergence(kind, g - p);
+            js += jensen_shannon(p, g);
             entropy -= (p - g).exp() * p;
             // A NaN must not hide behind `max`.
             largest = if (g - p).is_nan() { f64::NAN } else { largest.max((g - p).abs()) };
@@ -116,11 +119,6 @@ pub fn fidelity_metrics(batch: &TrainBatch, report: &UpdateReport) -> Metrics {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect()
-}
-
-/// `e^x - 1 - x`, the low-variance estimator of a divergence from samples.
-fn k3(x: f64) -> f64 {
-    x.exp_m1() - x
 }
 
 /// Why the metrics could not be kept.
@@ -256,15 +254,25 @@ mod tests {
     fn equal_log_probs_are_perfect_and_a_difference_shows() {
         let batch = batch(vec![0.0, -1.0, -2.0]);
         let report = |own: Vec<f32>| UpdateReport { log_probs: vec![own], ..UpdateReport::default() };
-        let perfect = fidelity_metrics(&batch, &report(vec![9.0, -1.0, -2.0]));
+        let perfect = fidelity_metrics(&batch, &report(vec![9.0, -1.0, -2.0]), KlType::K3);
         assert_eq!(perfect["token_mult_prob_error"], 1.0);
         assert_eq!(perfect["gen_kl_error"], 0.0);
         assert_eq!(perfect["max_log_prob_difference"], 0.0);
         assert_eq!(perfect["approx_entropy"], 1.5);
-        let off = fidelity_metrics(&batch, &report(vec![0.0, -1.5, -2.0]));
+        let off = fidelity_metrics(&batch, &report(vec![0.0, -1.5, -2.0]), KlType::K3);
         assert!((off["token_mult_prob_error"] - (0.5f64.exp() + 1.0) / 2.0).abs() < 1e-12);
         assert_eq!(off["max_log_prob_difference"], 0.5);
-        assert!(off["gen_kl_error"] > 0.0 && off["js_divergence_error"] > 0.0);
+        assert!(off["js_divergence_error"] > 0.0);
+        // x = p - g = -0.5 for the first token and 0 for the second; the policy's divergence is that of -x.
+        for (kind, generation, policy) in [
+            (KlType::K1, 0.25, -0.25),
+            (KlType::K2, 0.0625, 0.0625),
+            (KlType::K3, ((-0.5f64).exp() - 0.5) / 2.0, (0.5f64.exp() - 1.5) / 2.0),
+        ] {
+            let off = fidelity_metrics(&batch, &report(vec![0.0, -1.5, -2.0]), kind);
+            assert!((off["gen_kl_error"] - generation).abs() < 1e-12, "{kind:?}: {}", off["gen_kl_error"]);
+            assert!((off["policy_kl_error"] - policy).abs() < 1e-12, "{kind:?}: {}", off["policy_kl_error"]);
+        }
     }
 
     #[test]

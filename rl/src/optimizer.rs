@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use nemo_kernels::{AdamWOptions, global_norm, sum_of_squares};
-use nemo_model::NemotronH;
 use nemo_model::checkpoint::{CheckpointError, StoredDtype, TensorFile, TensorHeader, TensorValues, write_tensor_file};
+use nemo_model::{NemotronH, ParameterMut, Visitor};
 
 use crate::policy::api::{PolicyError, UpdateParams};
 
@@ -34,13 +34,28 @@ pub struct AdamW {
 impl AdamW {
     /// One update of `model`; returns the gradient's norm before clipping.
     ///
-    /// Parameters without a gradient stay as they are. `gradients` are flat, by parameter name.
+    /// `gradients` are flat, by parameter name. One that is missing is zero: the loss did not depend on the parameter,
+    /// and its moments decay and still move it, as those of every other parameter do (Megatron's gradient buffers are
+    /// zero, never absent). A batch whose advantages are all zero is therefore an update like any other.
     ///
     /// # Errors
     /// [`PolicyError::NotFinite`] when the norm is not finite; nothing has changed then.
     pub fn update(
         &mut self,
         model: &mut NemotronH,
+        gradients: BTreeMap<String, Tensor<1>>,
+        params: &UpdateParams,
+    ) -> Result<f64, PolicyError> {
+        self.update_parameters(&mut |visitor| model.visit_mut(visitor), gradients, params)
+    }
+
+    /// [`Self::update`] of whatever parameters `visit` shows to the visitor it is given.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn update_parameters(
+        &mut self,
+        visit: &mut dyn FnMut(&mut Visitor<'_>),
         mut gradients: BTreeMap<String, Tensor<1>>,
         params: &UpdateParams,
     ) -> Result<f64, PolicyError> {
@@ -52,8 +67,8 @@ impl AdamW {
         let scale = (params.max_grad_norm > 0.0 && scale < 1.0).then_some(scale);
         self.step += 1;
         let step = self.step;
-        model.visit_mut(&mut |name, mut parameter| {
-            let Some(mut gradient) = gradients.remove(name) else { return };
+        visit(&mut |name, mut parameter| {
+            let mut gradient = gradients.remove(name).unwrap_or_else(|| zero_gradient(&parameter));
             if let Some(scale) = scale {
                 gradient = gradient * scale;
             }
@@ -85,36 +100,34 @@ impl AdamW {
         Ok(norm)
     }
 
-    /// Writes the state to one safetensors file.
+    /// Writes the state to one safetensors file, and beside it `masters`: the weights themselves, flat by name, of a model
+    /// whose own file rounds them.
     ///
     /// # Errors
     /// The file cannot be written; an older one at `path` is then untouched.
-    pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
+    pub fn save(&self, path: &Path, masters: &BTreeMap<String, Tensor<1>>) -> Result<(), CheckpointError> {
+        let moments = self.moments.iter().flat_map(|(name, moments)| {
+            [(MOMENT_NAMES[0], name, &moments.first), (MOMENT_NAMES[1], name, &moments.second)]
+        });
+        let masters = masters.iter().map(|(name, values)| (MASTER_NAME, name, values));
+        let mut tensors = BTreeMap::new();
         let mut headers = Vec::new();
-        for (name, moments) in &self.moments {
-            for kind in MOMENT_NAMES {
-                headers.push(TensorHeader {
-                    name: format!("{kind}.{name}"),
-                    shape: moments.first.dims().to_vec(),
-                    dtype: StoredDtype::F32,
-                });
-            }
+        for (kind, name, values) in moments.chain(masters) {
+            let name = format!("{kind}.{name}");
+            headers.push(TensorHeader { name: name.clone(), shape: values.dims().to_vec(), dtype: StoredDtype::F32 });
+            tensors.insert(name, values);
         }
         write_tensor_file(path, &headers, &[(STEP_KEY, &self.step.to_string())], |header| {
-            let values = header.name.split_once('.').and_then(|(kind, name)| {
-                let moments = self.moments.get(name)?;
-                Some(if kind == MOMENT_NAMES[0] { &moments.first } else { &moments.second })
-            });
-            let values = values.map(|tensor| tensor.to_data().iter::<f32>().collect()).unwrap_or_default();
-            Ok::<_, CheckpointError>(TensorValues::F32(values))
+            let values = tensors.get(&header.name).map(|tensor| tensor.to_data().iter::<f32>().collect());
+            Ok::<_, CheckpointError>(TensorValues::F32(values.unwrap_or_default()))
         })
     }
 
-    /// Reads a state written by [`Self::save`].
+    /// Reads what [`Self::save`] wrote: the state, and the weights that were written with it.
     ///
     /// # Errors
     /// The file cannot be read, or is not an optimizer state.
-    pub fn load(path: &Path, device: &Device) -> Result<Self, PolicyError> {
+    pub fn load(path: &Path, device: &Device) -> Result<(Self, BTreeMap<String, Tensor<1>>), PolicyError> {
         let model_error = |error: CheckpointError| PolicyError::Model(Box::new(error));
         let malformed = |found: String, expected: &str| PolicyError::Malformed {
             path: path.to_owned(),
@@ -124,26 +137,41 @@ impl AdamW {
         let file = TensorFile::open(path).map_err(model_error)?;
         let step = file.metadata().get(STEP_KEY).cloned().unwrap_or_default();
         let step = step.parse().map_err(|_| malformed(format!("step {step:?}"), "a number of updates"))?;
-        let mut moments = BTreeMap::new();
-        let prefix = format!("{}.", MOMENT_NAMES[0]);
+        let read = |kind: &str, name: &str| -> Result<Tensor<1>, PolicyError> {
+            let (values, _) = file.read_f32(&format!("{kind}.{name}")).map_err(model_error)?;
+            let count = values.len();
+            Ok(Tensor::from_data(TensorData::new(values, [count]), device))
+        };
+        let (mut moments, mut masters) = (BTreeMap::new(), BTreeMap::new());
         for stored in file.tensors().keys() {
-            let Some(name) = stored.strip_prefix(&prefix) else { continue };
-            let read = |kind: &str| -> Result<Tensor<1>, PolicyError> {
-                let (values, _) = file.read_f32(&format!("{kind}.{name}")).map_err(model_error)?;
-                let count = values.len();
-                Ok(Tensor::from_data(TensorData::new(values, [count]), device))
-            };
-            let (first, second) = (read(MOMENT_NAMES[0])?, read(MOMENT_NAMES[1])?);
-            moments.insert(name.to_owned(), Moments { first, second });
+            match stored.split_once('.') {
+                Some((kind, name)) if kind == MOMENT_NAMES[0] => {
+                    let (first, second) = (read(kind, name)?, read(MOMENT_NAMES[1], name)?);
+                    moments.insert(name.to_owned(), Moments { first, second });
+                }
+                Some((MASTER_NAME, name)) => {
+                    masters.insert(name.to_owned(), read(MASTER_NAME, name)?);
+                }
+                _ => {}
+            }
         }
-        if 2 * moments.len() != file.tensors().len() {
-            return Err(malformed(format!("{} tensors", file.tensors().len()), "two moments per parameter"));
+        if 2 * moments.len() + masters.len() != file.tensors().len() {
+            let found = format!("{} tensors", file.tensors().len());
+            return Err(malformed(found, "two moments per parameter, and weights"));
         }
-        Ok(Self { moments, step })
+        Ok((Self { moments, step }, masters))
     }
+}
+
+/// The gradient of a parameter that the loss does not depend on, flat `[n]` f32.
+fn zero_gradient(parameter: &ParameterMut<'_>) -> Tensor<1> {
+    let length = parameter.shape().iter().product::<usize>();
+    Tensor::zeros([length], (&parameter.flat().device(), DType::F32))
 }
 
 /// Names of the two moments in files, as PyTorch calls them.
 const MOMENT_NAMES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+/// Name of the weights in f32, as Megatron calls them.
+const MASTER_NAME: &str = "master_param";
 /// Metadata key of the number of updates.
 const STEP_KEY: &str = "step";

@@ -29,6 +29,8 @@ pub struct StepProgress<'a> {
 pub trait Observer {
     /// The run starts or continues after `step` of `max_steps` steps in `folder`.
     fn on_start(&mut self, _folder: &Path, _step: u64, _max_steps: u64) {}
+    /// Something about the continued run that its user should know.
+    fn on_notice(&mut self, _text: &str) {}
     /// `finished` of `total` episodes of the running step or validation have ended.
     fn on_rollouts(&mut self, _finished: usize, _total: usize) {}
     /// A step is finished.

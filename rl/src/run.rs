@@ -8,38 +8,33 @@ use std::time::{Duration, Instant};
 
 use nemo_env::{Environment, Task};
 
-use crate::checkpoint::{CONFIG_FILE, Checkpoint, RunFolder, TrainState};
-use crate::config::{self, RunConfig};
+use crate::checkpoint::TrainState;
+use crate::config::{RunConfig, SaveDeadline, VALIDATION_METRICS};
+use crate::contents::Contents;
 use crate::error::TrainError;
 use crate::evaluate::{Decoding, EvaluationReport, VALIDATION_STEP_BASE, evaluate, write_episodes};
 use crate::metrics::{Metrics, MetricsLog, insert_prefixed};
 use crate::policy::api::{Policy, SamplingParams};
 use crate::progress::{Observer, StepProgress};
+use crate::resume;
 use crate::retention::Retention;
 use crate::rollout::Renderer;
 use crate::rollout::collector::CollectSettings;
 use crate::rollout::episode::EpisodeLimits;
-
-/// Keys that may change between the parts of a run: they do not change what a step computes.
-const FREE_KEYS: [&str; 6] =
-    ["grpo.max_num_steps", "grpo.max_num_epochs", "checkpointing.", "logger.", "cluster.", "sft.output_dir"];
+use crate::run_folder::RunFolder;
 
 /// How a run is started, besides its configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunOptions {
-    /// Start a new run beside the one in the results folder instead of continuing it.
-    pub fresh: bool,
     /// Sequences generated at the same time; without effect on results.
     pub max_open_sequences: usize,
-    /// Validate with greedy decoding too, beside sampling.
-    pub greedy_validation: bool,
     /// Control experiment: permute the rewards within each group before advantages are computed.
     pub shuffle_rewards_within_groups: bool,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { fresh: false, max_open_sequences: 256, greedy_validation: true, shuffle_rewards_within_groups: false }
+        Self { max_open_sequences: 256, shuffle_rewards_within_groups: false }
     }
 }
 
@@ -89,8 +84,10 @@ pub struct RunInputs<'a> {
     pub config: &'a RunConfig,
     /// How the run is started.
     pub options: &'a RunOptions,
-    /// The results folder (the first of them, see [`RunFolder::open`]).
-    pub results: &'a Path,
+    /// The results folder.
+    pub folder: &'a RunFolder,
+    /// What the files hold that the configuration names.
+    pub contents: &'a Contents,
     /// Token ids to chat and back.
     pub renderer: &'a dyn Renderer,
     /// Where tools are executed and answers judged.
@@ -149,7 +146,6 @@ impl RunInputs<'_> {
 /// A run in progress.
 pub struct Run<'a> {
     inputs: RunInputs<'a>,
-    folder: RunFolder,
     log: MetricsLog,
     config_yaml: String,
     /// Counters; saved with each checkpoint.
@@ -166,24 +162,24 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Opens the results folder and, when it holds a checkpoint, puts it into the policy.
+    /// Puts the checkpoint that the results folder holds, if there is one, into the policy.
     ///
     /// # Errors
-    /// When the folder cannot be used, its checkpoint is damaged, or it belongs to a different run.
+    /// When the folder's checkpoint is damaged, or belongs to a different run.
     pub fn open(
         inputs: RunInputs<'a>,
         algorithm: &str,
         seed: u64,
         policy: &mut dyn Policy,
+        observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
-        let config_failed = |source| TrainError::Config { path: inputs.results.to_owned(), source: Box::new(source) };
-        let config_yaml = inputs.config.to_yaml().map_err(config_failed)?;
-        let folder = RunFolder::open(inputs.results, inputs.options.fresh)?;
+        let folder = inputs.folder;
+        let config_yaml = inputs.config.to_yaml().map_err(|source| TrainError::Config(Box::new(source)))?;
         let options = BTreeMap::from([(
             "shuffle_rewards_within_groups".to_owned(),
             inputs.options.shuffle_rewards_within_groups.to_string(),
         )]);
-        let state = TrainState {
+        let mut state = TrainState {
             algorithm: algorithm.to_owned(),
             step: 0,
             current_epoch: 0,
@@ -191,30 +187,29 @@ impl<'a> Run<'a> {
             total_valid_tokens: 0,
             seed,
             options,
+            contents: inputs.contents.clone(),
             metrics: BTreeMap::new(),
         };
-        let checkpoint = folder.latest()?;
-        let (state, saved) = match checkpoint {
-            Some(checkpoint) => {
-                refuse_changes(&checkpoint, &state, inputs.config, folder.path())?;
-                checkpoint.load_into(policy)?;
-                let saved = (checkpoint.state.step, checkpoint.path);
-                (checkpoint.state, Some(saved))
-            }
-            None => (state, None),
-        };
+        let mut saved = None;
+        if let Some(checkpoint) = folder.latest()? {
+            let mut notices = resume::compare(&checkpoint, &state, inputs.config)?;
+            notices.extend(checkpoint.load_into(policy)?);
+            notices.iter().for_each(|notice| observer.on_notice(notice));
+            // Of a checkpoint that did not record them, the present contents are the first that are known.
+            state = TrainState { contents: state.contents, ..checkpoint.state };
+            saved = Some((state.step, checkpoint.path));
+        }
         let log = MetricsLog::open(folder.path(), saved.as_ref().map(|(step, _)| *step))?;
         let accuracy = log.series("validation/accuracy").last().map(|(_, accuracy)| *accuracy);
         Ok(Self {
             inputs,
-            folder,
             log,
             config_yaml,
             first_step: state.step,
             state,
             saved,
             started: Instant::now(),
-            deadline: inputs.config.checkpointing.checkpoint_must_save_by.as_deref().and_then(parse_duration),
+            deadline: inputs.config.checkpointing.checkpoint_must_save_by.as_ref().map(SaveDeadline::duration),
             accuracy,
             validation: Vec::new(),
             checkpoint_seconds: None,
@@ -223,7 +218,7 @@ impl<'a> Run<'a> {
 
     /// The results folder.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.inputs.folder.path()
     }
 
     /// Whether the run continues a checkpoint, be it one of step 0.
@@ -249,7 +244,7 @@ impl<'a> Run<'a> {
             inputs.collect_settings(self.state.seed, VALIDATION_STEP_BASE + step, inputs.validation_sampling());
         let mut metrics = Metrics::new();
         let (mut reports, mut episodes) = (Vec::new(), Vec::new());
-        let decodings = [Some(Decoding::Sampled), inputs.options.greedy_validation.then_some(Decoding::Greedy)];
+        let decodings = [Some(Decoding::Sampled), inputs.config.grpo.val_greedy.then_some(Decoding::Greedy)];
         for decoding in decodings.into_iter().flatten() {
             let total = tasks.len() * if decoding == Decoding::Greedy { 1 } else { samples };
             let (report, trajectories) = evaluate(
@@ -266,10 +261,10 @@ impl<'a> Run<'a> {
             reports.push(report);
             episodes.push((decoding, trajectories));
         }
-        let path = self.folder.path().join(format!("val_data_step{step}.jsonl"));
+        let path = self.inputs.folder.path().join(format!("val_data_step{step}.jsonl"));
         let episodes: Vec<_> = episodes.iter().map(|(decoding, list)| (*decoding, list.as_slice())).collect();
         write_episodes(&path, &episodes, inputs.renderer).map_err(|source| TrainError::Episodes { path, source })?;
-        for name in ["accuracy", "greedy_accuracy"] {
+        for name in VALIDATION_METRICS {
             if let Some(value) = metrics.get(&format!("validation/{name}")) {
                 self.state.metrics.insert(format!("val:{name}"), *value);
             }
@@ -335,18 +330,32 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let began = Instant::now();
-        let path = self.folder.save(&self.state, &self.config_yaml, policy, checkpointing.save_optimizer)?;
+        self.check_usable(policy)?;
+        let folder = self.inputs.folder;
+        let path = folder.save(&self.state, &self.config_yaml, policy, checkpointing.save_optimizer)?;
         let rule = Retention {
             save_period: checkpointing.save_period,
             keep_top_k: checkpointing.keep_top_k,
             keep_latest_k: checkpointing.ft_keep_latest_k,
             higher_is_better: checkpointing.higher_is_better,
         };
-        self.folder.prune(&rule, checkpointing.metric_name.as_deref())?;
+        folder.prune(&rule, checkpointing.metric_name.as_deref())?;
         self.checkpoint_seconds = Some(began.elapsed().as_secs_f64());
         observer.on_checkpoint(step, &path);
         self.saved = Some((step, path));
         Ok(())
+    }
+
+    /// Checks that the policy could act with the weights of this step; others are kept nowhere.
+    ///
+    /// # Errors
+    /// [`TrainError::Unusable`] with the checkpoint that is still good.
+    pub fn check_usable(&self, policy: &dyn Policy) -> Result<(), TrainError> {
+        policy.check_usable().map_err(|source| TrainError::Unusable {
+            step: self.state.step,
+            source,
+            checkpoint: self.saved.as_ref().map(|(_, path)| path.clone()),
+        })
     }
 
     /// Whether the run has to end after this step: it was asked to, or the next step might end after
@@ -377,7 +386,7 @@ impl<'a> Run<'a> {
     /// What the run did.
     pub fn summary(self, end: RunEnd) -> RunSummary {
         RunSummary {
-            folder: self.folder.path().to_owned(),
+            folder: self.inputs.folder.path().to_owned(),
             end,
             first_step: self.first_step,
             last_step: self.state.step,
@@ -386,42 +395,4 @@ impl<'a> Run<'a> {
             validation: self.validation,
         }
     }
-}
-
-/// Compares what a checkpoint was made with to what the run is started with now.
-fn refuse_changes(
-    checkpoint: &Checkpoint,
-    start: &TrainState,
-    config: &RunConfig,
-    folder: &Path,
-) -> Result<(), TrainError> {
-    let path = checkpoint.path.join(CONFIG_FILE);
-    let before = config::load_text(&checkpoint.config_yaml, &path, &[])
-        .map_err(|source| TrainError::Config { path: path.clone(), source: Box::new(source) })?
-        .config;
-    let mut changes = Vec::new();
-    let mut compare = |key: &str, before: &str, after: &str| {
-        if before != after {
-            changes.push(format!("{key}: then {before}, now {after}"));
-        }
-    };
-    let state = &checkpoint.state;
-    compare("command", &state.algorithm, &start.algorithm);
-    compare("seed", &state.seed.to_string(), &start.seed.to_string());
-    for (name, after) in &start.options {
-        compare(name, state.options.get(name).map_or("not set", String::as_str), after);
-    }
-    for difference in before.differences(config) {
-        if !FREE_KEYS.iter().any(|free| difference.key.starts_with(free)) {
-            compare(&difference.key, &difference.before, &difference.after);
-        }
-    }
-    if changes.is_empty() { Ok(()) } else { Err(TrainError::Changed { folder: folder.to_owned(), changes }) }
-}
-
-/// `DD:HH:MM:SS`; nothing for other texts.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let parts: Vec<u64> = text.split(':').map(|part| part.trim().parse().ok()).collect::<Option<_>>()?;
-    let [days, hours, minutes, seconds] = parts.as_slice() else { return None };
-    Some(Duration::from_secs(((days * 24 + hours) * 60 + minutes) * 60 + seconds))
 }

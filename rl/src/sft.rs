@@ -133,7 +133,7 @@ pub fn demonstrate(
                 return Err(refused("its demonstration has more calls than an episode has turns"));
             }
             Next::Done(Ending::Message) => return Err(refused("one of its calls is not read back as a call")),
-            Next::Done(Ending::Length | Ending::ContextFull) => {
+            Next::Done(Ending::Length | Ending::ContextFull | Ending::ResultsTooLong) => {
                 return Err(refused("its demonstration is longer than policy.max_total_sequence_length"));
             }
         }
@@ -204,7 +204,7 @@ pub fn train_supervised(
         return Err(TrainError::TooFewTasks { key: "data.train", found: 0, expected: 1 });
     }
     let max_steps = sft.max_num_steps as u64;
-    let mut run = Run::open(inputs, "sft", sft.seed, policy)?;
+    let mut run = Run::open(inputs, "sft", sft.seed, policy, observer)?;
     observer.on_start(run.folder(), run.state.step, max_steps);
     if run.state.step >= max_steps {
         return Ok(run.summary(RunEnd::AlreadyFinished));
@@ -224,11 +224,13 @@ pub fn train_supervised(
         }
         run.log(metrics, max_steps, observer)?;
         let stop = !last && run.must_stop();
+        // Before the checkpoint: a run that is killed in between does its last steps again instead of never publishing.
+        if last && let Some(folder) = &sft.output_dir {
+            run.check_usable(policy)?;
+            publish(policy, folder)?;
+        }
         if save || stop {
             run.save(policy, observer)?;
-        }
-        if last && let Some(folder) = &sft.output_dir {
-            publish(policy, folder)?;
         }
         if last || stop {
             return Ok(run.summary(if last { RunEnd::Finished } else { RunEnd::Stopped }));

@@ -50,7 +50,6 @@ pub struct TokenTree {
     segments: Vec<Segment>,
     /// Per sequence, its leaf.
     leaves: Vec<SegmentId>,
-    num_sequence_tokens: usize,
 }
 
 impl TokenTree {
@@ -75,11 +74,7 @@ impl TokenTree {
         let limits = sequences.iter().zip(shareable).map(|(tokens, limit)| tokens.len().saturating_sub(1).min(*limit));
         let partition =
             Partition { limits: limits.collect(), min_shared_length: min_shared_length.max(1), sequences: &sequences };
-        let mut tree = TokenTree {
-            segments: Vec::new(),
-            leaves: vec![0; sequences.len()],
-            num_sequence_tokens: sequences.iter().map(|tokens| tokens.len()).sum(),
-        };
+        let mut tree = TokenTree { segments: Vec::new(), leaves: vec![0; sequences.len()] };
         // An explicit stack: prefixes can nest as deep as there are sequences.
         let mut stack = partition.branches((0..sequences.len()).collect(), 0, None);
         while let Some(branch) = stack.pop() {
@@ -144,11 +139,6 @@ impl TokenTree {
     /// Tokens that are computed: the sum over segments.
     pub fn num_tokens(&self) -> usize {
         self.segments.iter().map(Segment::len).sum()
-    }
-
-    /// Tokens that would be computed sequence by sequence, less those of the tree.
-    pub fn num_tokens_saved(&self) -> usize {
-        self.num_sequence_tokens - self.num_tokens()
     }
 }
 
@@ -229,7 +219,7 @@ mod tests {
         assert_eq!(tree.path(2), [0, 1, 3]);
         assert_eq!(tree.roots().collect::<Vec<_>>(), [0, 5]);
         assert_eq!(tree.segments()[0].children, [1, 4]);
-        assert_eq!((tree.num_tokens(), tree.num_tokens_saved()), (8, 7));
+        assert_eq!(tree.num_tokens(), 8);
         assert_eq!(tree.tokens(1, &sequences), [4]);
     }
 
@@ -240,7 +230,7 @@ mod tests {
         assert_eq!(tree.roots().count(), 2);
         assert_eq!(tree.segments()[tree.path(0)[0]].range, 0..4);
         assert_eq!(tree.path(0)[0], tree.path(2)[0]);
-        assert_eq!(tree.num_tokens_saved(), 8);
+        assert_eq!(tree.num_tokens(), 20 - 8);
     }
 
     #[test]
@@ -249,7 +239,7 @@ mod tests {
         let tree = TokenTree::build_within(&sequences, &[2, 2, 2], 1);
         assert_eq!(tree.segments()[0].range, 0..2);
         assert_eq!(tree.segments()[0].children.len(), 3);
-        assert!(TokenTree::build_within(&sequences, &[0, 0, 0], 1).num_tokens_saved() == 0);
+        assert_eq!(TokenTree::build_within(&sequences, &[0, 0, 0], 1).num_tokens(), 15);
     }
 
     /// Random batches with much repetition; small alphabets make accidental agreements frequent.
@@ -320,6 +310,6 @@ mod tests {
         }
         let saved: usize =
             tree.segments().iter().zip(&passes).map(|(segment, passes)| segment.len() * (passes - 1)).sum();
-        assert_eq!(tree.num_tokens_saved(), saved);
+        assert_eq!(tree.num_tokens(), sequences.iter().map(Vec::len).sum::<usize>() - saved);
     }
 }

@@ -10,6 +10,7 @@ use nemo_env::Task;
 
 use crate::advantage::group_advantages;
 use crate::batch::{batch_metrics, prompt_groups, shuffle_rewards_within_groups, train_batch};
+use crate::config::TRAIN_METRICS;
 use crate::error::TrainError;
 use crate::metrics::{Metrics, fidelity_metrics, insert_prefixed, rollout_metrics};
 use crate::policy::api::{Policy, UpdateParams};
@@ -45,7 +46,7 @@ pub fn train(
         });
     }
     let max_steps = grpo.max_num_steps.min(grpo.max_num_epochs.saturating_mul(order.steps_per_epoch())) as u64;
-    let mut run = Run::open(inputs, "grpo", grpo.seed, policy)?;
+    let mut run = Run::open(inputs, "grpo", grpo.seed, policy, observer)?;
     observer.on_start(run.folder(), run.state.step, max_steps);
     if run.state.step >= max_steps || run.threshold_reached() {
         return Ok(run.summary(RunEnd::AlreadyFinished));
@@ -53,6 +54,11 @@ pub fn train(
     if !run.is_resumed() && grpo.val_at_start {
         let metrics = run.validate(policy, observer)?;
         run.log(metrics, max_steps, observer)?;
+        if run.threshold_reached() {
+            // Kept, so that the same command finds the run finished.
+            run.save(policy, observer)?;
+            return Ok(run.summary(RunEnd::ThresholdReached));
+        }
     }
     loop {
         if inputs.stop_requested() {
@@ -137,7 +143,7 @@ fn train_step(
     metrics.extend(rollout_metrics(&trajectories));
     metrics.extend(report.metrics.clone());
     // After the loss's own, which have a hair more than the number of tokens in their denominators.
-    metrics.extend(fidelity_metrics(&batch, &report));
+    metrics.extend(fidelity_metrics(&batch, &report, params.loss.reference_policy_kl_type));
     let reward = rewards.iter().sum::<f64>() / rewards.len().max(1) as f64;
     metrics.extend(
         [
@@ -150,7 +156,7 @@ fn train_step(
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
-    for name in ["reward", "loss"] {
+    for name in TRAIN_METRICS {
         run.state.metrics.extend(metrics.get(name).map(|value| (format!("train:{name}"), *value)));
     }
     let mut prefixed = Metrics::new();

@@ -20,8 +20,10 @@ pub enum Ending {
     MaxSteps,
     /// A turn ran into `max_new_tokens`.
     Length,
-    /// The sequence reached the longest allowed length.
+    /// A turn reached the longest allowed length of the sequence.
     ContextFull,
+    /// The results of a turn's calls did not fit into the sequence, which is shorter than allowed.
+    ResultsTooLong,
 }
 
 /// What reports group tasks by.
@@ -91,6 +93,9 @@ pub struct Trajectory {
     pub num_malformed_turns: usize,
     /// Why the episode ended.
     pub ending: Ending,
+    /// Whether the sequence reached the longest allowed length. This is what NeMo RL calls truncated, whatever ended the
+    /// episode: a last token that is the end of the turn counts too, a turn cut off by `max_new_tokens` does not.
+    pub truncated: bool,
     /// The verdict of the environment.
     pub outcome: Outcome,
 }
@@ -109,10 +114,5 @@ impl Trajectory {
     /// The ids of the initial prompt; samples of equal prompts form a group.
     pub fn prompt(&self) -> &[TokenId] {
         &self.tokens[..self.prompt_length]
-    }
-
-    /// Whether the episode was cut off by a limit on its length.
-    pub fn is_truncated(&self) -> bool {
-        matches!(self.ending, Ending::Length | Ending::ContextFull)
     }
 }

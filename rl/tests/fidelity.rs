@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
+use nemo_model::checkpoint::TensorFile;
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
 use nemo_model::{NemotronH, WeightStorage};
@@ -172,5 +174,82 @@ fn weights_that_were_rounded_for_generation_act_but_do_not_learn() {
         let batch = SupervisedBatch { sequences, label_smoothing: 0.0 };
         let message = policy.train_supervised(&batch, &update(0.1, 0.0)).unwrap_err().to_string();
         assert!(message.contains(name) && message.contains("float32"), "{message}");
+    }
+}
+
+/// Every weight and both its moments, by name.
+fn optimizer_state(policy: &mut ModelPolicy) -> (u64, BTreeMap<String, [Vec<f32>; 3]>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("optimizer.safetensors");
+    policy.save_optimizer(&path).unwrap();
+    let file = TensorFile::open(&path).unwrap();
+    let mut state = BTreeMap::new();
+    policy.update_model(|model| {
+        model.visit_mut(&mut |name, parameter| {
+            let moment = |kind: &str| file.read_f32(&format!("{kind}.{name}")).unwrap().0;
+            let weights = parameter.flat().into_data().iter::<f32>().collect();
+            state.insert(name.to_owned(), [weights, moment("exp_avg"), moment("exp_avg_sq")]);
+        });
+    });
+    (file.metadata()["step"].parse().unwrap(), state)
+}
+
+/// Without a gradient Adam still moves the weights by what its moments remember, and they fade: the arithmetic is that of
+/// a step whose gradient is zero.
+#[test]
+fn a_step_without_advantages_is_a_step_with_a_gradient_of_zero() {
+    let mut policy = policy();
+    let batch = trajectories(&mut policy);
+    let params = UpdateParams { weight_decay: 0.1, ..update(1e-3, 0.0) };
+    policy.train(&batch, &params).unwrap();
+    let (step, before) = optimizer_state(&mut policy);
+    assert_eq!(step, 1);
+
+    let mut none = batch.clone();
+    none.sequences.iter_mut().for_each(|sequence| sequence.advantage = 0.0);
+    // Without advantages, and without anything that is trained.
+    let mut masked = none.clone();
+    masked.sequences.iter_mut().for_each(|sequence| sequence.mask.fill(false));
+    (masked.global_valid_tokens, masked.global_valid_sequences) = (0, 0);
+    let mut expected: BTreeMap<String, [Vec<f64>; 3]> = before
+        .into_iter()
+        .map(|(name, parts)| (name, parts.map(|part| part.into_iter().map(f64::from).collect())))
+        .collect();
+    for (step, batch) in [(2, &none), (3, &masked), (4, &none)] {
+        let report = policy.train(batch, &params).unwrap();
+        assert_eq!((report.loss, report.grad_norm), (0.0, 0.0));
+        if batch.global_valid_tokens > 0 {
+            assert!(report.entropy > 0.0 && report.metrics["token_mult_prob_error"] > 0.99, "still measured");
+            assert!(report.log_probs.iter().flatten().any(|log_prob| *log_prob < 0.0));
+        }
+        let (found_step, found) = optimizer_state(&mut policy);
+        assert_eq!(found_step, step);
+        let mut moved = 0.0f64;
+        for (name, [weights, first, second]) in &mut expected {
+            let decay = if name.ends_with("weight") && !name.contains("norm") && !name.contains("conv1d.bias") {
+                0.1
+            } else {
+                0.0
+            };
+            for i in 0..weights.len() {
+                first[i] *= 0.9;
+                second[i] *= 0.999;
+                let (m, v) =
+                    (first[i] / (1.0 - 0.9f64.powi(step as i32)), second[i] / (1.0 - 0.999f64.powi(step as i32)));
+                let after = weights[i] - 1e-3 * (m / (v.sqrt() + 1e-8) + decay * weights[i]);
+                moved = moved.max((after - weights[i]).abs());
+                weights[i] = after;
+            }
+            for (part, (found, expected)) in found[name].iter().zip([&*weights, first, second]).enumerate() {
+                for (found, expected) in found.iter().zip(expected) {
+                    let bound = 1e-6 * expected.abs() + [1e-7, 1e-12, 1e-16][part];
+                    assert!(
+                        (f64::from(*found) - expected).abs() <= bound,
+                        "{name} part {part}: {found}, expected {expected}"
+                    );
+                }
+            }
+        }
+        assert!(moved > 1e-5, "step {step} moved the weights by {moved}");
     }
 }

@@ -15,12 +15,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use nemo_kernels::{AdamWOptions, adamw, global_norm, sum_of_squares};
+use nemo_model::{ParameterMut, Visitor};
 use nemo_rl::advantage::relative_to_group;
 use nemo_rl::config::{self, LossConfig};
 use nemo_rl::loss::{
     LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss, loss_metrics,
 };
+use nemo_rl::optimizer::AdamW;
+use nemo_rl::policy::api::UpdateParams;
 use nemo_rl::schedule::LrSchedule;
 use serde_json::Value;
 
@@ -308,39 +310,69 @@ fn flat(value: &Value) -> (Vec<f32>, usize) {
     }
 }
 
+/// A nested array as a parameter of its rank.
+enum Parameter {
+    Vector(Tensor<1>),
+    Matrix(Tensor<2>),
+    Convolution(Tensor<3>),
+}
+
+impl Parameter {
+    fn new(value: &Value, device: &Device) -> Self {
+        let (values, rank) = flat(value);
+        let tensor = vector(&values, DType::F32, device);
+        match rank {
+            1 => Self::Vector(tensor),
+            2 => Self::Matrix(tensor.reshape([value.as_array().map_or(0, Vec::len) as i32, -1])),
+            3 => Self::Convolution(tensor.reshape([value.as_array().map_or(0, Vec::len) as i32, 1, -1])),
+            other => panic!("a parameter of rank {other}"),
+        }
+    }
+
+    fn borrow(&mut self) -> ParameterMut<'_> {
+        match self {
+            Self::Vector(tensor) => ParameterMut::Vector(tensor),
+            Self::Matrix(tensor) => ParameterMut::Matrix(tensor),
+            Self::Convolution(tensor) => ParameterMut::Convolution(tensor),
+        }
+    }
+}
+
+/// The optimizer that trains, with its clipping and its rule of what decays.
 #[test]
 fn adamw_after_clipping() {
     each_case("adamw_clip", |name, case| {
         let device = Device::flex();
-        let tensor = |values: &[f32]| vector(values, DType::F32, &device);
-        let init: Vec<(Vec<f32>, usize)> = case["init"].as_array().expect("tensors").iter().map(flat).collect();
-        let zeros = |values: &[f32]| tensor(&vec![0.0; values.len()]);
-        let mut state: Vec<_> = init.iter().map(|(values, _)| (tensor(values), zeros(values), zeros(values))).collect();
+        let tensors = |value: &Value| value.as_array().expect("tensors").clone();
+        let mut parameters: Vec<Parameter> =
+            tensors(&case["init"]).iter().map(|value| Parameter::new(value, &device)).collect();
+        let mut optimizer = AdamW::default();
+        let loss = config::load_text("", Path::new("run.yaml"), &["policy.model_name=tiny".to_owned()]);
+        let params = UpdateParams {
+            learning_rate: number(&case["lr"]),
+            weight_decay: number(&case["weight_decay"]),
+            betas: (number(&case["beta1"]), number(&case["beta2"])),
+            epsilon: number(&case["eps"]),
+            max_grad_norm: number(&case["clip_grad"]),
+            temperature: 1.0,
+            loss: loss.expect("loads").config.loss_fn,
+        };
         for (index, step) in case["steps"].as_array().expect("steps").iter().enumerate() {
-            let grads: Vec<Tensor<1>> =
-                step["grads"].as_array().expect("tensors").iter().map(|grad| tensor(&flat(grad).0)).collect();
-            let norm = global_norm(grads.iter().map(sum_of_squares));
-            F32.check(norm, number(&step["grad_norm_before_clip"]), &format!("{name} step {index} norm"));
-            // Megatron's rule: the guard is added to the norm, and gradients are never scaled up.
-            let scale = (number(&case["clip_grad"]) / (norm + 1e-6)).min(1.0);
-            state = state
-                .into_iter()
-                .zip(grads)
-                .zip(&init)
-                .map(|(((param, first, second), grad), (_, rank))| {
-                    let options = AdamWOptions {
-                        lr: number(&case["lr"]),
-                        beta1: number(&case["beta1"]),
-                        beta2: number(&case["beta2"]),
-                        eps: number(&case["eps"]),
-                        weight_decay: if *rank > 1 { number(&case["weight_decay"]) } else { 0.0 },
-                    };
-                    adamw(param, grad * scale, first, second, index as u64 + 1, options)
-                })
+            let gradients: BTreeMap<String, Tensor<1>> = tensors(&step["grads"])
+                .iter()
+                .enumerate()
+                .map(|(tensor, gradient)| (tensor.to_string(), vector(&flat(gradient).0, DType::F32, &device)))
                 .collect();
-            let expected = step["params_after"].as_array().expect("tensors");
-            for (tensor, ((param, ..), expected)) in state.iter().zip(expected).enumerate() {
-                for (found, expected) in host(param.clone()).into_iter().zip(flat(expected).0) {
+            let mut visit = |visitor: &mut Visitor<'_>| {
+                for (tensor, parameter) in parameters.iter_mut().enumerate() {
+                    visitor(&tensor.to_string(), parameter.borrow());
+                }
+            };
+            let norm = optimizer.update_parameters(&mut visit, gradients, &params).expect("finite");
+            F32.check(norm, number(&step["grad_norm_before_clip"]), &format!("{name} step {index} norm"));
+            for (tensor, (parameter, expected)) in parameters.iter_mut().zip(tensors(&step["params_after"])).enumerate()
+            {
+                for (found, expected) in host(parameter.borrow().flat()).into_iter().zip(flat(&expected).0) {
                     F32.check(found, f64::from(expected), &format!("{name} step {index} tensor {tensor}"));
                 }
             }

@@ -11,6 +11,8 @@
 mod scenario;
 
 use nemo_env::{Environment, Task};
+use nemo_rl::batch::train_batch;
+use nemo_rl::metrics::rollout_metrics;
 use nemo_rl::policy::api::{SamplingParams, TokenId};
 use nemo_rl::policy::scripted::{Question, ScriptedPolicy};
 use nemo_rl::rollout::collector::{CollectSettings, collect};
@@ -109,7 +111,7 @@ fn a_truncated_turn_ends_the_episode_and_its_complete_call_is_scored() {
     let t = one(script, task(1, 3, 1));
     assert_eq!((t.ending, t.turns.len(), t.num_sampled_tokens()), (Ending::Length, 1, 60));
     assert_eq!((t.calls.len(), t.outcome.reward), (1, 1.0));
-    assert!(t.is_truncated());
+    assert!(!t.truncated, "a turn that ran into max_new_tokens is not a sequence that is full");
 }
 
 #[test]
@@ -122,13 +124,23 @@ fn the_sequence_limit_bounds_turns_and_results() {
     let script = |_: &Question<'_>| turn("call add {\"n\":3}");
     for (total, ending, tokens, turns) in [
         (20, Ending::ContextFull, 20, 1),
-        (26, Ending::ContextFull, 25, 1),
-        (39, Ending::ContextFull, 25, 1),
+        (25, Ending::ResultsTooLong, 25, 1),
+        (26, Ending::ResultsTooLong, 25, 1),
+        (39, Ending::ResultsTooLong, 25, 1),
         (45, Ending::ContextFull, 45, 2),
     ] {
         let mut policy = ScriptedPolicy::new(STOP, script, |_| 0.0);
         let t = run(&mut policy, &[task(1, 7, 1)], 1, &limit(total)).remove(0);
         assert_eq!((t.ending, t.tokens.len(), t.turns.len()), (ending, tokens, turns), "limit {total}");
+        // What upstream filters and counts: the length alone, whatever ended the episode.
+        assert_eq!(t.truncated, tokens == total, "limit {total}");
+        let full = f64::from(u8::from(tokens == total));
+        let results = f64::from(u8::from(ending == Ending::ResultsTooLong));
+        let metrics = rollout_metrics(std::slice::from_ref(&t));
+        assert_eq!((metrics["truncation_rate"], metrics["results_too_long_rate"]), (full, results), "limit {total}");
+        let batch = train_batch(&[t], &[1.0], true);
+        assert_eq!(batch.global_valid_sequences, usize::from(tokens != total), "limit {total}");
+        assert_eq!(batch.global_valid_tokens == 0, tokens == total, "limit {total}");
     }
     let mut policy = learner();
     let error = collect(&mut policy, &PlainText, &Counter, &[&task(9, 7, 1)], 1, &limit(8), &mut |_| ()).unwrap_err();

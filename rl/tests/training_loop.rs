@@ -14,17 +14,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use nemo_rl::config::{TRAIN_METRICS, VALIDATION_METRICS};
 use nemo_rl::error::TrainError;
 use nemo_rl::policy::scripted::ScriptedPolicy;
 use nemo_rl::rollout::episode::EpisodeLimits;
 use nemo_rl::rollout::plain_text::PlainText;
-use nemo_rl::run::{RunEnd, RunOptions, RunSummary};
+use nemo_rl::run::{RunEnd, RunSummary};
 use nemo_rl::sft::{Listed, demonstrate, train_supervised};
 use nemo_rl::train::train;
-use scenario::{Counter, Setup, StopAfter, contents, learner, task, tasks};
+use scenario::{Counter, Setup, StopAfter, contents, learner, open, task, tasks};
 
 fn run(setup: &Setup, results: &Path) -> Result<RunSummary, TrainError> {
-    train(&mut learner(), setup.inputs(results), &tasks(16), &mut ())
+    train(&mut learner(), setup.inputs(&open(results)), &tasks(16), &mut ())
 }
 
 fn steps(folder: &Path) -> Vec<u64> {
@@ -42,7 +43,7 @@ fn a_run_learns_validates_and_saves() {
     let setup = Setup::new(&["grpo.max_num_steps=30", "checkpointing.save_period=10"]);
     let mut observer = StopAfter::default();
     let mut policy = learner();
-    let summary = train(&mut policy, setup.inputs(results.path()), &tasks(16), &mut observer).unwrap();
+    let summary = train(&mut policy, setup.inputs(&open(results.path())), &tasks(16), &mut observer).unwrap();
     assert_eq!((summary.end, summary.first_step, summary.last_step), (RunEnd::Finished, 0, 30));
     assert_eq!(observer.seen, (1..=30).collect::<Vec<_>>());
     assert_eq!(observer.validations, (0..=30).step_by(2).collect::<Vec<_>>());
@@ -94,7 +95,7 @@ fn a_run_learns_validates_and_saves() {
     assert_eq!(last["train/turns_per_sample/mean"], 2.0);
     assert_eq!(summary.validation.len(), 2);
 
-    let again = train(&mut learner(), setup.inputs(results.path()), &tasks(16), &mut observer).unwrap();
+    let again = train(&mut learner(), setup.inputs(&open(results.path())), &tasks(16), &mut observer).unwrap();
     assert_eq!(again.end, RunEnd::AlreadyFinished);
     assert_eq!(again.history.len(), 31);
 }
@@ -105,7 +106,7 @@ fn disagreement_of_trainer_and_engine_shows_in_the_metrics() {
     let setup = Setup::new(&["grpo.max_num_steps=1"]);
     let mut policy = learner();
     policy.training_offset = 0.25;
-    let summary = train(&mut policy, setup.inputs(results.path()), &tasks(4), &mut ()).unwrap();
+    let summary = train(&mut policy, setup.inputs(&open(results.path())), &tasks(4), &mut ()).unwrap();
     let step = &summary.history[1].1;
     assert!((step["train/token_mult_prob_error"] - 0.25f64.exp()).abs() < 1e-6);
     assert!((step["train/max_log_prob_difference"] - 0.25).abs() < 1e-6);
@@ -120,7 +121,7 @@ fn a_run_that_is_stopped_and_continued_ends_with_the_same_bytes() {
         let parts = tempfile::tempdir().unwrap();
         let mut setup = Setup::new(&[]);
         let mut observer = StopAfter { steps: stop_after, flag: Some(&setup.stop), ..StopAfter::default() };
-        let stopped = train(&mut learner(), setup.inputs(parts.path()), &tasks(16), &mut observer).unwrap();
+        let stopped = train(&mut learner(), setup.inputs(&open(parts.path())), &tasks(16), &mut observer).unwrap();
         assert_eq!((stopped.end, stopped.last_step), (RunEnd::Stopped, stop_after));
         setup.stop = false.into();
         let continued = run(&setup, parts.path()).unwrap();
@@ -172,7 +173,7 @@ fn the_control_has_the_same_budget_and_learns_nothing() {
         let mut setup = Setup::new(&["grpo.max_num_steps=30", "grpo.val_period=0", "checkpointing.enabled=false"]);
         setup.options.shuffle_rewards_within_groups = shuffle_rewards_within_groups;
         let mut policy = learner();
-        let summary = train(&mut policy, setup.inputs(results.path()), &tasks(16), &mut ()).unwrap();
+        let summary = train(&mut policy, setup.inputs(&open(results.path())), &tasks(16), &mut ()).unwrap();
         assert_eq!(summary.checkpoint, None);
         policy.skill
     };
@@ -182,79 +183,13 @@ fn the_control_has_the_same_budget_and_learns_nothing() {
 }
 
 #[test]
-fn changed_settings_are_refused_by_name_and_fresh_starts_beside() {
+fn too_few_tasks_are_one_error_before_the_first_step() {
     let results = tempfile::tempdir().unwrap();
-    let base = results.path().join("run");
-    run(&Setup::new(&["grpo.max_num_steps=2"]), &base).unwrap();
-    let before = contents(&base);
-    let refused = |setup: &Setup| match run(setup, &base) {
-        Err(error @ TrainError::Changed { .. }) => error.to_string(),
-        other => panic!("{other:?}"),
-    };
-    let message = refused(&Setup::new(&["policy.megatron_cfg.optimizer.lr=0.06", "grpo.seed=2"]));
-    for part in ["policy.megatron_cfg.optimizer.lr", "0.05", "0.06", "grpo.seed", "--fresh", "run"] {
-        assert!(message.contains(part), "{part} is missing from {message}");
-    }
-    let mut control = Setup::new(&[]);
-    control.options.shuffle_rewards_within_groups = true;
-    assert!(refused(&control).contains("shuffle_rewards_within_groups"));
-    let setup = Setup::new(&[]);
-    let sft = train_supervised(&mut learner(), setup.inputs(&base), &Listed(tasks(4)), &mut ());
-    assert!(matches!(sft, Err(TrainError::Changed { .. })));
-    assert_eq!(contents(&base), before);
-
-    // More steps are no change of what a step does.
-    let longer = run(&Setup::new(&["grpo.max_num_steps=4"]), &base).unwrap();
-    assert_eq!((longer.first_step, longer.last_step), (2, 4));
-
-    let mut fresh = Setup::new(&["grpo.max_num_steps=2", "grpo.seed=2"]);
-    fresh.options = RunOptions { fresh: true, ..RunOptions::default() };
-    let second = run(&fresh, &base).unwrap();
-    assert_eq!(second.folder, results.path().join("run-2"));
-    fresh.options.fresh = false;
-    let same = run(&fresh, &base).unwrap();
-    assert_eq!((same.end, same.folder), (RunEnd::AlreadyFinished, results.path().join("run-2")));
-}
-
-#[test]
-fn damaged_and_missing_files_are_named() {
-    let results = tempfile::tempdir().unwrap();
-    let setup = Setup::new(&[]);
-    run(&setup, results.path()).unwrap();
-    let step = results.path().join("step_6");
-    let message = || run(&setup, results.path()).unwrap_err().to_string();
-    let weights = step.join("policy/weights.json");
-    let whole = fs::read(&weights).unwrap();
-
-    fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
-    let torn = message();
-    assert!(torn.contains("weights.json") && torn.contains(&format!("{} bytes", whole.len() - 1)), "{torn}");
-    let mut flipped = whole.clone();
-    flipped[9] ^= 1;
-    fs::write(&weights, &flipped).unwrap();
-    assert!(message().contains("SHA-256"), "{}", message());
-    fs::remove_file(&weights).unwrap();
-    assert!(message().contains("weights.json") && message().contains("missing"), "{}", message());
-    fs::write(&weights, &whole).unwrap();
-    fs::remove_file(step.join("manifest.json")).unwrap();
-    assert!(message().contains("manifest.json"), "{}", message());
-    fs::remove_dir_all(&step).unwrap();
-    assert_eq!(run(&setup, results.path()).unwrap().first_step, 4);
-}
-
-#[test]
-fn an_unusable_results_folder_is_one_error_before_the_first_step() {
-    let results = tempfile::tempdir().unwrap();
-    let file = results.path().join("file");
-    fs::write(&file, "mine").unwrap();
     let mut policy = learner();
     let setup = Setup::new(&[]);
-    let error = train(&mut policy, setup.inputs(&file), &tasks(16), &mut ()).unwrap_err().to_string();
-    assert!(error.contains("file") && error.contains("folder"), "{error}");
-    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
-    assert_eq!(policy.skill, 0.0);
-    let few = train(&mut policy, setup.inputs(results.path()), &tasks(3), &mut ()).unwrap_err().to_string();
+    let few = train(&mut policy, setup.inputs(&open(results.path())), &tasks(3), &mut ()).unwrap_err().to_string();
     assert!(few.contains("num_prompts_per_step") && few.contains('3') && few.contains('4'), "{few}");
+    assert_eq!(policy.skill, 0.0);
 }
 
 #[test]
@@ -262,7 +197,7 @@ fn the_best_checkpoints_stay_and_each_save_step_is_validated() {
     let results = tempfile::tempdir().unwrap();
     let setup = Setup::new(&["grpo.max_num_steps=9", "grpo.val_period=4", "checkpointing.keep_top_k=2"]);
     let mut observer = StopAfter::default();
-    let summary = train(&mut learner(), setup.inputs(results.path()), &tasks(16), &mut observer).unwrap();
+    let summary = train(&mut learner(), setup.inputs(&open(results.path())), &tasks(16), &mut observer).unwrap();
     assert_eq!(observer.validations, vec![0, 2, 4, 6, 8, 9]);
     let accuracy: BTreeMap<u64, f64> = summary.series("validation/accuracy").into_iter().collect();
     let mut ranked: Vec<u64> = vec![8, 6, 4, 2];
@@ -275,10 +210,57 @@ fn the_best_checkpoints_stay_and_each_save_step_is_validated() {
 #[test]
 fn a_threshold_ends_the_run_for_good() {
     let results = tempfile::tempdir().unwrap();
-    let setup = Setup::new(&["grpo.stop_at_validation_metric=accuracy", "grpo.stop_at_validation_threshold=0.1"]);
+    let setup = Setup::new(&[
+        "grpo.stop_at_validation_metric=accuracy",
+        "grpo.stop_at_validation_threshold=0.1",
+        "grpo.val_at_start=false",
+        "data.validation=validation.jsonl",
+    ]);
     let summary = run(&setup, results.path()).unwrap();
     assert_eq!((summary.end, summary.last_step), (RunEnd::ThresholdReached, 2));
     assert_eq!(run(&setup, results.path()).unwrap().end, RunEnd::AlreadyFinished);
+}
+
+/// The validation before the first step counts as any other; nothing is trained then.
+#[test]
+fn a_threshold_that_is_reached_at_the_start_ends_the_run_there() {
+    for metric in ["accuracy", "pass_k", "greedy_accuracy", "avg_length"] {
+        let results = tempfile::tempdir().unwrap();
+        let metric = format!("grpo.stop_at_validation_metric={metric}");
+        let setup = Setup::new(&[
+            &metric,
+            // Whatever is measured reaches it, and what is not measured does not.
+            "grpo.stop_at_validation_threshold=0",
+            "grpo.val_num_generations_per_prompt=2",
+            "data.validation=validation.jsonl",
+        ]);
+        let first = run(&setup, results.path()).unwrap();
+        assert_eq!((first.end, first.last_step), (RunEnd::ThresholdReached, 0), "{metric}");
+        assert_eq!(steps(results.path()), vec![0]);
+        let again = run(&setup, results.path()).unwrap();
+        assert_eq!((again.end, again.last_step), (RunEnd::AlreadyFinished, 0), "{metric}");
+    }
+}
+
+/// What a configuration may name is what every step and every validation measure.
+#[test]
+fn metrics_that_can_be_named_are_measured() {
+    let results = tempfile::tempdir().unwrap();
+    let setup = Setup::new(&["grpo.max_num_steps=2", "grpo.val_num_generations_per_prompt=2"]);
+    run(&setup, results.path()).unwrap();
+    let state = fs::read_to_string(results.path().join("step_2/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let named = VALIDATION_METRICS.map(|name| format!("val:{name}")).into_iter();
+    for name in named.chain(TRAIN_METRICS.map(|name| format!("train:{name}"))) {
+        assert!(state["metrics"][&name].is_number(), "{name} is not in {}", state["metrics"]);
+    }
+
+    let results = tempfile::tempdir().unwrap();
+    let setup = Setup::new(&["grpo.max_num_steps=2", "grpo.val_greedy=false"]);
+    let summary = run(&setup, results.path()).unwrap();
+    let names: Vec<&String> = summary.history.iter().flat_map(|(_, metrics)| metrics.keys()).collect();
+    assert!(names.iter().any(|name| *name == "validation/accuracy"));
+    assert!(!names.iter().any(|name| name.contains("greedy")), "{names:?}");
 }
 
 #[test]
@@ -336,7 +318,7 @@ fn supervised_training_resumes_to_the_same_bytes_and_publishes() {
     let source = Listed(tasks(16));
     let mut setup = Setup::new(&overrides);
     let whole = folder.path().join("whole");
-    let summary = train_supervised(&mut learner(), setup.inputs(&whole), &source, &mut ()).unwrap();
+    let summary = train_supervised(&mut learner(), setup.inputs(&open(&whole)), &source, &mut ()).unwrap();
     assert_eq!((summary.end, summary.last_step), (RunEnd::Finished, 6));
     assert_eq!(summary.series("train/loss").len(), 6);
     assert_eq!(summary.series("validation/accuracy").iter().map(|(s, _)| *s).collect::<Vec<_>>(), vec![3, 6]);
@@ -350,9 +332,9 @@ fn supervised_training_resumes_to_the_same_bytes_and_publishes() {
 
     let parts = folder.path().join("parts");
     let mut observer = StopAfter { steps: 3, flag: Some(&setup.stop), ..StopAfter::default() };
-    let stopped = train_supervised(&mut learner(), setup.inputs(&parts), &source, &mut observer).unwrap();
+    let stopped = train_supervised(&mut learner(), setup.inputs(&open(&parts)), &source, &mut observer).unwrap();
     assert_eq!(stopped.end, RunEnd::Stopped);
     setup.stop = false.into();
-    train_supervised(&mut learner(), setup.inputs(&parts), &source, &mut ()).unwrap();
+    train_supervised(&mut learner(), setup.inputs(&open(&parts)), &source, &mut ()).unwrap();
     assert_eq!(contents(&whole.join("step_6")), contents(&parts.join("step_6")));
 }

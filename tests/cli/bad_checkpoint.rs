@@ -53,7 +53,7 @@ fn a_missing_tensor() {
     edit(folder.path(), |tensors| tensors.retain(|(name, ..)| name != "backbone.layers.1.mixer.k_proj.weight"));
     refused_everywhere(
         folder.path(),
-        &["model", "1 tensor(s) missing", "backbone.layers.1.mixer.k_proj.weight", "config.json"],
+        &["model", "1 tensor(s) missing", "backbone.layers.1.mixer.k_proj.weight", "download or save"],
     );
 }
 
@@ -61,10 +61,7 @@ fn a_missing_tensor() {
 fn an_extra_tensor() {
     let folder = workspace();
     edit(folder.path(), |tensors| tensors.push(("backbone.layers.7.norm.weight".to_owned(), vec![1], vec![0; 4])));
-    refused_everywhere(
-        folder.path(),
-        &["model", "1 unexpected tensor(s)", "backbone.layers.7.norm.weight", "config.json"],
-    );
+    refused_everywhere(folder.path(), &["model", "1 unexpected tensor(s)", "backbone.layers.7.norm.weight", "remove"]);
 }
 
 #[test]
@@ -81,7 +78,7 @@ fn a_wrongly_shaped_tensor() {
             "backbone.layers.2.mixer.up_proj.weight",
             "[16, 32]",
             "[32, 16]",
-            "use the config.json",
+            "the sizes in config.json",
         ],
     );
 }

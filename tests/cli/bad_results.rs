@@ -10,7 +10,7 @@ use super::small_model::workspace;
 const TRAIN: [&str; 2] = ["train", "--config=config.yaml"];
 
 /// Runs a shell script in which `disk` is a file system of its own, mounted with `options`.
-fn with_disk(folder: &Path, options: &str, script: &str) -> Option<Finished> {
+pub fn with_disk(folder: &Path, options: &str, script: &str) -> Option<Finished> {
     let can_mount =
         Command::new("unshare").args(["--mount", "true"]).output().is_ok_and(|output| output.status.success());
     if !can_mount {
@@ -90,9 +90,10 @@ fn a_full_disk_keeps_the_checkpoint_before() {
 #[test]
 fn metrics_that_cannot_be_written() {
     let folder = workspace();
-    // Names still fit on this disk, contents do not.
+    // Names still fit on this disk, contents do not; the number of the last process is written over.
     let script = "
         mkdir disk/results
+        echo 1 > disk/results/.lock
         cat /dev/zero > disk/fill 2>/dev/null
         $PROGRAM train --config=config.yaml checkpointing.checkpoint_dir=disk/results \\
             data.validation.generate.count=0

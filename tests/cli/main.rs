@@ -14,12 +14,14 @@ mod bad_data;
 mod bad_results;
 mod carried_model;
 mod continuations;
-#[path = "../../hub/tests/fake_server.rs"]
+mod continued;
+#[path = "../../model/hub/tests/fake_server.rs"]
 mod fake_server;
 mod golden_generation;
 mod help;
 mod hub;
 mod interrupted;
+mod memory;
 mod office;
 mod play;
 mod program;

@@ -110,8 +110,8 @@ fn the_same_command_continues_and_changes_are_refused() {
     let text = train(folder.path(), &[]).succeeded();
     assert!(text.contains("already finished") && text.contains("--fresh"), "{text}");
     train(folder.path(), &["grpo.max_num_steps=2", "grpo.seed=6"]).refused(&["grpo.seed", "then 5, now 6", "--fresh"]);
-    train(folder.path(), &["grpo.max_num_steps=2", "policy.megatron_cfg.optimizer.lr=1.0e-3"])
-        .refused(&["policy.megatron_cfg.optimizer.lr", "--fresh"]);
+    train(folder.path(), &["grpo.max_num_steps=2", "policy.generation.temperature=0.5"])
+        .refused(&["policy.generation.temperature", "--fresh"]);
     let before = checkpoint(folder.path(), "results");
     train(folder.path(), &["--fresh", "grpo.seed=6"]).succeeded();
     assert_eq!(checkpoint(folder.path(), "results"), before);

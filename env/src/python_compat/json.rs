@@ -14,12 +14,12 @@ const MAX_SCANNED_KEYS: usize = 16;
 
 /// Where and why a text is not JSON; shown as the text of Python's `JSONDecodeError`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SyntaxError {
-    pub(crate) message: String,
+pub struct SyntaxError {
+    pub message: String,
     line: usize,
     column: usize,
     /// Characters before the fault.
-    pub(crate) position: usize,
+    pub position: usize,
 }
 
 impl fmt::Display for SyntaxError {
@@ -30,7 +30,7 @@ impl fmt::Display for SyntaxError {
 
 /// Why a text is not usable as JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum JsonError {
+pub enum JsonError {
     /// Not JSON.
     Syntax(SyntaxError),
     /// JSON whose value cannot travel: an unpaired surrogate, an integer beyond 64 bits, or nesting
@@ -39,7 +39,7 @@ pub(crate) enum JsonError {
 }
 
 /// Python's `json.loads`.
-pub(crate) fn parse(text: &str) -> Result<Value, JsonError> {
+pub fn parse(text: &str) -> Result<Value, JsonError> {
     let mut parser = Parser { text, at: 0 };
     if text.starts_with('\u{feff}') {
         return Err(parser.error("Unexpected UTF-8 BOM (decode using utf-8-sig)", 0));

@@ -4,18 +4,18 @@
 
 pub(crate) mod float_text;
 pub(crate) mod integer;
-pub(crate) mod json;
-pub(crate) mod json_text;
+pub mod json;
+pub mod json_text;
 pub(crate) mod keyword;
 pub(crate) mod pattern;
 pub(crate) mod sort;
 pub(crate) mod text;
 pub(crate) mod timestamp;
 mod timestamp_words;
-pub(crate) mod validation;
+pub mod validation;
 pub(crate) mod value;
 
-pub(crate) use value::Value;
+pub use value::Value;
 
 /// A Python exception that ends a tool call; `text` is what `str(exception)` would give.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::float_text::float_repr;
 use super::text::string_repr;
 
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub enum Value {
     None,
     Bool(bool),
     Int(i128),
@@ -40,7 +40,7 @@ impl From<String> for Value {
 impl Value {
     pub(crate) const MISSING: Self = Self::Float(f64::NAN);
 
-    pub(crate) fn is_null(&self) -> bool {
+    pub fn is_null(&self) -> bool {
         match self {
             Self::None => true,
             Self::Float(number) => number.is_nan(),
@@ -49,7 +49,7 @@ impl Value {
     }
 
     /// Python's `bool(value)`.
-    pub(crate) fn is_truthy(&self) -> bool {
+    pub fn is_truthy(&self) -> bool {
         match self {
             Self::None => false,
             Self::Bool(flag) => *flag,
@@ -61,7 +61,7 @@ impl Value {
         }
     }
 
-    pub(crate) fn as_str(&self) -> Option<&str> {
+    pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::Str(text) => Some(text),
             _ => None,
@@ -69,7 +69,7 @@ impl Value {
     }
 
     /// The value as a number, if it is one; booleans are 0 and 1.
-    pub(crate) fn as_number(&self) -> Option<f64> {
+    pub fn as_number(&self) -> Option<f64> {
         match self {
             Self::Bool(flag) => Some(f64::from(u8::from(*flag))),
             Self::Int(number) => Some(*number as f64),
@@ -79,7 +79,7 @@ impl Value {
     }
 
     /// The value where Python wants an index: an integer or a boolean.
-    pub(crate) fn as_index(&self) -> Option<i128> {
+    pub fn as_index(&self) -> Option<i128> {
         match self {
             Self::Bool(flag) => Some(i128::from(*flag)),
             Self::Int(number) => Some(*number),
@@ -87,11 +87,24 @@ impl Value {
         }
     }
 
-    pub(crate) fn is_hashable(&self) -> bool {
+    /// Memory behind the value, as if it shared nothing with others.
+    pub fn num_bytes(&self) -> usize {
+        let inside = match self {
+            Self::Str(text) => text.len(),
+            Self::List(items) => items.iter().map(Self::num_bytes).sum(),
+            Self::Dict(entries) => {
+                entries.iter().map(|(key, value)| size_of::<Arc<str>>() + key.len() + value.num_bytes()).sum()
+            }
+            Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) => 0,
+        };
+        size_of::<Self>() + inside
+    }
+
+    pub fn is_hashable(&self) -> bool {
         !matches!(self, Self::List(_) | Self::Dict(_))
     }
 
-    pub(crate) fn type_name(&self) -> &'static str {
+    pub fn type_name(&self) -> &'static str {
         match self {
             Self::None => "NoneType",
             Self::Bool(_) => "bool",
@@ -104,7 +117,7 @@ impl Value {
     }
 
     /// Python's `repr(value)`.
-    pub(crate) fn repr(&self) -> String {
+    pub fn repr(&self) -> String {
         match self {
             Self::None => "None".into(),
             Self::Bool(true) => "True".into(),
@@ -125,7 +138,7 @@ impl Value {
     }
 
     /// Python's `str(value)`.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         match self {
             Self::Str(text) => text.to_string(),
             other => other.repr(),
@@ -133,7 +146,7 @@ impl Value {
     }
 
     /// Python's `==`: numbers compare by value across their types, NaN equals nothing.
-    pub(crate) fn equals(&self, other: &Self) -> bool {
+    pub fn equals(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::None, Self::None) => true,
             (Self::Str(a), Self::Str(b)) => a == b,
@@ -152,7 +165,7 @@ impl Value {
     }
 
     /// Python's ordering of two strings or two numbers; `None` where Python raises.
-    pub(crate) fn compare(&self, other: &Self) -> Option<Ordering> {
+    pub fn compare(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
             // UTF-8 bytes sort like code points.
             (Self::Str(a), Self::Str(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
@@ -160,7 +173,7 @@ impl Value {
         }
     }
 
-    pub(crate) fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match self {
             Self::None => Json::Null,
@@ -187,6 +200,15 @@ mod tests {
         assert!(Value::Int(5).equals(&Value::Float(5.0)));
         assert!(!Value::MISSING.equals(&Value::MISSING));
         assert!(!Value::Int(1).equals(&"1".into()));
+    }
+
+    #[test]
+    fn values_are_weighed_with_all_they_hold() {
+        let own = size_of::<Value>();
+        assert_eq!(Value::from("12345").num_bytes(), own + 5);
+        let list = Value::List(vec![Value::Int(1), Value::List(vec![Value::Int(2)].into())].into());
+        assert_eq!(list.num_bytes(), 4 * own);
+        assert!(Value::Dict(vec![("key".into(), Value::None)].into()).num_bytes() > 2 * own + 3);
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl ToolResult {
     }
 
     /// A tool that was called with something it cannot take.
-    pub(crate) fn failed(name: &str, reason: &str) -> Self {
+    pub fn failed(name: &str, reason: &str) -> Self {
         Self { output: failed(name, reason), refusal: None }
     }
 
@@ -109,18 +109,46 @@ impl Session {
             return ToolResult::refused("{\"detail\":\"Not Found\"}".into());
         }
         let Value::Dict(arguments) = arguments else {
-            return ToolResult::refused(validation::detail(&[Issue::object_expected(&[], &arguments)]));
+            // The reference's agent sends no body at all for null.
+            let issue = match arguments {
+                Value::None => Issue::missing(&[], &Value::None),
+                other => Issue::object_expected(&[], &other),
+            };
+            return ToolResult::refused(validation::detail(&[issue]));
         };
         self.call_with(&call.name, Arc::unwrap_or_clone(arguments))
     }
 
     /// [`Session::call`] for arguments that are read already.
-    pub(crate) fn call_with(&mut self, name: &str, mut arguments: Vec<(Arc<str>, Value)>) -> ToolResult {
+    pub fn call_with(&mut self, name: &str, mut arguments: Vec<(Arc<str>, Value)>) -> ToolResult {
         // A null counts as an argument left out.
         arguments.retain(|(_, value)| !value.is_null());
         let output =
             execute(&mut self.state, name, arguments).unwrap_or_else(|exception| failed(name, &exception.text));
         ToolResult { output, refusal: None }
+    }
+
+    /// [`Session::call_with`], unless the tables would then hold more than `max_bytes` beyond those the session started
+    /// from and more than they do now: then nothing is changed.
+    pub fn call_within(
+        &mut self,
+        max_bytes: usize,
+        name: &str,
+        arguments: Vec<(Arc<str>, Value)>,
+    ) -> Option<ToolResult> {
+        let before = self.state.clone();
+        let result = self.call_with(name, arguments);
+        let added = self.added_bytes();
+        if added > max_bytes && added > added_bytes(&before) {
+            self.state = before;
+            return None;
+        }
+        Some(result)
+    }
+
+    /// Bytes that the calls have added to the tables: whole rows, counted from above, since rows may share texts.
+    pub fn added_bytes(&self) -> usize {
+        added_bytes(&self.state)
     }
 
     /// Tables that differ from their initial contents.
@@ -144,6 +172,10 @@ impl Session {
     pub fn session_duration_is_float(&self) -> bool {
         self.state.session_duration_is_float
     }
+}
+
+fn added_bytes(state: &State) -> usize {
+    tables(state).iter().map(|(_, table)| table.added_bytes()).sum()
 }
 
 fn digest(table: &Table) -> String {

@@ -2,25 +2,36 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use super::growth::{grow, grown};
+
 /// Keys and values of all attention layers, `[pages, page_size, kv_heads, head_dim]` each.
 ///
-/// The pool owns its tensors alone, which is what lets writes happen in place: never clone one across a write.
+/// The pool owns its tensors alone, which is what lets writes happen in place: never clone one across a write. It starts
+/// with few pages and grows as more are in use.
 #[derive(Debug)]
 pub struct KvPool {
     layers: Vec<(Tensor<4>, Tensor<4>)>,
     page_size: usize,
+    pages: usize,
 }
 
 impl KvPool {
-    /// A pool of `pages` pages for `num_layers` attention layers.
-    pub fn new(
-        num_layers: usize,
-        [pages, page_size, kv_heads, head_dim]: [usize; 4],
-        device: &Device,
-        dtype: DType,
-    ) -> Self {
-        let empty = || Tensor::zeros([pages, page_size, kv_heads, head_dim], (device, dtype));
-        Self { layers: (0..num_layers).map(|_| (empty(), empty())).collect(), page_size }
+    /// A pool of one page, `[page_size, kv_heads, head_dim]`, for each of `num_layers` attention layers.
+    pub fn new(num_layers: usize, page: [usize; 3], device: &Device, dtype: DType) -> Self {
+        let [page_size, kv_heads, head_dim] = page;
+        let empty = || Tensor::zeros([1, page_size, kv_heads, head_dim], (device, dtype));
+        Self { layers: (0..num_layers).map(|_| (empty(), empty())).collect(), page_size, pages: 1 }
+    }
+
+    /// Makes room for `used` pages, and for some more so that the next pages need no copy, up to `most`.
+    pub fn grow(&mut self, used: usize, most: usize) {
+        if let Some(pages) = grown(self.pages, used, most) {
+            self.pages = pages;
+            for (keys, values) in &mut self.layers {
+                keys.inplace(|pool| grow(pool, pages));
+                values.inplace(|pool| grow(pool, pages));
+            }
+        }
     }
 
     /// Tokens per page.

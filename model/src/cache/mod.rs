@@ -3,6 +3,7 @@
 //! [`BlockAllocator`] decides who owns what and touches no tensors; the pools hold the tensors and know no owners.
 
 mod block_allocator;
+mod growth;
 mod kv_pool;
 mod ssm_pool;
 

@@ -2,34 +2,42 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use super::growth::{grow, grown};
+
 /// Windows `[slots, channels, kernel - 1]` and SSM states `[slots, heads, head_dim, state_size]` of all Mamba layers.
 ///
-/// Slot [`SsmPool::EMPTY`] is never written: it is the state before the first token.
+/// Slot [`SsmPool::EMPTY`] is never written: it is the state before the first token. The pool starts with that slot alone
+/// and grows as more are in use.
 #[derive(Debug)]
 pub struct SsmPool {
     layers: Vec<(Tensor<3>, Tensor<4>)>,
+    slots: usize,
 }
 
 impl SsmPool {
     /// The slot that holds the empty state.
     pub const EMPTY: u32 = 0;
 
-    /// A pool of `slots` slots, all empty.
-    pub fn new(
-        num_layers: usize,
-        slots: usize,
-        window: [usize; 2],
-        ssm: [usize; 3],
-        device: &Device,
-        dtype: DType,
-    ) -> Self {
+    /// A pool of the empty slot, for windows and states of these shapes in `num_layers` Mamba layers.
+    pub fn new(num_layers: usize, window: [usize; 2], ssm: [usize; 3], device: &Device, dtype: DType) -> Self {
         let layer = || {
             (
-                Tensor::zeros([slots, window[0], window[1]], (device, dtype)),
-                Tensor::zeros([slots, ssm[0], ssm[1], ssm[2]], (device, dtype)),
+                Tensor::zeros([1, window[0], window[1]], (device, dtype)),
+                Tensor::zeros([1, ssm[0], ssm[1], ssm[2]], (device, dtype)),
             )
         };
-        Self { layers: (0..num_layers).map(|_| layer()).collect() }
+        Self { layers: (0..num_layers).map(|_| layer()).collect(), slots: 1 }
+    }
+
+    /// Makes room for `used` slots, and for some more so that the next slots need no copy, up to `most`.
+    pub fn grow(&mut self, used: usize, most: usize) {
+        if let Some(slots) = grown(self.slots, used, most) {
+            self.slots = slots;
+            for (windows, states) in &mut self.layers {
+                windows.inplace(|pool| grow(pool, slots));
+                states.inplace(|pool| grow(pool, slots));
+            }
+        }
     }
 
     /// The states in `slots` as a batch: window `[rows, channels, kernel - 1]`, SSM state

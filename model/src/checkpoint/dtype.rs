@@ -5,6 +5,9 @@ use rayon::prelude::*;
 
 use crate::config::WeightDtype;
 
+/// The float types, as error messages list them.
+pub(super) const FLOAT_TYPES: &str = "a float type (F64, F32, BF16, F16)";
+
 /// Element types this crate reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoredDtype {
@@ -48,6 +51,11 @@ impl StoredDtype {
         }
     }
 
+    /// Whether it holds real numbers, as weights do.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::Bf16 | Self::F16)
+    }
+
     pub(super) fn from_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
         match dtype {
             safetensors::Dtype::F64 => Some(Self::F64),
@@ -80,8 +88,6 @@ pub enum TensorValues {
     F32(Vec<f32>),
     /// 64-bit floats.
     F64(Vec<f64>),
-    /// 64-bit integers.
-    I64(Vec<i64>),
 }
 
 impl TensorValues {
@@ -90,7 +96,6 @@ impl TensorValues {
         match self {
             Self::F32(values) => values.len(),
             Self::F64(values) => values.len(),
-            Self::I64(values) => values.len(),
         }
     }
 
@@ -120,15 +125,6 @@ impl TensorValues {
                 StoredDtype::I32 => encode(values, |value| (*value as i32).to_le_bytes()),
                 StoredDtype::U8 => encode(values, |value| [*value as u8]),
             },
-            Self::I64(values) => match dtype {
-                StoredDtype::F64 => encode(values, |value| (*value as f64).to_le_bytes()),
-                StoredDtype::F32 => encode(values, |value| (*value as f32).to_le_bytes()),
-                StoredDtype::Bf16 => encode(values, |value| bf16::from_f64(*value as f64).to_le_bytes()),
-                StoredDtype::F16 => encode(values, |value| f16::from_f64(*value as f64).to_le_bytes()),
-                StoredDtype::I64 => encode(values, |value| value.to_le_bytes()),
-                StoredDtype::I32 => encode(values, |value| (*value as i32).to_le_bytes()),
-                StoredDtype::U8 => encode(values, |value| [*value as u8]),
-            },
         }
     }
 }
@@ -142,12 +138,6 @@ impl From<Vec<f32>> for TensorValues {
 impl From<Vec<f64>> for TensorValues {
     fn from(values: Vec<f64>) -> Self {
         Self::F64(values)
-    }
-}
-
-impl From<Vec<i64>> for TensorValues {
-    fn from(values: Vec<i64>) -> Self {
-        Self::I64(values)
     }
 }
 
@@ -193,15 +183,5 @@ pub(super) fn decode_f64(dtype: StoredDtype, bytes: &[u8]) -> Option<Vec<f64>> {
         StoredDtype::Bf16 => Some(decode(bytes, |bytes| bf16::from_le_bytes(bytes).to_f64())),
         StoredDtype::F16 => Some(decode(bytes, |bytes| f16::from_le_bytes(bytes).to_f64())),
         StoredDtype::I64 | StoredDtype::I32 | StoredDtype::U8 => None,
-    }
-}
-
-/// Stored integers as i64; `None` if the type is no integer.
-pub(super) fn decode_i64(dtype: StoredDtype, bytes: &[u8]) -> Option<Vec<i64>> {
-    match dtype {
-        StoredDtype::I64 => Some(decode(bytes, i64::from_le_bytes)),
-        StoredDtype::I32 => Some(decode(bytes, |bytes| i64::from(i32::from_le_bytes(bytes)))),
-        StoredDtype::U8 => Some(decode(bytes, |[byte]: [u8; 1]| i64::from(byte))),
-        StoredDtype::F64 | StoredDtype::F32 | StoredDtype::Bf16 | StoredDtype::F16 => None,
     }
 }

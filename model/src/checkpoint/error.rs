@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::usable::LARGEST_WEIGHT;
 use crate::config::ConfigError;
 
 /// A checkpoint that cannot be read or written.
@@ -70,28 +71,72 @@ pub enum CheckpointError {
         /// Bytes the header describes.
         expected: u64,
     },
-    /// Tensors the configuration calls for are absent.
-    #[error("{}: {count} tensor(s) missing: {names}; config.json describes a model that has them, use the config.json that belongs to these weights", path.display())]
-    MissingTensors {
+    /// A tensor that was asked for by name is not there.
+    #[error("{}: no tensor is called {tensor}; check that the file is complete and belongs here", path.display())]
+    NoSuchTensor {
         /// The folder or file.
+        path: PathBuf,
+        /// The name.
+        tensor: String,
+    },
+    /// Tensors the model is made of are absent.
+    #[error("{}: {count} tensor(s) missing: {names}; {hint}", path.display())]
+    MissingTensors {
+        /// The folder.
         path: PathBuf,
         /// How many are missing.
         count: usize,
         /// The first of them.
         names: String,
+        /// What was found in their place, and what to do.
+        hint: String,
     },
-    /// Tensors the configuration does not know are present.
-    #[error("{}: {count} unexpected tensor(s): {names}; config.json describes a model without them, use the config.json that belongs to these weights", path.display())]
+    /// Tensors the model does not have are present.
+    #[error("{}: {count} unexpected tensor(s): {names}; {hint}", path.display())]
     UnexpectedTensors {
-        /// The folder or file.
+        /// The folder.
         path: PathBuf,
         /// How many are unexpected.
         count: usize,
         /// The first of them.
         names: String,
+        /// What they may be, and what to do.
+        hint: String,
     },
-    /// A tensor's shape is not what the configuration calls for.
-    #[error("{}: tensor {tensor} has shape {found:?}, config.json calls for {expected:?}; use the config.json that belongs to these weights", path.display())]
+    /// A tensor of a quantisation scheme.
+    #[error("{}: {tensor} is a part of quantised weights, which are not supported; use the release in bf16, f16 or f32", path.display())]
+    Quantised {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// The head of a model with tied embeddings is not the embedding.
+    #[error("{}: config.json ties the head to the embedding, but {tensor} differs from {embeddings}; set \"tie_word_embeddings\" to false to use the head as it is stored (transformers and vLLM do), or remove it from the file to use the embedding", path.display())]
+    UntiedHead {
+        /// The file.
+        path: PathBuf,
+        /// The head.
+        tensor: String,
+        /// The embedding.
+        embeddings: String,
+    },
+    /// A weight no model can compute with.
+    #[error("{}: tensor {tensor} of shape {shape:?} holds {value} at position {position}; every weight has to be a number of at most {LARGEST_WEIGHT:e}, use an undamaged copy or an earlier checkpoint", path.display())]
+    UnusableValue {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Index of the value, row-major.
+        position: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A tensor's shape is not the one that the model's sizes give.
+    #[error("{}: tensor {tensor} has shape {found:?}, the sizes in config.json give {expected:?}", path.display())]
     WrongShape {
         /// The file.
         path: PathBuf,
@@ -103,7 +148,7 @@ pub enum CheckpointError {
         expected: Vec<usize>,
     },
     /// A tensor's element type is not one that was asked for.
-    #[error("{}: tensor {tensor} is stored as {found}, expected {expected}; quantised weights are not supported", path.display())]
+    #[error("{}: tensor {tensor} is stored as {found}, expected {expected}; quantised weights are not supported, use the release in bf16, f16 or f32", path.display())]
     WrongDtype {
         /// The file.
         path: PathBuf,
@@ -114,14 +159,18 @@ pub enum CheckpointError {
         /// Types that are accepted.
         expected: &'static str,
     },
-    /// The same tensor is stored twice.
-    #[error("{}: tensor {tensor} is also in {}; remove one of the two files", path.display(), other.display())]
+    /// The same tensor is stored twice, under one name or two.
+    #[error("{}: tensor {stored} is also in {} as {other_stored}: both are {tensor}; remove one of the two", path.display(), other.display())]
     DuplicateTensor {
         /// The second file.
         path: PathBuf,
+        /// Name of the tensor there.
+        stored: String,
         /// The first file.
         other: PathBuf,
-        /// The tensor.
+        /// Name of the tensor there.
+        other_stored: String,
+        /// The published name.
         tensor: String,
     },
     /// Something that must not be overwritten is already there.

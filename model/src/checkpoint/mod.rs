@@ -5,10 +5,12 @@
 
 mod dtype;
 mod error;
+mod index;
 mod reader;
 mod tensor_file;
 #[cfg(test)]
 mod tests;
+mod usable;
 mod weight_names;
 mod writer;
 
@@ -16,5 +18,7 @@ pub use dtype::{StoredDtype, TensorValues};
 pub use error::CheckpointError;
 pub use reader::CheckpointReader;
 pub use tensor_file::{TensorFile, TensorInfo};
+pub use usable::{LARGEST_WEIGHT, first_unusable};
+pub(crate) use weight_names::{EMBEDDINGS, HEAD};
 pub use weight_names::{SELECTION_BIAS, TensorSpec, expected_tensors};
 pub use writer::{SaveOptions, SidecarFile, TensorHeader, read_sidecar_files, save_checkpoint, write_tensor_file};

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use serde_json::Value;
 
+use super::dtype::{FLOAT_TYPES, StoredDtype, decode_f32, decode_f64};
 use super::error::CheckpointError;
+use super::index::open_files;
 use super::tensor_file::{TensorFile, TensorInfo};
-use super::weight_names::{TensorSpec, canonical_name, expected_tensors};
+use super::usable::first_unusable;
+use super::weight_names::{
+    EMBEDDINGS, FusedExperts, HEAD, TensorSpec, canonical_name, expected_tensors, is_of_quantisation, table_shape,
+};
 use crate::config::ModelConfig;
 
-pub(super) const SINGLE_FILE: &str = "model.safetensors";
-pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
-const LM_HEAD: &str = "lm_head.weight";
 /// How many tensor names an error lists.
 const LISTED_NAMES: usize = 5;
 
@@ -23,15 +24,26 @@ pub struct CheckpointReader {
     folder: PathBuf,
     config: ModelConfig,
     files: Vec<TensorFile>,
-    /// Published name to file and name in the file.
-    tensors: BTreeMap<String, (usize, String)>,
+    /// By published name.
+    tensors: BTreeMap<String, Place>,
+}
+
+/// Where a tensor of the model is stored.
+#[derive(Debug)]
+struct Place {
+    /// Index into the files.
+    file: usize,
+    /// Name in the file.
+    stored: String,
+    info: TensorInfo,
 }
 
 impl CheckpointReader {
     /// Opens a folder, reads its configuration and checks all tensors' names and shapes against it.
     ///
-    /// Names may start with `model.` instead of `backbone.`; tensors under `mtp.` are ignored, as is an `lm_head`
-    /// stored beside tied embeddings.
+    /// Names may be spelled as in any release: under `model.` instead of `backbone.`, the embedding in the singular, all
+    /// experts of a block in one tensor. Tensors of multi-token-prediction heads are ignored, as is an `lm_head` beside
+    /// tied embeddings that equals them.
     ///
     /// # Errors
     /// [`CheckpointError`] naming file and tensor.
@@ -48,27 +60,86 @@ impl CheckpointReader {
     /// [`CheckpointError`] naming file and tensor.
     pub fn open_as(folder: &Path, config: ModelConfig) -> Result<Self, CheckpointError> {
         let files = open_files(folder)?;
-        let mut tensors: BTreeMap<String, (usize, String)> = BTreeMap::new();
-        for (position, file) in files.iter().enumerate() {
-            for stored in file.tensors().keys() {
-                let Some(name) = canonical_name(stored) else { continue };
-                if config.tie_word_embeddings && name == LM_HEAD {
-                    tracing::warn!("{}: ignoring {stored}, the embeddings are tied", file.path().display());
-                    continue;
+        let mut reader = Self { folder: folder.to_owned(), config, files, tensors: BTreeMap::new() };
+        let mut ignored = 0;
+        for position in 0..reader.files.len() {
+            let stored: Vec<(String, TensorInfo)> =
+                reader.files[position].tensors().iter().map(|(name, info)| (name.clone(), info.clone())).collect();
+            for (stored, info) in stored {
+                match canonical_name(&stored) {
+                    Some(name) => reader.place(name, Place { file: position, stored, info })?,
+                    None => ignored += 1,
                 }
-                if let Some((other, _)) = tensors.get(&name) {
-                    return Err(CheckpointError::DuplicateTensor {
-                        path: file.path().to_owned(),
-                        other: files[*other].path().to_owned(),
-                        tensor: name,
-                    });
-                }
-                tensors.insert(name, (position, stored.clone()));
             }
         }
-        let reader = Self { folder: folder.to_owned(), config, files, tensors };
+        if ignored > 0 {
+            tracing::warn!(
+                "{}: ignoring {ignored} tensor(s) of multi-token-prediction heads, which are neither run nor saved",
+                folder.display()
+            );
+        }
         reader.check_names(&expected_tensors(&reader.config))?;
+        reader.take_tied_head()?;
         Ok(reader)
+    }
+
+    /// Enters a stored tensor under its published name, the experts of a fused one one by one.
+    fn place(&mut self, name: String, place: Place) -> Result<(), CheckpointError> {
+        let path = self.files[place.file].path();
+        if is_of_quantisation(&name) {
+            return Err(CheckpointError::Quantised { path: path.to_owned(), tensor: place.stored });
+        }
+        let Some(fused) = FusedExperts::of(&name) else { return self.enter(name, place) };
+        let expected = fused.shape(&self.config);
+        if place.info.shape != expected {
+            return Err(CheckpointError::WrongShape {
+                path: path.to_owned(),
+                tensor: place.stored,
+                found: place.info.shape,
+                expected: expected.to_vec(),
+            });
+        }
+        for expert in 0..expected[0] {
+            if let Some(info) = place.info.entry(expert) {
+                let part = Place { file: place.file, stored: place.stored.clone(), info };
+                self.enter(fused.expert_name(expert), part)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, name: String, place: Place) -> Result<(), CheckpointError> {
+        if let Some(other) = self.tensors.get(&name) {
+            return Err(CheckpointError::DuplicateTensor {
+                path: self.files[place.file].path().to_owned(),
+                stored: place.stored,
+                other: self.files[other.file].path().to_owned(),
+                other_stored: other.stored.clone(),
+                tensor: name,
+            });
+        }
+        self.tensors.insert(name, place);
+        Ok(())
+    }
+
+    /// A head stored beside tied embeddings is redundant if it equals them. If it does not, programs differ in which of
+    /// the two they use, so that is for the user to decide.
+    fn take_tied_head(&mut self) -> Result<(), CheckpointError> {
+        if !self.config.tie_word_embeddings || !self.tensors.contains_key(HEAD) {
+            return Ok(());
+        }
+        let differs = match self.info(HEAD)?.dtype == self.info(EMBEDDINGS)?.dtype {
+            true => self.raw(HEAD)? != self.raw(EMBEDDINGS)?,
+            false => self.read_f32(HEAD)?.0 != self.read_f32(EMBEDDINGS)?.0,
+        };
+        match self.tensors.remove(HEAD) {
+            Some(place) if differs => Err(CheckpointError::UntiedHead {
+                path: self.files[place.file].path().to_owned(),
+                tensor: place.stored,
+                embeddings: self.find(EMBEDDINGS)?.stored.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The folder.
@@ -86,32 +157,56 @@ impl CheckpointReader {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Checks that the tensors are exactly those of `expected`, shapes included.
-    ///
-    /// # Errors
-    /// [`CheckpointError`] for missing tensors first, then unexpected ones, then a wrong shape.
-    pub fn check_names(&self, expected: &[TensorSpec]) -> Result<(), CheckpointError> {
+    /// Checks that the tensors are exactly those of `expected`, shapes and float types included; a head beside tied
+    /// embeddings may be there.
+    fn check_names(&self, expected: &[TensorSpec]) -> Result<(), CheckpointError> {
         let wanted: BTreeSet<&str> = expected.iter().map(|tensor| tensor.name.as_str()).collect();
+        let is_tied_head = |name: &str| self.config.tie_word_embeddings && name == HEAD;
         let missing: Vec<&str> = wanted.iter().copied().filter(|name| !self.tensors.contains_key(*name)).collect();
-        let extra: Vec<&str> = self.names().filter(|name| !wanted.contains(name)).collect();
-        if !missing.is_empty() {
-            let (count, names) = (missing.len(), list_names(&missing));
-            return Err(CheckpointError::MissingTensors { path: self.folder.clone(), count, names });
+        let extra: Vec<&str> = self.names().filter(|name| !wanted.contains(name) && !is_tied_head(name)).collect();
+        if let Some(first) = missing.first() {
+            let extra: Vec<&str> = extra.iter().map(|name| self.tensors[*name].stored.as_str()).collect();
+            let hint = match (nearest(first, &extra), extra.is_empty()) {
+                (Some(found), _) => format!("found {found}, which may be {first} under another name: rename it"),
+                (None, false) => format!("found instead: {}", list_names(&extra)),
+                (None, true) => "every other tensor is there: download or save the weights again".to_owned(),
+            };
+            let (path, count, names) = (self.folder.clone(), missing.len(), list_names(&missing));
+            return Err(CheckpointError::MissingTensors { path, count, names, hint });
         }
-        if !extra.is_empty() {
-            let (count, names) = (extra.len(), list_names(&extra));
-            return Err(CheckpointError::UnexpectedTensors { path: self.folder.clone(), count, names });
+        if let Some(first) = extra.first() {
+            let hint = match nearest(first, &wanted.into_iter().collect::<Vec<_>>()) {
+                Some(name) => format!("did you mean {name}? That one is there too, so remove one of them"),
+                None => format!("the blocks {} have no such tensor: remove it from the file", self.config.layers),
+            };
+            let stored: Vec<&str> = extra.iter().map(|name| self.tensors[*name].stored.as_str()).collect();
+            let (path, count, names) = (self.folder.clone(), extra.len(), list_names(&stored));
+            return Err(CheckpointError::UnexpectedTensors { path, count, names, hint });
         }
-        for tensor in expected {
-            let (file, info) = self.locate(&tensor.name)?;
-            if info.shape != tensor.shape {
-                return Err(CheckpointError::WrongShape {
-                    path: file.path().to_owned(),
-                    tensor: tensor.name.clone(),
-                    found: info.shape.clone(),
-                    expected: tensor.shape.clone(),
-                });
-            }
+        let tied_head = TensorSpec { name: HEAD.to_owned(), shape: table_shape(&self.config) };
+        let tied_head = self.tensors.contains_key(HEAD).then_some(&tied_head);
+        expected.iter().chain(tied_head).try_for_each(|tensor| self.check_tensor(tensor))
+    }
+
+    /// Checks shape and element type.
+    fn check_tensor(&self, expected: &TensorSpec) -> Result<(), CheckpointError> {
+        let place = self.find(&expected.name)?;
+        let path = || self.files[place.file].path().to_owned();
+        if place.info.shape != expected.shape {
+            return Err(CheckpointError::WrongShape {
+                path: path(),
+                tensor: place.stored.clone(),
+                found: place.info.shape.clone(),
+                expected: expected.shape.clone(),
+            });
+        }
+        if !place.info.dtype.is_float() {
+            return Err(CheckpointError::WrongDtype {
+                path: path(),
+                tensor: place.stored.clone(),
+                found: place.info.dtype.name().to_owned(),
+                expected: FLOAT_TYPES,
+            });
         }
         Ok(())
     }
@@ -119,18 +214,18 @@ impl CheckpointReader {
     /// Type and shape of a tensor.
     ///
     /// # Errors
-    /// [`CheckpointError::MissingTensors`].
+    /// [`CheckpointError::NoSuchTensor`].
     pub fn info(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
-        self.locate(name).map(|(_, info)| info)
+        Ok(&self.find(name)?.info)
     }
 
     /// A tensor's stored bytes, sharing the mapping.
     ///
     /// # Errors
-    /// [`CheckpointError::MissingTensors`].
+    /// [`CheckpointError::NoSuchTensor`].
     pub fn raw(&self, name: &str) -> Result<Bytes, CheckpointError> {
-        let (file, stored) = self.find(name)?;
-        file.raw(stored)
+        let place = self.find(name)?;
+        Ok(self.files[place.file].raw_at(&place.info))
     }
 
     /// A tensor's values as f32, and its shape.
@@ -138,8 +233,7 @@ impl CheckpointReader {
     /// # Errors
     /// [`CheckpointError`] if it is absent or no float tensor.
     pub fn read_f32(&self, name: &str) -> Result<(Vec<f32>, Vec<usize>), CheckpointError> {
-        let (file, stored) = self.find(name)?;
-        file.read_f32(stored)
+        self.read(name, decode_f32)
     }
 
     /// A tensor's values as f64, and its shape.
@@ -147,22 +241,35 @@ impl CheckpointReader {
     /// # Errors
     /// [`CheckpointError`] if it is absent or no float tensor.
     pub fn read_f64(&self, name: &str) -> Result<(Vec<f64>, Vec<usize>), CheckpointError> {
-        let (file, stored) = self.find(name)?;
-        file.read_f64(stored)
+        self.read(name, decode_f64)
     }
 
-    fn find(&self, name: &str) -> Result<(&TensorFile, &str), CheckpointError> {
-        match self.tensors.get(name) {
-            Some((file, stored)) => Ok((&self.files[*file], stored)),
-            None => {
-                Err(CheckpointError::MissingTensors { path: self.folder.clone(), count: 1, names: name.to_owned() })
-            }
-        }
+    /// A tensor's values as f32, every one of which a model can compute with.
+    ///
+    /// # Errors
+    /// [`CheckpointError::UnusableValue`] naming the first that is not finite or too large.
+    pub fn read_usable(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let (values, shape) = self.read_f32(name)?;
+        let Some((position, value)) = first_unusable(&values) else { return Ok(values) };
+        let place = self.find(name)?;
+        let (path, tensor) = (self.files[place.file].path().to_owned(), place.stored.clone());
+        Err(CheckpointError::UnusableValue { path, tensor, shape, position, value })
     }
 
-    fn locate(&self, name: &str) -> Result<(&TensorFile, &TensorInfo), CheckpointError> {
-        let (file, stored) = self.find(name)?;
-        Ok((file, file.info(stored)?))
+    fn read<T>(
+        &self,
+        name: &str,
+        decode: impl Fn(StoredDtype, &[u8]) -> Option<Vec<T>>,
+    ) -> Result<(Vec<T>, Vec<usize>), CheckpointError> {
+        let place = self.find(name)?;
+        let values = self.files[place.file].read_at(&place.stored, &place.info, decode)?;
+        Ok((values, place.info.shape.clone()))
+    }
+
+    fn find(&self, name: &str) -> Result<&Place, CheckpointError> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| CheckpointError::NoSuchTensor { path: self.folder.clone(), tensor: name.to_owned() })
     }
 }
 
@@ -171,52 +278,11 @@ fn list_names(names: &[&str]) -> String {
     if names.len() > LISTED_NAMES { format!("{listed}, …") } else { listed }
 }
 
-/// Opens the single file, or every shard the index names.
-fn open_files(folder: &Path) -> Result<Vec<TensorFile>, CheckpointError> {
-    let single = folder.join(SINGLE_FILE);
-    let index = folder.join(INDEX_FILE);
-    if index.exists() {
-        return open_shards(folder, &index);
-    }
-    if single.exists() {
-        return Ok(vec![TensorFile::open(&single)?]);
-    }
-    let hint = if folder.join("pytorch_model.bin").exists() || folder.join("pytorch_model.bin.index.json").exists() {
-        "; found pytorch_model.bin, which is not supported: save the model as safetensors"
-    } else {
-        "; download the model's weights into it"
-    };
-    Err(CheckpointError::NoWeights { path: folder.to_owned(), hint })
-}
-
-fn open_shards(folder: &Path, index: &Path) -> Result<Vec<TensorFile>, CheckpointError> {
-    let bad = |problem: String| CheckpointError::BadIndex { path: index.to_owned(), problem };
-    let text = std::fs::read_to_string(index).map_err(|source| CheckpointError::unreadable(index, source))?;
-    let document: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    let Some(map) = document.get("weight_map").and_then(Value::as_object) else {
-        return Err(bad("it has no \"weight_map\" object".to_owned()));
-    };
-    let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (tensor, shard) in map {
-        match shard.as_str() {
-            // A shard is a plain file name: the index must not lead out of the folder.
-            Some(shard) if Path::new(shard).file_name().is_some_and(|name| name == shard) => {
-                shards.entry(shard).or_default().push(tensor);
-            }
-            _ => return Err(bad(format!("tensor {tensor} has the shard {shard}, expected a file name"))),
-        }
-    }
-    let mut files = Vec::with_capacity(shards.len());
-    for (shard, tensors) in shards {
-        let path = folder.join(shard);
-        if !path.exists() {
-            return Err(CheckpointError::MissingShard { index: index.to_owned(), shard: shard.to_owned() });
-        }
-        let file = TensorFile::open(&path)?;
-        if let Some(absent) = tensors.iter().find(|name| !file.tensors().contains_key(**name)) {
-            return Err(bad(format!("it places tensor {absent} in {shard}, which does not hold it")));
-        }
-        files.push(file);
-    }
-    Ok(files)
+/// The candidate that `name` is most likely a misspelling of.
+fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    /// Share of the letters that have to agree; names of different tensors of a block agree in about two thirds.
+    const LIKENESS: f64 = 0.8;
+    let likeness = |candidate: &str| strsim::normalized_levenshtein(name, candidate);
+    let best = candidates.iter().copied().max_by(|left, right| likeness(left).total_cmp(&likeness(right)))?;
+    (likeness(best) >= LIKENESS).then_some(best)
 }

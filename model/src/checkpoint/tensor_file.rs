@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use safetensors::{SafeTensorError, SafeTensors};
 
-use super::dtype::{StoredDtype, decode_f32, decode_f64, decode_i64};
+use super::dtype::{FLOAT_TYPES, StoredDtype, decode_f32, decode_f64};
 use super::error::CheckpointError;
 
 /// Bytes of the header's length field at the start of the file.
@@ -28,6 +28,16 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// Bytes in the file.
     range: Range<usize>,
+}
+
+impl TensorInfo {
+    /// The entry `index` along the first axis, as a tensor of its own; `None` past the end.
+    pub(super) fn entry(&self, index: usize) -> Option<Self> {
+        let (&count, shape) = self.shape.split_first()?;
+        let size = self.range.len().checked_div(count)?;
+        let start = self.range.start + index * size;
+        (index < count).then(|| Self { dtype: self.dtype, shape: shape.to_vec(), range: start..start + size })
+    }
 }
 
 /// An open safetensors file.
@@ -87,21 +97,24 @@ impl TensorFile {
     /// Type and shape of a tensor.
     ///
     /// # Errors
-    /// [`CheckpointError::MissingTensors`] if the file does not hold it.
+    /// [`CheckpointError::NoSuchTensor`] if the file does not hold it.
     pub fn info(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
-        self.tensors.get(name).ok_or_else(|| CheckpointError::MissingTensors {
-            path: self.path.clone(),
-            count: 1,
-            names: name.to_owned(),
-        })
+        self.tensors
+            .get(name)
+            .ok_or_else(|| CheckpointError::NoSuchTensor { path: self.path.clone(), tensor: name.to_owned() })
     }
 
     /// A tensor's bytes (little-endian, row-major), sharing the mapping.
     ///
     /// # Errors
-    /// [`CheckpointError::MissingTensors`].
+    /// [`CheckpointError::NoSuchTensor`].
     pub fn raw(&self, name: &str) -> Result<Bytes, CheckpointError> {
-        Ok(self.bytes.slice(self.info(name)?.range.clone()))
+        Ok(self.raw_at(self.info(name)?))
+    }
+
+    /// The bytes of a tensor, or of an entry of one, of this file.
+    pub(super) fn raw_at(&self, info: &TensorInfo) -> Bytes {
+        self.bytes.slice(info.range.clone())
     }
 
     /// A float tensor's values as f32, and its shape.
@@ -109,7 +122,8 @@ impl TensorFile {
     /// # Errors
     /// [`CheckpointError`] if it is absent or no float tensor.
     pub fn read_f32(&self, name: &str) -> Result<(Vec<f32>, Vec<usize>), CheckpointError> {
-        self.read(name, decode_f32, "a float type (F64, F32, BF16, F16)")
+        let info = self.info(name)?;
+        Ok((self.read_at(name, info, decode_f32)?, info.shape.clone()))
     }
 
     /// A float tensor's values as f64, and its shape.
@@ -117,43 +131,34 @@ impl TensorFile {
     /// # Errors
     /// [`CheckpointError`] if it is absent or no float tensor.
     pub fn read_f64(&self, name: &str) -> Result<(Vec<f64>, Vec<usize>), CheckpointError> {
-        self.read(name, decode_f64, "a float type (F64, F32, BF16, F16)")
+        let info = self.info(name)?;
+        Ok((self.read_at(name, info, decode_f64)?, info.shape.clone()))
     }
 
-    /// An integer tensor's values as i64, and its shape.
-    ///
-    /// # Errors
-    /// [`CheckpointError`] if it is absent or no integer tensor.
-    pub fn read_i64(&self, name: &str) -> Result<(Vec<i64>, Vec<usize>), CheckpointError> {
-        self.read(name, decode_i64, "an integer type (I64, I32, U8)")
-    }
-
-    fn read<T>(
+    /// The values of a tensor, or of an entry of one, of this file; `name` is for the error message.
+    pub(super) fn read_at<T>(
         &self,
         name: &str,
+        info: &TensorInfo,
         decode: impl Fn(StoredDtype, &[u8]) -> Option<Vec<T>>,
-        expected: &'static str,
-    ) -> Result<(Vec<T>, Vec<usize>), CheckpointError> {
-        let info = self.info(name)?;
-        match decode(info.dtype, &self.bytes[info.range.clone()]) {
-            Some(values) => Ok((values, info.shape.clone())),
-            None => Err(CheckpointError::WrongDtype {
-                path: self.path.clone(),
-                tensor: name.to_owned(),
-                found: info.dtype.name().to_owned(),
-                expected,
-            }),
-        }
+    ) -> Result<Vec<T>, CheckpointError> {
+        decode(info.dtype, &self.bytes[info.range.clone()]).ok_or_else(|| CheckpointError::WrongDtype {
+            path: self.path.clone(),
+            tensor: name.to_owned(),
+            found: info.dtype.name().to_owned(),
+            expected: FLOAT_TYPES,
+        })
     }
 }
 
 fn map_file(path: &Path) -> Result<Bytes, CheckpointError> {
     let unreadable = |source| CheckpointError::unreadable(path, source);
-    let file = File::open(path).map_err(unreadable)?;
-    let about = file.metadata().map_err(unreadable)?;
-    if about.is_dir() {
-        return Err(unreadable(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
+    // Asked before opening, because opening a named pipe waits for its writer.
+    let about = std::fs::metadata(path).map_err(unreadable)?;
+    if !about.is_file() {
+        return Err(unreadable(std::io::Error::other("it is not a regular file")));
     }
+    let file = File::open(path).map_err(unreadable)?;
     if about.len() == 0 {
         // An empty file cannot be mapped on every system.
         return Ok(Bytes::new());

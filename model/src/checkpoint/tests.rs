@@ -1,5 +1,7 @@
 //! Round trips, and what broken folders are told.
 
+mod names;
+
 use std::path::Path;
 
 use super::*;
@@ -24,8 +26,31 @@ fn saved(options: &SaveOptions) -> tempfile::TempDir {
     parent
 }
 
+/// A saved model whose weights lie in five shards, as large releases have them.
 fn sharded() -> tempfile::TempDir {
-    saved(&SaveOptions { max_shard_bytes: Some(300), ..SaveOptions::default() })
+    let parent = saved(&SaveOptions::default());
+    let folder = parent.path().join("model");
+    let shard_name = |shard: usize| format!("model-{:05}-of-00005.safetensors", shard + 1);
+    let mut map = serde_json::Map::new();
+    for (shard, specs) in expected_tensors(&config()).chunks(3).enumerate() {
+        let headers: Vec<TensorHeader> = specs.iter().cloned().map(f32_header).collect();
+        let fill =
+            |header: &TensorHeader| values(&TensorSpec { name: header.name.clone(), shape: header.shape.clone() });
+        write_tensor_file(&folder.join(shard_name(shard)), &headers, &[], fill).unwrap();
+        map.extend(specs.iter().map(|spec| (spec.name.clone(), shard_name(shard).into())));
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+    std::fs::write(folder.join("model.safetensors.index.json"), format!("{index:#}")).unwrap();
+    std::fs::remove_file(folder.join("model.safetensors")).unwrap();
+    parent
+}
+
+fn f32_header(spec: TensorSpec) -> TensorHeader {
+    TensorHeader { name: spec.name, shape: spec.shape, dtype: StoredDtype::F32 }
+}
+
+fn added(name: &str, shape: &[usize]) -> TensorHeader {
+    f32_header(TensorSpec { name: name.into(), shape: shape.into() })
 }
 
 fn error_of(folder: &Path, parts: &[&str]) {
@@ -35,10 +60,7 @@ fn error_of(folder: &Path, parts: &[&str]) {
 
 /// Rewrites the single file of a saved model with other tensors.
 fn rewrite(folder: &Path, change: impl FnOnce(&mut Vec<TensorHeader>)) {
-    let mut headers: Vec<TensorHeader> = expected_tensors(&config())
-        .into_iter()
-        .map(|spec| TensorHeader { name: spec.name, shape: spec.shape, dtype: StoredDtype::F32 })
-        .collect();
+    let mut headers: Vec<TensorHeader> = expected_tensors(&config()).into_iter().map(f32_header).collect();
     change(&mut headers);
     let fill = |tensor: &TensorHeader| -> Result<TensorValues, CheckpointError> {
         Ok(TensorValues::F32(vec![1.0; tensor.shape.iter().product()]))
@@ -47,19 +69,17 @@ fn rewrite(folder: &Path, change: impl FnOnce(&mut Vec<TensorHeader>)) {
 }
 
 #[test]
-fn every_dtype_and_any_sharding_round_trips() {
+fn every_dtype_round_trips() {
     for dtype in [StoredDtype::F32, StoredDtype::Bf16, StoredDtype::F16, StoredDtype::F64] {
-        for max_shard_bytes in [None, Some(1), Some(300)] {
-            let parent = saved(&SaveOptions { max_shard_bytes, dtype: Some(dtype), ..SaveOptions::default() });
-            let reader = CheckpointReader::open(&parent.path().join("model")).unwrap();
-            for tensor in expected_tensors(&config()) {
-                assert_eq!(reader.info(&tensor.name).unwrap().dtype, dtype);
-                let TensorValues::F32(expected) = values(&tensor).unwrap() else { unreachable!() };
-                let (found, shape) = reader.read_f32(&tensor.name).unwrap();
-                assert_eq!((&found, &shape), (&expected, &tensor.shape));
-                let wide: Vec<f64> = expected.into_iter().map(f64::from).collect();
-                assert_eq!(reader.read_f64(&tensor.name).unwrap().0, wide);
-            }
+        let parent = saved(&SaveOptions { dtype: Some(dtype), ..SaveOptions::default() });
+        let reader = CheckpointReader::open(&parent.path().join("model")).unwrap();
+        for tensor in expected_tensors(&config()) {
+            assert_eq!(reader.info(&tensor.name).unwrap().dtype, dtype);
+            let TensorValues::F32(expected) = values(&tensor).unwrap() else { unreachable!() };
+            let (found, shape) = reader.read_f32(&tensor.name).unwrap();
+            assert_eq!((&found, &shape), (&expected, &tensor.shape));
+            let wide: Vec<f64> = expected.into_iter().map(f64::from).collect();
+            assert_eq!(reader.read_f64(&tensor.name).unwrap().0, wide);
         }
     }
 }
@@ -76,42 +96,7 @@ fn large_tensors_convert_like_small_ones() {
             assert_eq!(dtype::decode_f32(dtype, &one).unwrap(), [*found], "{index}");
         }
     }
-    let integers = TensorValues::I64(vec![-3, 1 << 40]).to_bytes(StoredDtype::I64);
-    assert_eq!(dtype::decode_i64(StoredDtype::I64, &integers).unwrap(), [-3, 1 << 40]);
-    assert_eq!(dtype::decode_f32(StoredDtype::I64, &integers), None);
-}
-
-#[test]
-fn the_other_prefix_and_foreign_tensors_are_accepted() {
-    let parent = saved(&SaveOptions::default());
-    let folder = parent.path().join("model");
-    rewrite(&folder, |headers| {
-        for header in headers.iter_mut() {
-            header.name = header.name.replace("backbone.", "model.");
-        }
-        headers.push(TensorHeader { name: "mtp.layers.0.x".into(), shape: vec![3], dtype: StoredDtype::F32 });
-    });
-    let reader = CheckpointReader::open(&folder).unwrap();
-    assert_eq!(reader.read_f32("backbone.norm_f.weight").unwrap(), (vec![1.0; 4], vec![4]));
-}
-
-#[test]
-fn missing_extra_and_misshapen_tensors_are_named() {
-    let parent = saved(&SaveOptions::default());
-    let folder = parent.path().join("model");
-    rewrite(&folder, |headers| headers.retain(|header| !header.name.ends_with("dt_bias")));
-    error_of(&folder, &["1 tensor(s) missing", "backbone.layers.0.mixer.dt_bias", "config.json"]);
-    rewrite(&folder, |headers| {
-        headers.push(TensorHeader { name: "extra.weight".into(), shape: vec![2], dtype: StoredDtype::F32 });
-    });
-    error_of(&folder, &["1 unexpected", "extra.weight"]);
-    rewrite(&folder, |headers| headers[0].shape = vec![7, 5]);
-    error_of(&folder, &["model.safetensors", "backbone.embeddings.weight", "[7, 5]", "[7, 4]"]);
-    rewrite(&folder, |headers| headers[0].dtype = StoredDtype::I64);
-    let reader = CheckpointReader::open(&folder).unwrap();
-    let message = reader.read_f32("backbone.embeddings.weight").unwrap_err().to_string();
-    assert!(message.contains("I64") && message.contains("float"), "{message}");
-    assert!(reader.read_f32("nothing").unwrap_err().to_string().contains("nothing"));
+    assert_eq!(dtype::decode_f32(StoredDtype::I64, &[0; 8]), None);
 }
 
 #[test]
@@ -180,16 +165,6 @@ fn folders_without_the_needed_files_are_explained() {
 }
 
 #[test]
-fn a_tied_model_ignores_a_stored_head() {
-    let parent = saved(&SaveOptions::default());
-    let folder = parent.path().join("model");
-    let tied = CONFIG.replacen('{', "{\"tie_word_embeddings\": true,", 1);
-    std::fs::write(folder.join("config.json"), tied).unwrap();
-    let reader = CheckpointReader::open(&folder).unwrap();
-    assert!(reader.names().all(|name| name != "lm_head.weight"));
-}
-
-#[test]
 fn saving_overwrites_nothing_and_leaves_nothing_behind_on_failure() {
     let sidecar = SidecarFile { name: "tokenizer.json".into(), contents: b"{}".to_vec() };
     let parent = saved(&SaveOptions { sidecar_files: vec![sidecar.clone()], ..SaveOptions::default() });
@@ -212,7 +187,7 @@ fn saving_overwrites_nothing_and_leaves_nothing_behind_on_failure() {
 
 #[test]
 fn saving_twice_gives_the_same_bytes() {
-    let (first, second) = (sharded(), sharded());
+    let (first, second) = (saved(&SaveOptions::default()), saved(&SaveOptions::default()));
     for entry in std::fs::read_dir(first.path().join("model")).unwrap() {
         let name = entry.unwrap().file_name();
         let read = |parent: &tempfile::TempDir| std::fs::read(parent.path().join("model").join(&name)).unwrap();

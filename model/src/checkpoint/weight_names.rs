@@ -5,6 +5,10 @@
 
 use crate::config::{LayerKind, ModelConfig};
 
+/// Name of the embedding.
+pub(crate) const EMBEDDINGS: &str = "backbone.embeddings.weight";
+/// Name of the head; in the list of a model's tensors only if it is not tied to the embedding.
+pub(crate) const HEAD: &str = "lm_head.weight";
 /// Last parts of the name of a router's selection bias, a buffer that no gradient reaches.
 pub const SELECTION_BIAS: &str = "gate.e_score_correction_bias";
 
@@ -20,7 +24,7 @@ pub struct TensorSpec {
 /// All tensors a checkpoint with this configuration holds, in model order.
 pub fn expected_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     let mut list = SpecList(Vec::new());
-    list.push("backbone.embeddings.weight", &[config.vocab_size, config.hidden_size]);
+    list.push(EMBEDDINGS, &table_shape(config));
     for (index, kind) in config.layers.iter().enumerate() {
         let layer = format!("backbone.layers.{index}");
         list.push(format!("{layer}.norm.weight"), &[config.hidden_size]);
@@ -34,21 +38,71 @@ pub fn expected_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     }
     list.push("backbone.norm_f.weight", &[config.hidden_size]);
     if !config.tie_word_embeddings {
-        list.push("lm_head.weight", &[config.vocab_size, config.hidden_size]);
+        list.push(HEAD, &table_shape(config));
     }
     list.0
 }
 
-/// The published name of a tensor, for a name as it may be spelled in a file.
+/// Shape of the embedding and of the head.
+pub(super) fn table_shape(config: &ModelConfig) -> Vec<usize> {
+    vec![config.vocab_size, config.hidden_size]
+}
+
+/// The published name of a tensor, for a name as it may be spelled in a file: under `model.` as transformers names it in
+/// memory, inside a wrapper's `model.backbone.`, or with the embedding and the shared experts in the singular, as the
+/// first Mamba checkpoints and other mixtures of experts have them.
+///
 /// `None` for tensors that are not part of the model (multi-token-prediction heads).
 pub(super) fn canonical_name(stored: &str) -> Option<String> {
-    if stored.starts_with("mtp.") {
+    let inner = stored.strip_prefix("model.").unwrap_or(stored);
+    if inner.starts_with("mtp.") {
         return None;
     }
-    match stored.strip_prefix("model.") {
-        Some(rest) => Some(format!("backbone.{rest}")),
-        None => Some(stored.to_owned()),
+    let is_inner_whole = inner.starts_with("backbone.") || inner.starts_with("lm_head.");
+    let name = if inner == stored || is_inner_whole { inner.to_owned() } else { format!("backbone.{inner}") };
+    Some(match name.as_str() {
+        "backbone.embedding.weight" | "backbone.embed_tokens.weight" => EMBEDDINGS.to_owned(),
+        _ => name.replace(".mixer.shared_expert.", ".mixer.shared_experts."),
+    })
+}
+
+/// A projection of all experts of a block in one tensor, as transformers keeps them in memory and writes them if it is
+/// asked not to restore the published format: expert `e` of it is the tensor that [`Self::expert_name`] gives.
+pub(super) struct FusedExperts<'a> {
+    mixer: &'a str,
+    projection: &'static str,
+}
+
+impl<'a> FusedExperts<'a> {
+    /// What a canonical name without an expert's number stands for, if it is one.
+    pub fn of(name: &'a str) -> Option<Self> {
+        let stem = name.strip_suffix(".weight").unwrap_or(name);
+        ["up_proj", "down_proj"].into_iter().find_map(|projection| {
+            let mixer = stem.strip_suffix(projection)?.strip_suffix(".experts.")?;
+            Some(Self { mixer, projection })
+        })
     }
+
+    /// Shape of the fused tensor: experts, outputs, inputs.
+    pub fn shape(&self, config: &ModelConfig) -> [usize; 3] {
+        let (outer, inner) = (config.moe_latent_size.unwrap_or(config.hidden_size), config.moe_intermediate_size);
+        let [outputs, inputs] = if self.projection == "up_proj" { [inner, outer] } else { [outer, inner] };
+        [config.n_routed_experts, outputs, inputs]
+    }
+
+    /// The published name of one expert's weight.
+    pub fn expert_name(&self, expert: usize) -> String {
+        format!("{}.experts.{expert}.{}.weight", self.mixer, self.projection)
+    }
+}
+
+/// Whether a tensor belongs to a quantisation scheme: what it holds scales, shifts or packs another tensor.
+pub(super) fn is_of_quantisation(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let known = ["qweight", "qzeros", "scales", "g_idx", "absmax", "quant_map", "SCB", "zero_point", "weight_packed"];
+    known.contains(&last)
+        || ["_scale", "_scale_inv", "_scale_2", "_zero_point", "_g_idx"].iter().any(|ending| last.ends_with(ending))
+        || name.contains(".quant_state.")
 }
 
 struct SpecList(Vec<TensorSpec>);

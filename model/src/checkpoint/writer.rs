@@ -11,12 +11,12 @@ use serde_json::{Map, Value, json};
 
 use super::dtype::{StoredDtype, TensorValues};
 use super::error::CheckpointError;
-use super::reader::{INDEX_FILE, SINGLE_FILE};
-use super::weight_names::{SELECTION_BIAS, TensorSpec, expected_tensors};
+use super::index::SINGLE_FILE;
+use super::weight_names::{EMBEDDINGS, HEAD, SELECTION_BIAS, TensorSpec, expected_tensors, table_shape};
 use crate::config::{CONFIG_FILE, GENERATION_CONFIG_FILE, ModelConfig};
 
 /// Files of a model folder that are copied as they are when the model is saved elsewhere.
-const SIDECAR_FILES: [&str; 10] = [
+const SIDECAR_FILES: [&str; 12] = [
     GENERATION_CONFIG_FILE,
     "tokenizer.json",
     "tokenizer_config.json",
@@ -27,6 +27,9 @@ const SIDECAR_FILES: [&str; 10] = [
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
+    // Code that `auto_map` of published configurations refers to.
+    "configuration_nemotron_h.py",
+    "modeling_nemotron_h.py",
 ];
 
 /// A file that accompanies the weights, such as `tokenizer.json`.
@@ -43,8 +46,6 @@ pub struct SidecarFile {
 pub struct SaveOptions {
     /// Tokenizer, chat template and generation defaults to save with the weights.
     pub sidecar_files: Vec<SidecarFile>,
-    /// Largest size of one safetensors file in bytes; `None` writes a single file.
-    pub max_shard_bytes: Option<u64>,
     /// Store every tensor in this type instead of the configuration's.
     pub dtype: Option<StoredDtype>,
 }
@@ -88,8 +89,9 @@ pub fn read_sidecar_files(folder: &Path) -> Result<Vec<SidecarFile>, CheckpointE
 
 /// Saves a model as a new Hugging Face folder.
 ///
-/// `values` is called once per tensor of [`expected_tensors`] and returns its values row-major.
-/// Floats are rounded to the stored type. `folder` must not exist or be empty; its parent is created.
+/// `values` is called once per tensor of [`expected_tensors`] and returns its values row-major; it is asked for the
+/// embedding a second time when the head is tied to it, because the head is written out for programs that do not tie
+/// it. Floats are rounded to the stored type. `folder` must not exist or be empty; its parent is created.
 ///
 /// # Errors
 /// [`CheckpointError::AlreadyExists`] if `folder` holds anything; [`CheckpointError::Unwritable`] if the disk is full
@@ -103,17 +105,18 @@ pub fn save_checkpoint<E: From<CheckpointError>>(
     refuse_existing(folder)?;
     let staging = Staging::create(folder)?;
     let dtype = options.dtype.unwrap_or(config.dtype.into());
-    let headers: Vec<TensorHeader> = expected_tensors(config).into_iter().map(|spec| header(spec, dtype)).collect();
-    let shards = split_into_shards(headers, options.max_shard_bytes);
-    let mut fetch =
-        |tensor: &TensorHeader| values(&TensorSpec { name: tensor.name.clone(), shape: tensor.shape.clone() });
-    for (position, shard) in shards.iter().enumerate() {
-        let path = staging.path.join(shard_name(position, shards.len()));
-        write_tensors(&path, shard, &[("format", "pt")], &mut fetch)?;
+    let mut headers: Vec<TensorHeader> = expected_tensors(config).into_iter().map(|spec| header(spec, dtype)).collect();
+    if config.tie_word_embeddings {
+        // Neither transformers nor vLLM ties the head of this family: without it in the file they run a random one.
+        headers.push(header(TensorSpec { name: HEAD.to_owned(), shape: table_shape(config) }, dtype));
     }
-    if shards.len() > 1 {
-        write_file(&staging.path.join(INDEX_FILE), index_text(&shards).as_bytes())?;
-    }
+    // Wide types first keeps every tensor aligned for its own type, so that readers can use it in place.
+    headers.sort_by_key(|header| std::cmp::Reverse(header.dtype.size_bytes()));
+    write_tensors(&staging.path.join(SINGLE_FILE), &headers, &[("format", "pt")], &mut |tensor| {
+        let tied = config.tie_word_embeddings && tensor.name == HEAD;
+        let source = if tied { EMBEDDINGS } else { tensor.name.as_str() };
+        values(&TensorSpec { name: source.to_owned(), shape: tensor.shape.clone() })
+    })?;
     write_file(&staging.path.join(CONFIG_FILE), config.to_json_text().as_bytes())?;
     for file in &options.sidecar_files {
         write_file(&staging.path.join(&file.name), &file.contents)?;
@@ -149,49 +152,6 @@ pub fn write_tensor_file<E: From<CheckpointError>>(
 fn header(spec: TensorSpec, dtype: StoredDtype) -> TensorHeader {
     let keep_wide = spec.name.ends_with(SELECTION_BIAS) && dtype.size_bytes() < StoredDtype::F32.size_bytes();
     TensorHeader { name: spec.name, shape: spec.shape, dtype: if keep_wide { StoredDtype::F32 } else { dtype } }
-}
-
-/// Fills shards in order; a tensor larger than the limit gets a shard of its own.
-fn split_into_shards(headers: Vec<TensorHeader>, max_bytes: Option<u64>) -> Vec<Vec<TensorHeader>> {
-    let limit = max_bytes.unwrap_or(u64::MAX);
-    let mut shards: Vec<Vec<TensorHeader>> = vec![Vec::new()];
-    let mut filled = 0u64;
-    for header in headers {
-        let size = header.size_bytes();
-        if filled.saturating_add(size) > limit && filled > 0 {
-            shards.push(Vec::new());
-            filled = 0;
-        }
-        filled += size;
-        if let Some(last) = shards.last_mut() {
-            last.push(header);
-        }
-    }
-    for shard in &mut shards {
-        // Wide types first keeps every tensor aligned for its own type, so that readers can use it in place.
-        shard.sort_by_key(|header| std::cmp::Reverse(header.dtype.size_bytes()));
-    }
-    shards
-}
-
-fn shard_name(position: usize, count: usize) -> String {
-    match count {
-        1 => SINGLE_FILE.to_owned(),
-        _ => format!("model-{:05}-of-{count:05}.safetensors", position + 1),
-    }
-}
-
-fn index_text(shards: &[Vec<TensorHeader>]) -> String {
-    let mut map: Vec<(String, Value)> = Vec::new();
-    let mut total = 0;
-    for (position, shard) in shards.iter().enumerate() {
-        for tensor in shard {
-            total += tensor.size_bytes();
-            map.push((tensor.name.clone(), Value::String(shard_name(position, shards.len()))));
-        }
-    }
-    map.sort_by(|left, right| left.0.cmp(&right.0));
-    format!("{:#}\n", json!({ "metadata": { "total_size": total }, "weight_map": Map::from_iter(map) }))
 }
 
 fn write_tensors<E: From<CheckpointError>>(

@@ -103,7 +103,8 @@ fn kind_name(value: &Value) -> &'static str {
     }
 }
 
-fn shorten(text: &str) -> String {
+/// A value's text, cut where it would fill the screen.
+pub(super) fn shorten(text: &str) -> String {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -1,20 +1,40 @@
 //! From a JSON document to a [`ModelConfig`]: key names, aliases and defaults.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::error::ConfigError;
-use super::fields::Fields;
+use super::fields::{Fields, shorten};
 use super::json_text;
 use super::pattern::{ALLOWED_LETTERS, ALLOWED_NAMES, HybridPattern, LayerKind};
+use super::write::INITIAL_TIME_STEP_MIN;
 use super::{ModelConfig, WeightDtype};
+
+/// Names of older releases and of other programs, with the published names.
+const ALIASES: [(&str, &str); 14] = [
+    ("attention_head_dim", "head_dim"),
+    ("layer_types", NAMES_KEY),
+    ("mamba_chunk_size", "chunk_size"),
+    ("mamba_conv_bias", "use_conv_bias"),
+    ("mamba_d_conv", "conv_kernel"),
+    ("mamba_dt_init_floor", "time_step_floor"),
+    ("mamba_dt_limit", "time_step_limit"),
+    ("mamba_dt_max", "time_step_max"),
+    ("mamba_dt_min", "time_step_min"),
+    ("mamba_n_groups", "n_groups"),
+    ("mamba_num_groups", "n_groups"),
+    ("mamba_state_dim", "ssm_state_size"),
+    ("num_experts", "n_routed_experts"),
+    ("num_local_experts", "n_routed_experts"),
+];
 
 const PATTERN_KEY: &str = "hybrid_override_pattern";
 const NAMES_KEY: &str = "layers_block_type";
 
 /// Keys a [`ModelConfig`] holds in fields of their own, in any spelling.
-const KNOWN_KEYS: [&str; 50] = [
+const KNOWN_KEYS: [&str; 51] = [
     PATTERN_KEY,
     NAMES_KEY,
     "num_hidden_layers",
@@ -40,6 +60,7 @@ const KNOWN_KEYS: [&str; 50] = [
     "mamba_proj_bias",
     "time_step_limit",
     "time_step_min",
+    INITIAL_TIME_STEP_MIN,
     "time_step_max",
     "time_step_floor",
     "num_attention_heads",
@@ -69,7 +90,8 @@ const KNOWN_KEYS: [&str; 50] = [
 
 /// Reads all keys of `document`. Relations between them are checked by `validate`.
 pub(super) fn parse(path: &Path, document: &Value) -> Result<ModelConfig, ConfigError> {
-    let fields = Fields::new(path, document)?;
+    let document = with_published_names(path, document)?;
+    let fields = Fields::new(path, &document)?;
     check_fixed_choices(&fields)?;
     let layers = parse_pattern(&fields)?;
     let has = |kind| layers.contains(kind);
@@ -98,11 +120,18 @@ pub(super) fn parse(path: &Path, document: &Value) -> Result<ModelConfig, Config
         use_bias: fields.flag("use_bias", false)?,
         mamba_proj_bias: fields.flag("mamba_proj_bias", false)?,
         time_step_limit: parse_time_step_limit(&fields)?,
-        time_step_min: fields.number("time_step_min")?.unwrap_or(0.001),
+        time_step_min: match fields.number(INITIAL_TIME_STEP_MIN)? {
+            Some(initial) => initial,
+            None => fields.number("time_step_min")?.unwrap_or(0.001),
+        },
         time_step_max: fields.number("time_step_max")?.unwrap_or(0.1),
         time_step_floor: fields.number("time_step_floor")?.unwrap_or(1e-4),
         num_attention_heads: attention("num_attention_heads")?,
-        num_key_value_heads: attention("num_key_value_heads")?,
+        // Only a written null means as many as query heads: no default is assumed for a key that is absent.
+        num_key_value_heads: match fields.map.get("num_key_value_heads") {
+            Some(Value::Null) => attention("num_attention_heads")?,
+            _ => attention("num_key_value_heads")?,
+        },
         head_dim: attention("head_dim")?,
         attention_bias: fields.flag("attention_bias", false)?,
         intermediate_size: size_if(has(LayerKind::Mlp), "intermediate_size", "models with MLP blocks (-) need it")?,
@@ -129,13 +158,45 @@ pub(super) fn parse(path: &Path, document: &Value) -> Result<ModelConfig, Config
     let mut extra = std::mem::take(&mut config.extra);
     let written = config.to_json();
     extra.retain(|key, _| !KNOWN_KEYS.contains(&key.as_str()) || written.get(key).is_none() && inert(key));
+    if let Some(heads) = extra.get_mut("num_nextn_predict_layers")
+        && heads.as_u64() != Some(0)
+    {
+        // The weights of these heads are not kept, and other programs look for them when they are announced.
+        *heads = 0.into();
+    }
     config.extra = extra;
     Ok(config)
 }
 
-/// Whether a known key may survive as an unused one: alternative spellings and the defaulted limit may not.
+/// Whether a known key may survive as an unused one: alternative spellings and the defaulted limit may not, nor may the
+/// keys of experts that transformers fills in for a model without them, from which llama.cpp concludes that it has some.
 fn inert(key: &str) -> bool {
-    !matches!(key, NAMES_KEY | "rms_norm_eps" | "norm_eps" | "dtype" | "time_step_limit" | "moe_latent_size")
+    let alternative = matches!(key, NAMES_KEY | "rms_norm_eps" | "norm_eps" | "dtype" | "time_step_limit");
+    !alternative && !key.contains("expert") && !key.starts_with("moe_")
+}
+
+/// The document with the names of older releases replaced by the published ones.
+fn with_published_names<'a>(path: &Path, document: &'a Value) -> Result<Cow<'a, Value>, ConfigError> {
+    let mut renamed = Cow::Borrowed(document);
+    for (alias, key) in ALIASES {
+        let Some(value) = document.get(alias).filter(|value| !value.is_null()) else { continue };
+        match renamed.get(key).filter(|value| !value.is_null()) {
+            Some(other) if other != value => {
+                return Err(ConfigError::Inconsistent {
+                    path: path.to_owned(),
+                    problem: format!(
+                        "\"{alias}\" is {value} but \"{key}\", another name for it, is {other}; remove one of them"
+                    ),
+                });
+            }
+            _ => {}
+        }
+        if let Some(map) = renamed.to_mut().as_object_mut() {
+            map.insert(key.to_owned(), value.clone());
+            map.remove(alias);
+        }
+    }
+    Ok(renamed)
 }
 
 /// The family fixes its activations; a file that asks for others asks for another model.
@@ -147,6 +208,22 @@ fn check_fixed_choices(fields: &Fields<'_>) -> Result<(), ConfigError> {
         {
             return fields.inconsistent(format!("\"{key}\" is \"{found}\", only \"{expected}\" is supported"));
         }
+    }
+    for key in ["quantization_config", "compression_config"] {
+        if let Some(scheme) = fields.get(key).filter(|scheme| scheme.as_object().is_none_or(|map| !map.is_empty())) {
+            let method = scheme.get("quant_method").unwrap_or(scheme);
+            return fields.inconsistent(format!(
+                "\"{key}\" says that the weights are quantised ({}); they are not supported, use the release in bf16, \
+                 f16 or f32",
+                shorten(&method.to_string())
+            ));
+        }
+    }
+    if let Some(blocks) = fields.get("block_configs") {
+        return fields.inconsistent(format!(
+            "\"block_configs\" is {}; models whose blocks have sizes of their own are not supported",
+            shorten(&blocks.to_string())
+        ));
     }
     if let Some(window) = fields.get("sliding_window") {
         return fields.inconsistent(format!("\"sliding_window\" is {window}, only null is supported"));

@@ -126,6 +126,109 @@ fn an_unknown_layer_is_named_with_its_place_and_the_allowed_ones() {
 }
 
 #[test]
+fn names_of_older_releases_equal_the_published_ones() {
+    let mut reference: serde_json::Value = serde_json::from_str(SMALL).unwrap();
+    for (key, value) in [
+        ("chunk_size", serde_json::json!(64)),
+        ("use_conv_bias", false.into()),
+        ("time_step_floor", 1e-5.into()),
+        ("time_step_limit", serde_json::json!([0.0, 2.0])),
+        ("time_step_max", 0.2.into()),
+        ("time_step_min", 0.002.into()),
+    ] {
+        reference[key] = value;
+    }
+    let expected = parse(&reference.to_string()).unwrap();
+    for (alias, key) in [
+        ("attention_head_dim", "head_dim"),
+        ("mamba_chunk_size", "chunk_size"),
+        ("mamba_conv_bias", "use_conv_bias"),
+        ("mamba_d_conv", "conv_kernel"),
+        ("mamba_dt_init_floor", "time_step_floor"),
+        ("mamba_dt_limit", "time_step_limit"),
+        ("mamba_dt_max", "time_step_max"),
+        ("mamba_dt_min", "time_step_min"),
+        ("mamba_n_groups", "n_groups"),
+        ("mamba_num_groups", "n_groups"),
+        ("num_local_experts", "n_routed_experts"),
+    ] {
+        let mut document = reference.clone();
+        document[alias] = document[key].clone();
+        assert_eq!(parse(&document.to_string()).unwrap(), expected, "{alias} beside {key}");
+        document.as_object_mut().unwrap().remove(key);
+        assert_eq!(parse(&document.to_string()).unwrap(), expected, "{alias}");
+        document[key] = serde_json::json!(777);
+        let message = message_of(&document.to_string());
+        assert!(message.contains(alias) && message.contains(key) && message.contains("remove one"), "{message}");
+    }
+    let mut document: serde_json::Value = serde_json::from_str(SMALL).unwrap();
+    document.as_object_mut().unwrap().remove("hybrid_override_pattern");
+    document["layer_types"] = serde_json::json!(["linear_attention", "mlp", "full_attention", "moe"]);
+    assert_eq!(parse(&document.to_string()).unwrap(), parse(SMALL).unwrap());
+    let heads = parse(&small_with("num_key_value_heads", "null")).unwrap();
+    assert_eq!(heads.num_key_value_heads, heads.num_attention_heads);
+}
+
+/// transformers takes `time_step_min` for a bound of the time step, so what is written there bounds nothing the model's own
+/// limit does not.
+#[test]
+fn the_written_smallest_time_step_bounds_nothing_and_initialisation_keeps_its_range() {
+    for (limit, written) in [("null", 1e-30), ("[0.0, 0.4]", 1e-30), ("[0.05, 0.4]", 0.05)] {
+        let text = small_with("time_step_limit", limit);
+        let config = parse(&text.replacen('{', "{\"time_step_min\": 0.002,", 1)).unwrap();
+        let document = config.to_json();
+        assert_eq!((&document["time_step_min"], &document["initial_time_step_min"]), (&written.into(), &0.002.into()));
+        let again = parse(&document.to_string()).unwrap();
+        assert_eq!((again.time_step_min, &again), (0.002, &config));
+    }
+}
+
+#[test]
+fn quantised_and_uneven_models_are_refused_with_the_reason() {
+    for key in ["quantization_config", "compression_config"] {
+        let message = message_of(&small_with(key, r#"{"quant_method": "fp8", "bits": 8}"#));
+        assert!([key, "fp8", "quantised", "bf16"].iter().all(|part| message.contains(part)), "{message}");
+        for nothing in ["null", "{}"] {
+            assert!(parse(&small_with(key, nothing)).is_ok());
+        }
+    }
+    assert!(message_of(&small_with("block_configs", "[{\"block_type\": \"moe\"}]")).contains("sizes of their own"));
+}
+
+/// llama.cpp tells a mixture of experts by its keys, and looks for prediction heads that the configuration announces.
+#[test]
+fn keys_that_would_announce_what_is_not_saved_are_not_written() {
+    let mut document: serde_json::Value = serde_json::from_str(SMALL).unwrap();
+    document["num_nextn_predict_layers"] = 1.into();
+    assert_eq!(parse(&document.to_string()).unwrap().to_json()["num_nextn_predict_layers"], 0);
+    document["hybrid_override_pattern"] = "M-*-".into();
+    let written = parse(&document.to_string()).unwrap().to_json();
+    assert!(written.as_object().unwrap().keys().all(|key| !key.contains("expert") && !key.starts_with("moe_")));
+}
+
+#[test]
+fn sizes_beyond_any_memory_are_refused_before_anything_is_made_of_them() {
+    for (key, value) in [
+        ("vocab_size", "18446744073709551615"),
+        ("hidden_size", "1000000000000"),
+        ("mamba_num_heads", "4294967296"),
+        ("mamba_head_dim", "9000000000000000000"),
+        ("ssm_state_size", "1000000000"),
+        ("conv_kernel", "1000000000"),
+        ("head_dim", "18446744073709551615"),
+        ("intermediate_size", "1000000000000"),
+        ("n_routed_experts", "1000000000000"),
+        ("moe_intermediate_size", "1000000000000"),
+        ("moe_shared_expert_intermediate_size", "1000000000000"),
+        ("moe_latent_size", "1000000000000"),
+        ("chunk_size", "1000000000000"),
+    ] {
+        let message = message_of(&small_with(key, value));
+        assert!(message.contains(key) && message.contains("at most"), "{key}: {message}");
+    }
+}
+
+#[test]
 fn bad_values_are_named_with_their_numbers() {
     for (key, value, parts) in [
         ("num_hidden_layers", "5", vec!["num_hidden_layers", "5", "4 blocks"]),
@@ -173,6 +276,46 @@ fn a_missing_or_unreadable_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let message = ModelConfig::load(folder.path()).unwrap_err().to_string();
     assert!(message.contains("config.json") && message.contains("cannot read"), "{message}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_no_plain_file_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join(CONFIG_FILE)).unwrap();
+    let message = ModelConfig::load(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("not a regular file"), "{message}");
+    let large = folder.path().join("large.json");
+    std::fs::File::create(&large).unwrap().set_len(1 << 40).unwrap();
+    let message = ModelConfig::from_file(&large).unwrap_err().to_string();
+    assert!(message.contains("1099511627776 bytes"), "{message}");
+}
+
+/// Random changes of bytes, numbers and words: whatever comes of them has a configuration or an error.
+#[test]
+fn any_damage_of_a_file_has_a_result() {
+    let words =
+        ["null", "-1", "1e400", "18446744073709551615", "\"M\"", "[]", "{}", "[[", "0.5", "true", "NaN", "\u{0}"];
+    let mut seed = 5_u64;
+    let mut random = |limit: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % limit
+    };
+    for _ in 0..20_000 {
+        let mut text = SMALL.as_bytes().to_vec();
+        for _ in 0..=random(3) {
+            let start = random(text.len());
+            let end = (start + random(12)).min(text.len());
+            text.splice(start..end, words[random(words.len())].bytes());
+        }
+        let Ok(text) = String::from_utf8(text) else { continue };
+        if let Ok(config) = parse(&text) {
+            let again = parse(&config.to_json_text()).unwrap();
+            // Unknown keys may hold numbers of more digits than the parser keeps.
+            assert_eq!(ModelConfig { extra: config.extra.clone(), ..again }, config, "{text}");
+            assert!(config.num_parameters() > 0);
+        }
+    }
 }
 
 #[test]

@@ -15,10 +15,55 @@ pub(super) fn validate(config: &ModelConfig, path: &Path) -> Result<(), ConfigEr
 }
 
 fn first_problem(config: &ModelConfig) -> Option<String> {
-    scalar_problem(config)
+    size_problem(config)
+        .or_else(|| scalar_problem(config))
         .or_else(|| config.layers.contains(LayerKind::Mamba2).then(|| mamba_problem(config)).flatten())
         .or_else(|| config.layers.contains(LayerKind::Attention).then(|| attention_problem(config)).flatten())
         .or_else(|| config.layers.contains(LayerKind::Moe).then(|| moe_problem(config)).flatten())
+}
+
+/// Largest value of a size. Published models stay below a hundredth of it, and products of two sizes are far from
+/// overflow.
+const LARGEST_SIZE: u128 = 1 << 28;
+/// Largest number of blocks, and of experts in all blocks together: both become that many named tensors.
+const MOST_BLOCKS: usize = 1 << 20;
+
+/// Sizes that no memory holds are refused here, before anything is computed from them.
+fn size_problem(config: &ModelConfig) -> Option<String> {
+    let sizes: [(&str, &[usize]); 16] = [
+        ("vocab_size", &[config.vocab_size]),
+        ("hidden_size", &[config.hidden_size]),
+        ("conv_kernel", &[config.conv_kernel]),
+        ("chunk_size", &[config.chunk_size]),
+        ("mamba_num_heads times mamba_head_dim", &[config.mamba_num_heads, config.mamba_head_dim]),
+        ("n_groups times ssm_state_size", &[config.n_groups, config.ssm_state_size]),
+        ("mamba_num_heads times ssm_state_size", &[config.mamba_num_heads, config.ssm_state_size]),
+        ("num_attention_heads times head_dim", &[config.num_attention_heads, config.head_dim]),
+        ("num_key_value_heads times head_dim", &[config.num_key_value_heads, config.head_dim]),
+        ("intermediate_size", &[config.intermediate_size]),
+        ("moe_intermediate_size", &[config.moe_intermediate_size]),
+        ("moe_shared_expert_intermediate_size", &[config.moe_shared_expert_intermediate_size]),
+        ("n_shared_experts", &[config.n_shared_experts]),
+        ("num_experts_per_tok", &[config.num_experts_per_tok]),
+        ("n_group", &[config.n_group]),
+        ("moe_latent_size", &[config.moe_latent_size.unwrap_or(0)]),
+    ];
+    for (name, factors) in sizes {
+        // At most two factors, so that the product fits.
+        let size = factors.iter().map(|factor| *factor as u128).product::<u128>();
+        if size > LARGEST_SIZE || factors.iter().any(|factor| *factor as u128 > LARGEST_SIZE) {
+            return Some(format!("{name} is {size}, expected at most {LARGEST_SIZE}"));
+        }
+    }
+    let (blocks, mixtures) = (config.layers.len(), config.layers.count(LayerKind::Moe));
+    if blocks > MOST_BLOCKS || mixtures.saturating_mul(config.n_routed_experts) > MOST_BLOCKS {
+        return Some(format!(
+            "{blocks} blocks, {mixtures} of them with \"n_routed_experts\" {}, expected at most {MOST_BLOCKS} blocks and \
+             experts in all",
+            config.n_routed_experts
+        ));
+    }
+    None
 }
 
 fn scalar_problem(config: &ModelConfig) -> Option<String> {

@@ -6,6 +6,19 @@ use super::json_text;
 use super::pattern::LayerKind;
 use super::{ModelConfig, WeightDtype};
 
+/// Key of the smallest initial time step, where `time_step_min` holds a bound for transformers instead.
+pub(super) const INITIAL_TIME_STEP_MIN: &str = "initial_time_step_min";
+
+/// What transformers may take for the lower bound of the time step: the model's own bound, or if it has none a number so
+/// small that a step cut off there changes nothing. It cannot be zero, because transformers takes its logarithm.
+fn time_step_bound(config: &ModelConfig) -> f64 {
+    const NO_BOUND: f64 = 1e-30;
+    match config.time_step_limit.0 {
+        low if low > 0.0 => low,
+        _ => NO_BOUND,
+    }
+}
+
 pub(super) fn to_json(config: &ModelConfig) -> Value {
     let mut map = config.extra.clone();
     let mut set = |key: &str, value: Value| {
@@ -29,7 +42,8 @@ pub(super) fn to_json(config: &ModelConfig) -> Value {
     set("mamba_proj_bias", json!(config.mamba_proj_bias));
     set("mamba_hidden_act", json!("silu"));
     set("mlp_hidden_act", json!("relu2"));
-    set("time_step_min", json!(config.time_step_min));
+    set("time_step_min", json!(time_step_bound(config)));
+    set(INITIAL_TIME_STEP_MIN, json!(config.time_step_min));
     set("time_step_max", json!(config.time_step_max));
     set("time_step_floor", json!(config.time_step_floor));
     set("attention_bias", json!(config.attention_bias));

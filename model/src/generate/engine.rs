@@ -7,10 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::{Int, Tensor, TensorData};
-use nemo_kernels::{RandomKey, SamplingOptions, sample_rows};
+use burn::tensor::Tensor;
 
-use super::memory::{Memory, PageCopies};
+use super::memory::{Memory, MemoryUse, PageCopies};
 use super::prefix::{PrefixCache, common_prefix};
 use super::request::{SampleKey, SamplingParams, SequenceId, StopReason, TokenId, TurnEnd};
 use super::scheduler::{Candidate, next_pass};
@@ -25,9 +24,9 @@ use crate::paged::PagedRow;
 pub struct EngineOptions {
     /// Tokens per page of keys and values.
     pub page_size: usize,
-    /// Pages in all.
+    /// Most pages; memory is taken as they come into use.
     pub num_pages: usize,
-    /// State slots in all: sequences that can be under way at once, plus cached prefixes, plus one.
+    /// Most state slots, likewise: sequences that can be under way at once, plus cached prefixes, plus one.
     pub num_slots: usize,
     /// Longest sequence, prompt and samples together, in tokens.
     pub max_sequence_length: usize,
@@ -59,15 +58,17 @@ impl Default for EngineOptions {
 /// Generates for many sequences at once with one copy of the weights.
 #[derive(Debug)]
 pub struct Engine {
-    model: NemotronH,
-    options: EngineOptions,
+    pub(super) model: NemotronH,
+    pub(super) options: EngineOptions,
     kv: KvPool,
     ssm: SsmPool,
-    memory: Memory,
-    sequences: BTreeMap<SequenceId, Sequence>,
+    pub(super) memory: Memory,
+    pub(super) sequences: BTreeMap<SequenceId, Sequence>,
     /// Sequences of each prompt that has not been computed yet.
     new_prompts: Vec<Vec<SequenceId>>,
     prefixes: PrefixCache,
+    /// Turns that ended and were not reported yet; those of a step that failed wait here for the next one.
+    pub(super) ended: Vec<TurnEnd>,
     next_id: u64,
 }
 
@@ -78,13 +79,12 @@ impl Engine {
         let (config, shard) = (model.config(), model.shard());
         let kv = KvPool::new(
             config.num_attention_layers(),
-            [options.num_pages, options.page_size, shard.kv_heads, config.head_dim],
+            [options.page_size, shard.kv_heads, config.head_dim],
             &device,
             dtype,
         );
         let ssm = SsmPool::new(
             config.num_mamba_layers(),
-            options.num_slots,
             [shard.conv_channels, config.conv_kernel - 1],
             [shard.mamba_heads, config.mamba_head_dim, config.ssm_state_size],
             &device,
@@ -94,7 +94,10 @@ impl Engine {
         // The empty state is held for ever and never written.
         let empty = slots.allocate();
         debug_assert_eq!(empty, Some(BlockId(SsmPool::EMPTY)));
-        let memory = Memory { pages: BlockAllocator::new(options.num_pages), slots, page_size: options.page_size };
+        // A token's place in the pool is a `u32`.
+        let num_pages = options.num_pages.min(u32::MAX as usize / options.page_size.max(1));
+        let pages = BlockAllocator::new(num_pages);
+        let memory = Memory { pages, slots, page_size: options.page_size, num_preempted: 0 };
         Self {
             model,
             options,
@@ -104,6 +107,7 @@ impl Engine {
             sequences: BTreeMap::new(),
             new_prompts: Vec::new(),
             prefixes: PrefixCache::default(),
+            ended: Vec::new(),
             next_id: 0,
         }
     }
@@ -171,9 +175,14 @@ impl Engine {
         }
     }
 
-    /// Whether any sequence is being sampled.
+    /// Whether any sequence is being sampled, or a turn that ended waits to be reported.
     pub fn has_open_turns(&self) -> bool {
-        self.sequences.values().any(|sequence| sequence.turn.is_some())
+        !self.ended.is_empty() || self.sequences.values().any(|sequence| sequence.turn.is_some())
+    }
+
+    /// What the caches hold, and how often they were too small.
+    pub fn memory_use(&self) -> MemoryUse {
+        self.memory.in_use()
     }
 
     /// Handles that are open, with or without a turn.
@@ -184,15 +193,23 @@ impl Engine {
     /// One pass through the model; the turns that ended with it, possibly none.
     ///
     /// # Errors
-    /// The caches cannot hold even one sequence.
+    /// The caches cannot hold even one sequence, or the model gave one sequence values that are not finite: its turn is
+    /// over then. All else is as after any step: the engine can go on, and the next call reports the turns that ended
+    /// with this one.
     pub fn step(&mut self) -> Result<Vec<TurnEnd>, EngineError> {
-        let mut ended = self.end_full_sequences();
+        self.end_full_sequences();
         self.compute_new_prompts()?;
+        self.advance_open_turns()?;
+        Ok(std::mem::take(&mut self.ended))
+    }
+
+    /// One pass over the sequences that are being sampled.
+    fn advance_open_turns(&mut self) -> Result<(), EngineError> {
         let queued: BTreeSet<SequenceId> = self.new_prompts.iter().flatten().copied().collect();
         let under_way = |(id, sequence): &(&SequenceId, &Sequence)| sequence.turn.is_some() && !queued.contains(id);
         let open: Vec<SequenceId> = self.sequences.iter().filter(under_way).map(|(&id, _)| id).collect();
         if open.is_empty() {
-            return Ok(ended);
+            return Ok(());
         }
         let mut runs: Vec<Run> = open.iter().map(|id| self.take_run(*id)).collect();
         let computed = self.advance(&mut runs);
@@ -206,23 +223,23 @@ impl Engine {
                 }
             }
         }
-        let Some((rows, hidden)) = computed? else { return Ok(ended) };
+        let Some((rows, hidden)) = computed? else { return Ok(()) };
         let sampled: Vec<(SequenceId, usize)> = rows
             .iter()
             .enumerate()
             .filter(|(_, index)| to_sample.contains(index))
             .map(|(row, &index)| (open[index], row))
             .collect();
-        ended.extend(self.sample(&sampled, hidden)?);
-        Ok(ended)
+        self.sample(&sampled, hidden)
     }
 
     /// Ends turns of sequences that have no room for another token.
-    fn end_full_sequences(&mut self) -> Vec<TurnEnd> {
+    fn end_full_sequences(&mut self) {
         let limit = self.options.max_sequence_length;
         let full = self.sequences.iter_mut().filter(|(_, s)| s.turn.is_some() && s.run.tokens.len() >= limit);
-        full.filter_map(|(&id, sequence)| sequence.turn.take().map(|turn| turn.end(id, StopReason::ContextFull)))
-            .collect()
+        self.ended.extend(
+            full.filter_map(|(&id, sequence)| sequence.turn.take().map(|turn| turn.end(id, StopReason::ContextFull))),
+        );
     }
 
     /// Computes what new prompts share, and each prompt that several sequences share, and forks.
@@ -239,11 +256,11 @@ impl Engine {
             let tokens = prompt(&groups[0])[..shared].to_vec();
             let cached = self.prefixes.longest(prompt(&groups[0])).map_or(0, |run| run.tokens.len());
             if cached < shared {
-                let mut prefix = [self.fork_prefix(tokens)];
-                self.compute(&mut prefix)?;
-                let [prefix] = prefix;
-                if let Some(oldest) = self.prefixes.insert(prefix, self.options.max_cached_prefixes) {
-                    self.memory.release(oldest);
+                let prefix = self.fork_prefix(tokens);
+                for prefix in self.compute(vec![prefix])? {
+                    if let Some(oldest) = self.prefixes.insert(prefix, self.options.max_cached_prefixes) {
+                        self.memory.release(oldest);
+                    }
                 }
             }
         }
@@ -257,7 +274,7 @@ impl Engine {
                 nodes.push(self.fork_prefix(tokens[..tokens.len() - 1].to_vec()));
             }
         }
-        self.compute(&mut nodes)?;
+        let nodes = self.compute(nodes)?;
         for (group, node) in groups.iter().filter(|group| group.len() > 1).zip(nodes) {
             for &id in group {
                 let mut run = self.memory.fork(&node);
@@ -308,12 +325,15 @@ impl Engine {
         }
     }
 
-    /// Runs everything pending in `runs` through the model.
-    fn compute(&mut self, runs: &mut [Run]) -> Result<(), EngineError> {
+    /// Runs everything pending in `runs` through the model. When that fails, what they held is free again.
+    fn compute(&mut self, mut runs: Vec<Run>) -> Result<Vec<Run>, EngineError> {
         while runs.iter().any(|run| !run.pending().is_empty()) {
-            self.advance(runs)?;
+            if let Err(error) = self.advance(&mut runs) {
+                runs.into_iter().for_each(|run| self.memory.release(run));
+                return Err(error);
+            }
         }
-        Ok(())
+        Ok(runs)
     }
 
     /// One pass over some of `runs`: which ones, and their normed hidden values `[rows, hidden]` at their last new
@@ -333,6 +353,8 @@ impl Engine {
                     rows.push((index, tokens, destination));
                 }
             }
+            self.kv.grow(self.memory.pages.num_touched(), self.options.num_pages);
+            self.ssm.grow(self.memory.slots.num_touched(), self.options.num_slots);
             if !copies.from.is_empty() {
                 self.kv.copy(&copies.from, &copies.to);
             }
@@ -347,7 +369,7 @@ impl Engine {
             if candidates.is_empty() {
                 return Err(EngineError::CacheTooSmall {
                     tokens: runs[oldest].tokens.len(),
-                    capacity: self.options.num_pages * self.options.page_size,
+                    capacity: self.options.num_pages.saturating_mul(self.options.page_size),
                     slots: self.options.num_slots,
                 });
             }
@@ -371,6 +393,7 @@ impl Engine {
         if let Some(run) = victim {
             tracing::debug!(tokens = run.computed, "a sequence is preempted and will be recomputed");
             self.memory.preempt(run);
+            self.memory.num_preempted += 1;
             return true;
         }
         false
@@ -404,62 +427,6 @@ impl Engine {
         (rows.iter().map(|row| row.0).collect(), hidden)
     }
 
-    /// Draws one token for each `(sequence, row of hidden)` and ends the turns that are over.
-    fn sample(&mut self, rows: &[(SequenceId, usize)], hidden: Tensor<2>) -> Result<Vec<TurnEnd>, EngineError> {
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let [all_rows, width] = hidden.dims();
-        let hidden = if rows.len() == all_rows {
-            hidden
-        } else {
-            let indices: Vec<i64> = rows.iter().map(|&(_, row)| row as i64).collect();
-            let indices = TensorData::new(indices, [rows.len()]);
-            hidden.select(0, Tensor::<1, Int>::from_data(indices, &self.model.device()))
-        };
-        let logits = self.model.logits(hidden.reshape([rows.len(), 1, width])).into_data();
-        let logits = match logits.try_into_vec_as::<f32>() {
-            Ok(logits) => logits,
-            Err(error) => unreachable!("logits are floats: {error:?}"),
-        };
-        let mut ended = Vec::new();
-        let mut requests = Vec::with_capacity(rows.len());
-        for (id, _) in rows {
-            let sequence = &self.sequences[id];
-            if let Some(turn) = &sequence.turn {
-                let options = SamplingOptions {
-                    temperature: turn.sampling.temperature as f32,
-                    top_k: turn.sampling.top_k,
-                    top_p: turn.sampling.top_p as f32,
-                    min_p: turn.sampling.min_p as f32,
-                };
-                let SampleKey { seed, step, task, sample } = turn.key;
-                let position = sequence.run.tokens.len() as u64;
-                requests.push((options, RandomKey { seed, step, task, sample, position }));
-            }
-        }
-        let drawn = sample_rows(&logits, self.model.config().vocab_size, &requests);
-        for ((id, _), token) in rows.iter().zip(drawn) {
-            let token = token.ok_or(EngineError::NotFinite { sequence: *id })?;
-            let Some(sequence) = self.sequences.get_mut(id) else { continue };
-            let Some(turn) = &mut sequence.turn else { continue };
-            sequence.run.tokens.push(token.id);
-            turn.tokens.push(token.id);
-            turn.log_probs.push(token.log_prob);
-            let reason = if self.options.stop_tokens.contains(&token.id) {
-                Some(StopReason::EndOfTurn)
-            } else if turn.tokens.len() >= turn.sampling.max_new_tokens {
-                Some(StopReason::Length)
-            } else {
-                None
-            };
-            if let Some(reason) = reason {
-                ended.extend(sequence.turn.take().map(|turn| turn.end(*id, reason)));
-            }
-        }
-        Ok(ended)
-    }
-
     fn check_tokens(&self, tokens: &[TokenId], already: usize) -> Result<(), EngineError> {
         let vocabulary = self.model.config().vocab_size;
         if let Some(&id) = tokens.iter().find(|&&id| id as usize >= vocabulary) {
@@ -481,11 +448,5 @@ impl Engine {
             let old = std::mem::replace(&mut sequence.run, run);
             self.memory.release(old);
         }
-    }
-}
-
-impl Turn {
-    fn end(self, sequence: SequenceId, reason: StopReason) -> TurnEnd {
-        TurnEnd { sequence, tokens: self.tokens, log_probs: self.log_probs, reason }
     }
 }

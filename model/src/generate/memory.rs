@@ -9,6 +9,19 @@ pub(super) struct Memory {
     pub pages: BlockAllocator,
     pub slots: BlockAllocator,
     pub page_size: usize,
+    /// Runs that had to give up their place to others.
+    pub num_preempted: u64,
+}
+
+/// What an engine's caches hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Pages of keys and values that sequences and cached prefixes hold.
+    pub pages: usize,
+    /// State slots that they hold.
+    pub slots: usize,
+    /// Times that a sequence was dropped from the caches to make room, to be recomputed later.
+    pub num_preempted: u64,
 }
 
 /// Rows of pages to copy before a pass: places in the pool.
@@ -19,6 +32,11 @@ pub(super) struct PageCopies {
 }
 
 impl Memory {
+    /// What is held now; the slot of the empty state does not count.
+    pub fn in_use(&self) -> MemoryUse {
+        MemoryUse { pages: self.pages.num_held(), slots: self.slots.num_held() - 1, num_preempted: self.num_preempted }
+    }
+
     /// A run that starts where `parent` stands and shares all it holds.
     pub fn fork(&mut self, parent: &Run) -> Run {
         debug_assert!(parent.pending().is_empty());

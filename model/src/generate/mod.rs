@@ -4,8 +4,10 @@ mod engine;
 mod memory;
 mod prefix;
 mod request;
+mod sample;
 mod scheduler;
 mod sequence;
 
 pub use engine::{Engine, EngineOptions};
+pub use memory::MemoryUse;
 pub use request::{SampleKey, SamplingParams, SequenceId, StopReason, TokenId, TurnEnd};

@@ -19,5 +19,5 @@ pub use chat_template::{
 };
 pub use error::TextError;
 pub use python_json::to_python_json;
-pub use tokenizer::{DecodeStream, Tokenizer, TokenizerSettings};
+pub use tokenizer::{Tokenizer, TokenizerSettings};
 pub use tool_calls::{ParsedReply, ToolCall, parse_tool_calls};

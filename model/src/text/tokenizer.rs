@@ -141,11 +141,6 @@ impl Tokenizer {
         self.inner.decode(ids, skip_special).map_err(|error| failed(&*error))
     }
 
-    /// Starts decoding piece by piece.
-    pub fn decode_stream(&self, skip_special: bool) -> DecodeStream<'_> {
-        DecodeStream { tokenizer: self, ids: Vec::new(), shown_from: 0, shown_to: 0, skip_special }
-    }
-
     /// Id of a token given by its text, special or not.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
@@ -179,53 +174,4 @@ impl Tokenizer {
 
 fn failed(error: &(dyn std::error::Error + Send + Sync)) -> TextError {
     TextError::Tokenizer { problem: error.to_string() }
-}
-
-/// Decodes a growing run of ids, giving out text as soon as it is final.
-///
-/// A character may take several tokens; text is held back while it ends in an incomplete one. The pieces and the rest
-/// together are the text of all ids.
-#[derive(Clone, Debug)]
-pub struct DecodeStream<'a> {
-    tokenizer: &'a Tokenizer,
-    ids: Vec<u32>,
-    /// Start of the last piece given out, decoded again as context of the next.
-    shown_from: usize,
-    shown_to: usize,
-    skip_special: bool,
-}
-
-impl DecodeStream<'_> {
-    /// Takes one more id and returns the text that became final, often empty.
-    ///
-    /// # Errors
-    /// [`TextError::Tokenizer`].
-    pub fn push(&mut self, id: u32) -> Result<String, TextError> {
-        self.ids.push(id);
-        let piece = self.pending()?;
-        if piece.is_empty() || piece.ends_with(char::REPLACEMENT_CHARACTER) {
-            return Ok(String::new());
-        }
-        self.shown_from = self.shown_to;
-        self.shown_to = self.ids.len();
-        Ok(piece)
-    }
-
-    /// The text held back.
-    ///
-    /// # Errors
-    /// [`TextError::Tokenizer`].
-    pub fn finish(self) -> Result<String, TextError> {
-        self.pending()
-    }
-
-    fn pending(&self) -> Result<String, TextError> {
-        let shown = self.tokenizer.decode(&self.ids[self.shown_from..self.shown_to], self.skip_special)?;
-        let mut text = self.tokenizer.decode(&self.ids[self.shown_from..], self.skip_special)?;
-        match text.starts_with(&shown) {
-            true => Ok(text.split_off(shown.len())),
-            // A decoder that rewrites earlier text: give out what the new ids say on their own.
-            false => self.tokenizer.decode(&self.ids[self.shown_to..], self.skip_special),
-        }
-    }
 }

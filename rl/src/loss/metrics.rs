@@ -56,7 +56,7 @@ pub fn loss_metrics(
     let least = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = |values: &[f64]| values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let penalty = config.reference_policy_kl_penalty;
-    let divergence = |x: f64| estimate(config.reference_policy_kl_type, x);
+    let divergence = |x: f64| divergence(config.reference_policy_kl_type, x);
     let metrics = [
         ("loss", terms.loss),
         ("kl_penalty", terms.kl.filter(|kl| *kl != 0.0).map_or(0.0, |kl| kl / penalty)),
@@ -162,7 +162,8 @@ fn finite(weight: f64) -> f64 {
     if weight.is_finite() { weight } else { 0.0 }
 }
 
-fn estimate(kind: KlType, x: f64) -> f64 {
+/// Estimate of a Kullback-Leibler divergence from one sample whose log-prob differs by `x`, in nats.
+pub fn divergence(kind: KlType, x: f64) -> f64 {
     match kind {
         KlType::K1 => -x,
         KlType::K2 => x * x / 2.0,
@@ -171,7 +172,7 @@ fn estimate(kind: KlType, x: f64) -> f64 {
 }
 
 /// Jensen-Shannon divergence estimated at one token from its two log-probs.
-fn jensen_shannon(a: f64, b: f64) -> f64 {
+pub fn jensen_shannon(a: f64, b: f64) -> f64 {
     let middle = ((a.exp() + b.exp()) / 2.0).ln();
     let half = |x: f64| x.exp_m1() - x;
     0.5 * half(a - middle) + 0.5 * half(b - middle)

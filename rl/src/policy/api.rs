@@ -139,6 +139,14 @@ pub enum PolicyError {
         /// Its value.
         value: f64,
     },
+    /// The weights are nothing that the policy could act with.
+    #[error("{tensor} {reason}")]
+    Unusable {
+        /// Name of the tensor at fault.
+        tensor: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The loss has a Kullback-Leibler penalty and the policy keeps no reference.
     #[error("the loss compares with a reference policy, and none was kept when the run was set up")]
     NoReference,
@@ -176,7 +184,7 @@ pub enum PolicyError {
 ///
 /// # Training
 /// No sequence may be open during `train`, `train_supervised` and `load_weights`: they change the weights
-/// and with them [`Policy::weights_version`], and drop everything cached under the old version.
+/// and drop everything that was cached under the old ones.
 pub trait Policy {
     /// Opens `samples` sequences that all hold `prompt`, which is computed once.
     fn begin(&mut self, prompt: &[TokenId], samples: usize) -> Result<Vec<SequenceId>, PolicyError>;
@@ -197,9 +205,6 @@ pub trait Policy {
     /// Closes a sequence and frees what it holds; unknown handles are ignored.
     fn finish(&mut self, id: SequenceId);
 
-    /// Counts the changes of the weights; equal versions mean equal weights within this process.
-    fn weights_version(&self) -> u64;
-
     /// One optimizer step on trajectories: forward, loss, backward, clipping, AdamW.
     ///
     /// # Errors
@@ -216,16 +221,23 @@ pub trait Policy {
         params: &UpdateParams,
     ) -> Result<SupervisedReport, PolicyError>;
 
+    /// Checks that the policy can act with its present weights and store them.
+    ///
+    /// # Errors
+    /// [`PolicyError::Unusable`].
+    fn check_usable(&self) -> Result<(), PolicyError>;
+
     /// Writes a Hugging Face folder: configuration, tokenizer and weights. `dir` exists and is empty.
     fn save_weights(&self, dir: &Path) -> Result<(), PolicyError>;
 
-    /// Writes the optimizer's state (moments, f32 masters where they differ from the weights, step count)
-    /// to one file.
+    /// Writes whatever the next step needs beside [`Policy::save_weights`]' folder to one file: moments, step count, and
+    /// the weights themselves in f32 where the folder holds them rounded.
     fn save_optimizer(&self, path: &Path) -> Result<(), PolicyError>;
 
     /// Replaces the weights by those of a Hugging Face folder of the same architecture.
     fn load_weights(&mut self, dir: &Path) -> Result<(), PolicyError>;
 
-    /// Replaces the optimizer's state by the one written by [`Policy::save_optimizer`].
-    fn load_optimizer(&mut self, path: &Path) -> Result<(), PolicyError>;
+    /// Takes up the state written by [`Policy::save_optimizer`], after the weights of the same checkpoint. What the file
+    /// lacks to go on exactly, in words.
+    fn load_optimizer(&mut self, path: &Path) -> Result<Option<String>, PolicyError>;
 }

@@ -4,5 +4,6 @@ pub mod api;
 pub mod model_policy;
 pub mod scripted;
 mod tree_pass;
+mod usable;
 
 pub use model_policy::{ModelPolicy, ModelPolicyOptions};

@@ -1,10 +1,11 @@
 //! The policy that is a model: generation by the engine, learning by the tree pass, one copy of the weights
 //! (and of the starting ones where a penalty holds to them).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
-use nemo_model::checkpoint::{SaveOptions, SidecarFile};
+use nemo_model::checkpoint::{SaveOptions, SidecarFile, StoredDtype};
 use nemo_model::generate::{Engine, EngineOptions};
 use nemo_model::{EngineError, NemotronH};
 
@@ -13,6 +14,7 @@ use super::api::{
     TurnEnd, UpdateParams, UpdateReport,
 };
 use super::tree_pass::{TrainedRows, TreePass};
+use super::usable;
 use crate::loss::{
     LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss, has_gradient, loss_metrics,
     merge_loss_metrics,
@@ -42,14 +44,13 @@ pub struct ModelPolicy {
     reference: Option<NemotronH>,
     optimizer: AdamW,
     options: ModelPolicyOptions,
-    version: u64,
 }
 
 impl ModelPolicy {
     /// A policy with a fresh optimizer.
     pub fn new(model: NemotronH, options: ModelPolicyOptions) -> Self {
         let engine = Engine::new(model, options.engine.clone());
-        Self { engine, reference: None, optimizer: AdamW::default(), options, version: 0 }
+        Self { engine, reference: None, optimizer: AdamW::default(), options }
     }
 
     /// Keeps the present weights as the reference policy, which a loss with a Kullback-Leibler penalty needs.
@@ -66,7 +67,6 @@ impl ModelPolicy {
 
     /// Changes the weights from outside (tests of fidelity do); cached states are dropped.
     pub fn update_model<R>(&mut self, change: impl FnOnce(&mut NemotronH) -> R) -> R {
-        self.version += 1;
         self.engine.update_model(change)
     }
 
@@ -92,6 +92,24 @@ impl ModelPolicy {
         Ok(log_probs)
     }
 
+    /// The type that the model's own file rounds its weights to, if it does.
+    fn stored_narrow(&self) -> Option<StoredDtype> {
+        let stored = StoredDtype::from(self.model().config().dtype);
+        (stored.size_bytes() < StoredDtype::F32.size_bytes()).then_some(stored)
+    }
+
+    /// The weights by name, flat, where the model's own file rounds them.
+    fn masters(&self) -> BTreeMap<String, Tensor<1>> {
+        let mut masters = BTreeMap::new();
+        if self.stored_narrow().is_some() {
+            // The copy shares storage; only the traversal is asked for.
+            self.model().clone().visit_mut(&mut |name, parameter| {
+                masters.insert(name.to_owned(), parameter.flat());
+            });
+        }
+        masters
+    }
+
     /// Weights that were rounded for generation are not trained.
     fn check_trainable(&self) -> Result<(), PolicyError> {
         self.model().check_trainable().map_err(|error| PolicyError::Model(Box::new(error)))
@@ -102,7 +120,6 @@ impl ModelPolicy {
         gradients: super::tree_pass::ParameterGradients,
         params: &UpdateParams,
     ) -> Result<f64, PolicyError> {
-        self.version += 1;
         let optimizer = &mut self.optimizer;
         self.engine.update_model(|model| optimizer.update(model, gradients, params))
     }
@@ -129,10 +146,6 @@ impl Policy for ModelPolicy {
 
     fn finish(&mut self, id: SequenceId) {
         self.engine.finish(id);
-    }
-
-    fn weights_version(&self) -> u64 {
-        self.version
     }
 
     fn train(&mut self, batch: &TrainBatch, params: &UpdateParams) -> Result<UpdateReport, PolicyError> {
@@ -248,13 +261,17 @@ impl Policy for ModelPolicy {
         Ok(report)
     }
 
+    fn check_usable(&self) -> Result<(), PolicyError> {
+        usable::check(self.model())
+    }
+
     fn save_weights(&self, dir: &Path) -> Result<(), PolicyError> {
         let options = SaveOptions { sidecar_files: self.options.sidecar_files.clone(), ..SaveOptions::default() };
         nemo_model::save(self.engine.model(), dir, &options).map_err(|error| PolicyError::Model(Box::new(error)))
     }
 
     fn save_optimizer(&self, path: &Path) -> Result<(), PolicyError> {
-        self.optimizer.save(path).map_err(|error| PolicyError::Model(Box::new(error)))
+        self.optimizer.save(path, &self.masters()).map_err(|error| PolicyError::Model(Box::new(error)))
     }
 
     fn load_weights(&mut self, dir: &Path) -> Result<(), PolicyError> {
@@ -265,9 +282,36 @@ impl Policy for ModelPolicy {
         Ok(())
     }
 
-    fn load_optimizer(&mut self, path: &Path) -> Result<(), PolicyError> {
-        self.optimizer = AdamW::load(path, &self.engine.model().device())?;
-        Ok(())
+    fn load_optimizer(&mut self, path: &Path) -> Result<Option<String>, PolicyError> {
+        let (optimizer, mut masters) = AdamW::load(path, &self.model().device())?;
+        self.optimizer = optimizer;
+        if masters.is_empty() {
+            return Ok(self.stored_narrow().map(|stored| {
+                format!(
+                    "{} holds no f32 weights, and the model is stored in {}: the run continues from rounded weights, not \
+                     exactly where it was",
+                    path.display(),
+                    stored.name()
+                )
+            }));
+        }
+        let mut missing = None;
+        self.update_model(|model| {
+            model.visit_mut(&mut |name, mut parameter| {
+                let length = parameter.shape().iter().product::<usize>();
+                match masters.remove(name).filter(|master| master.dims() == [length]) {
+                    Some(master) => parameter.update_flat(|_| master),
+                    None => missing = Some(format!("no {length} f32 weights of {name}")),
+                }
+            });
+        });
+        match missing {
+            None => Ok(None),
+            Some(found) => {
+                let expected = "the weights of every parameter".to_owned();
+                Err(PolicyError::Malformed { path: path.to_owned(), found, expected })
+            }
+        }
     }
 }
 

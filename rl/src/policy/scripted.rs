@@ -29,6 +29,9 @@ pub struct Question<'a> {
     pub skill: f64,
 }
 
+/// Beyond this a skill is no longer one.
+const MAX_SKILL: f64 = 1e30;
+
 type Script = Box<dyn Fn(&Question<'_>) -> Vec<TokenId>>;
 type Credit = Box<dyn Fn(&[TokenId]) -> f64>;
 
@@ -43,7 +46,6 @@ pub struct ScriptedPolicy {
     pub moment: f64,
     /// Added to the training forward's log-probabilities: the disagreement of trainer and engine.
     pub training_offset: f32,
-    version: u64,
     next_id: u64,
     sequences: BTreeMap<SequenceId, Sequence>,
     /// The largest number of sequences that were open at the same time.
@@ -84,7 +86,6 @@ impl ScriptedPolicy {
             skill: 0.0,
             moment: 0.0,
             training_offset: 0.0,
-            version: 0,
             next_id: 0,
             sequences: BTreeMap::new(),
             most_open: 0,
@@ -111,7 +112,6 @@ impl ScriptedPolicy {
     fn update(&mut self, gradient: f64, params: &UpdateParams) {
         self.moment = 0.5 * self.moment + gradient;
         self.skill += params.learning_rate * self.moment;
-        self.version += 1;
     }
 }
 
@@ -182,10 +182,6 @@ impl Policy for ScriptedPolicy {
         self.sequences.remove(&id);
     }
 
-    fn weights_version(&self) -> u64 {
-        self.version
-    }
-
     fn train(&mut self, batch: &TrainBatch, params: &UpdateParams) -> Result<UpdateReport, PolicyError> {
         let gradient = batch.sequences.iter().map(|s| f64::from(s.advantage) * (self.credit)(&s.tokens)).sum::<f64>()
             / batch.global_valid_sequences.max(1) as f64;
@@ -207,6 +203,13 @@ impl Policy for ScriptedPolicy {
         Ok(SupervisedReport { loss: (-self.skill).exp(), grad_norm: gradient.abs(), log_probs })
     }
 
+    fn check_usable(&self) -> Result<(), PolicyError> {
+        match self.skill.abs() < MAX_SKILL {
+            true => Ok(()),
+            false => Err(PolicyError::Unusable { tensor: "skill".to_owned(), reason: format!("holds {}", self.skill) }),
+        }
+    }
+
     fn save_weights(&self, dir: &Path) -> Result<(), PolicyError> {
         write(&dir.join("weights.json"), self.skill)
     }
@@ -217,13 +220,12 @@ impl Policy for ScriptedPolicy {
 
     fn load_weights(&mut self, dir: &Path) -> Result<(), PolicyError> {
         self.skill = read(&dir.join("weights.json"))?;
-        self.version += 1;
         Ok(())
     }
 
-    fn load_optimizer(&mut self, path: &Path) -> Result<(), PolicyError> {
+    fn load_optimizer(&mut self, path: &Path) -> Result<Option<String>, PolicyError> {
         self.moment = read(path)?;
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -4,6 +4,8 @@
 //! The score replays a list of calls from the initial state, so what is scored must be what was executed:
 //! * A task with `parallel_tool_calls: false` executes the first call of a turn and answers the others with
 //!   an error that says so; only the executed call is scored.
+//!   (The reference agent executes every call whatever the flag says; the flag is honoured here because demonstrations and
+//!   tasks are made for it.)
 //! * A turn that was cut off (length, context) is not answered any more. The complete calls in it are scored
 //!   under the same rule, as the reference agent does: whether the model would have seen the result does not
 //!   change the state the call leaves.
@@ -122,8 +124,8 @@ impl<'a> Episode<'a> {
         let append = renderer.tool_results_ids(self.task, &results)?;
         // At least one token must be left to sample.
         if append.len() >= self.room() {
-            self.ending = Some(Ending::ContextFull);
-            return Ok(Next::Done(Ending::ContextFull));
+            self.ending = Some(Ending::ResultsTooLong);
+            return Ok(Next::Done(Ending::ResultsTooLong));
         }
         self.append(&append);
         Ok(Next::Append(append))
@@ -181,6 +183,7 @@ impl<'a> Episode<'a> {
     /// The finished episode with its verdict.
     pub fn into_trajectory(self, outcome: Outcome) -> Trajectory {
         Trajectory {
+            truncated: self.room() == 0,
             task_index: self.task_index,
             sample: self.sample,
             label: TaskLabel::of(self.task),

@@ -14,11 +14,13 @@ use nemo_env::{
     ToolSchema,
 };
 use nemo_rl::config::{self, RunConfig};
+use nemo_rl::contents::Contents;
 use nemo_rl::policy::api::TokenId;
 use nemo_rl::policy::scripted::{Question, ScriptedPolicy};
 use nemo_rl::progress::{Observer, StepProgress};
 use nemo_rl::rollout::plain_text::{ASSISTANT, PlainText, STOP, bytes};
 use nemo_rl::run::{RunInputs, RunOptions};
+use nemo_rl::run_folder::RunFolder;
 use nemo_rl::shuffle::{KeyedRng, Purpose};
 
 pub fn add(n: i64) -> ToolCall {
@@ -171,6 +173,7 @@ pub struct StopAfter<'a> {
     pub seen: Vec<u64>,
     pub validations: Vec<u64>,
     pub checkpoints: Vec<u64>,
+    pub notices: Vec<String>,
 }
 
 impl Observer for StopAfter<'_> {
@@ -179,6 +182,10 @@ impl Observer for StopAfter<'_> {
         if let Some(flag) = self.flag.filter(|_| progress.step == self.steps) {
             flag.store(true, Ordering::Relaxed);
         }
+    }
+
+    fn on_notice(&mut self, text: &str) {
+        self.notices.push(text.to_owned());
     }
 
     fn on_validation(&mut self, step: u64, _reports: &[nemo_rl::evaluate::EvaluationReport]) {
@@ -193,6 +200,7 @@ impl Observer for StopAfter<'_> {
 pub struct Setup {
     pub config: RunConfig,
     pub options: RunOptions,
+    pub contents: Contents,
     pub validation: Vec<Task>,
     pub stop: AtomicBool,
 }
@@ -203,22 +211,29 @@ impl Setup {
         Self {
             config: config(overrides),
             options: RunOptions::default(),
+            contents: Contents::new(),
             validation: validation.collect(),
             stop: AtomicBool::new(false),
         }
     }
 
-    pub fn inputs<'a>(&'a self, results: &'a Path) -> RunInputs<'a> {
+    pub fn inputs<'a>(&'a self, folder: &'a RunFolder) -> RunInputs<'a> {
         RunInputs {
             config: &self.config,
             options: &self.options,
-            results,
+            folder,
+            contents: &self.contents,
             renderer: &PlainText,
             environment: &Counter,
             validation_tasks: &self.validation,
             stop: &self.stop,
         }
     }
+}
+
+/// The results folder of that name, for this process.
+pub fn open(path: &Path) -> RunFolder {
+    RunFolder::open(path, false, 1234).unwrap()
 }
 
 /// All files below a folder with their contents, times aside.

@@ -49,6 +49,8 @@ pub(crate) struct Table {
     /// By slot, ascending.
     deleted: Vec<Deleted>,
     added: Vec<Added>,
+    /// What `changed`, `deleted` and `added` take.
+    added_bytes: usize,
     /// Whether pandas would hold all columns as one block; decides an error text only.
     is_single_block: bool,
 }
@@ -56,7 +58,14 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(base: BaseTable) -> Arc<Self> {
         let base = Arc::new(base);
-        Arc::new(Self { base, changed: Vec::new(), deleted: Vec::new(), added: Vec::new(), is_single_block: true })
+        Arc::new(Self {
+            base,
+            changed: Vec::new(),
+            deleted: Vec::new(),
+            added: Vec::new(),
+            added_bytes: 0,
+            is_single_block: true,
+        })
     }
 
     pub(crate) fn columns(&self) -> &'static [&'static str] {
@@ -65,6 +74,11 @@ impl Table {
 
     pub(crate) fn len(&self) -> usize {
         self.base.rows.len() - self.deleted.len() + self.added.len()
+    }
+
+    /// Bytes beyond the shared rows. Texts that rows share count for each of them.
+    pub(crate) fn added_bytes(&self) -> usize {
+        self.added_bytes
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -315,7 +329,9 @@ impl Table {
         // A number or boolean gives the new column a type of its own, which splits the block.
         let is_typed = |cell: &Value| matches!(cell, Value::Int(_) | Value::Float(_) | Value::Bool(_));
         self.is_single_block &= !row.iter().any(is_typed);
-        self.added.push(Added { label: 0, row: row.into() });
+        let row: Row = row.into();
+        self.added_bytes += row_bytes(&row);
+        self.added.push(Added { label: 0, row });
         if label == NewLabel::RenumberAll {
             for deleted in &mut self.deleted {
                 deleted.is_renumbered = true;
@@ -331,14 +347,15 @@ impl Table {
     pub(crate) fn remove(&mut self, slots: &[usize]) {
         for &slot in slots.iter().rev() {
             if let Some(added) = slot.checked_sub(self.base.rows.len()) {
-                self.added.remove(added);
+                self.added_bytes -= row_bytes(&self.added.remove(added).row);
                 continue;
             }
             if let Ok(position) = self.position_in_changed(slot) {
-                self.changed.remove(position);
+                self.added_bytes -= row_bytes(&self.changed.remove(position).1);
             }
             if let Err(position) = self.position_in_deleted(slot) {
                 self.deleted.insert(position, Deleted { slot, is_renumbered: false });
+                self.added_bytes += size_of::<Deleted>();
             }
         }
     }
@@ -370,14 +387,18 @@ impl Table {
     }
 
     fn replace(&mut self, slot: usize, row: Row) {
-        if let Some(added) = slot.checked_sub(self.base.rows.len()) {
-            self.added[added].row = row;
-            return;
-        }
-        match self.position_in_changed(slot) {
-            Ok(position) => self.changed[position].1 = row,
-            Err(position) => self.changed.insert(position, (slot, row)),
-        }
+        self.added_bytes += row_bytes(&row);
+        let place = match slot.checked_sub(self.base.rows.len()) {
+            Some(added) => &mut self.added[added].row,
+            None => match self.position_in_changed(slot) {
+                Ok(position) => &mut self.changed[position].1,
+                Err(position) => {
+                    self.changed.insert(position, (slot, row));
+                    return;
+                }
+            },
+        };
+        self.added_bytes -= row_bytes(&std::mem::replace(place, row));
     }
 
     /// Whether two tables hold the same labels and, as far as `rows_equal` tells, the same rows in the same order.
@@ -394,6 +415,11 @@ impl Table {
         here && other.changed.iter().all(|(slot, row)| equal(self.row(*slot), row))
             && self.added.iter().zip(&other.added).all(|(a, b)| a.label == b.label && equal(&a.row, &b.row))
     }
+}
+
+/// Memory behind a row and its place in a list.
+fn row_bytes(row: &Row) -> usize {
+    size_of::<Added>() + row.iter().map(Value::num_bytes).sum::<usize>()
 }
 
 #[cfg(test)]

@@ -1,0 +1,197 @@
+//! `policy.*`: the model, its optimizer and its generation engine.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::limits::{self, at_most};
+
+/// The trained model and how it is stepped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PolicyConfig {
+    /// Hugging Face folder or hub name of the initial weights.
+    pub model_name: String,
+    pub tokenizer: TokenizerConfig,
+    /// Fresh weights and tokenizer instead of `model_name`'s. *Own block.*
+    pub init: InitConfig,
+    /// Fields of the checkpoint's `config.json` to replace.
+    pub hf_config_overrides: Map<String, Value>,
+    /// Sequences per optimizer step.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
+    pub train_global_batch_size: usize,
+    /// Sequences of the longest length that a padded batch has room for; more of them where they are shorter.
+    #[serde(deserialize_with = "at_most::<{ limits::BATCH }, _>")]
+    pub train_micro_batch_size: usize,
+    /// Tokens of prompt and response together.
+    #[serde(deserialize_with = "at_most::<{ limits::SEQUENCE_TOKENS }, _>")]
+    pub max_total_sequence_length: usize,
+    pub precision: Precision,
+    pub megatron_cfg: MegatronConfig,
+    pub dynamic_batching: DynamicBatchingConfig,
+    pub make_sequence_length_divisible_by: usize,
+    /// Bound of the global L2 norm of the gradient; the optimizer reads `megatron_cfg.optimizer.clip_grad`.
+    pub max_grad_norm: f64,
+    pub offload_optimizer_for_logprob: bool,
+    pub generation: GenerationConfig,
+}
+
+/// Which tokenizer, and what its chat template is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenizerConfig {
+    pub name: String,
+    pub chat_template_kwargs: Option<Map<String, Value>>,
+}
+
+/// A model made from nothing: random weights of a given shape, a tokenizer trained on generated tasks. *Own block.*
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InitConfig {
+    /// `config.json` of the model to make; null loads `policy.model_name` instead.
+    pub model_config: Option<PathBuf>,
+    pub seed: u64,
+    pub tokenizer: InitTokenizerConfig,
+}
+
+/// Training of the byte-pair tokenizer of a fresh model. *Own block.*
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InitTokenizerConfig {
+    /// Ids, special tokens included.
+    #[serde(deserialize_with = "at_most::<{ limits::VOCABULARY }, _>")]
+    pub vocab_size: usize,
+    /// Generated tasks whose rendered conversations are the training text.
+    #[serde(deserialize_with = "at_most::<{ limits::TASKS }, _>")]
+    pub corpus_count: usize,
+    pub corpus_seed: u64,
+}
+
+/// Dtype of weights and activations; sums, norms, losses and optimizer state are f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    Bfloat16,
+    Float32,
+}
+
+/// The training side, under upstream's backend name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MegatronConfig {
+    pub tensor_model_parallel_size: usize,
+    pub defer_fp32_logits: bool,
+    pub optimizer: OptimizerConfig,
+    pub scheduler: SchedulerConfig,
+    pub distributed_data_parallel_config: DistributedDataParallelConfig,
+}
+
+/// AdamW. `optimizer` is `adam` or refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerConfig {
+    pub optimizer: String,
+    /// Learning rate after warm-up.
+    pub lr: f64,
+    /// Learning rate at the end of a decay; without effect under a constant schedule.
+    pub min_lr: f64,
+    /// Decoupled decay; one-dimensional parameters are never decayed.
+    pub weight_decay: f64,
+    pub params_dtype: Precision,
+    pub adam_beta1: f64,
+    pub adam_beta2: f64,
+    pub adam_eps: f64,
+    pub optimizer_cpu_offload: bool,
+    pub optimizer_offload_fraction: f64,
+    /// Bound of the global L2 norm of the gradient; 0 leaves it as it is.
+    pub clip_grad: f64,
+}
+
+/// Learning rate and weight decay over steps; the module `schedule` of nemo-rl has the formulas.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SchedulerConfig {
+    pub start_weight_decay: f64,
+    pub end_weight_decay: f64,
+    pub weight_decay_incr_style: WeightDecayStyle,
+    pub lr_decay_style: LrDecayStyle,
+    /// Step at which a decay ends.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
+    pub lr_decay_iters: usize,
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
+    pub lr_warmup_iters: usize,
+    /// Learning rate of the first step.
+    pub lr_warmup_init: f64,
+    /// On resume these values win over those in the checkpoint.
+    pub override_opt_param_scheduler: bool,
+}
+
+/// How weight decay changes over steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightDecayStyle {
+    Constant,
+}
+
+/// Shape of the learning rate after warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LrDecayStyle {
+    Constant,
+    Linear,
+    Cosine,
+}
+
+/// Gradient reduction between devices.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DistributedDataParallelConfig {
+    /// Gradients are summed in f32 whatever this says.
+    pub grad_reduce_in_fp32: bool,
+}
+
+/// Micro-batches of similar lengths under a token budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DynamicBatchingConfig {
+    /// Whether `train_mb_tokens` bounds a padded batch; `train_micro_batch_size` does otherwise.
+    pub enabled: bool,
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
+    pub train_mb_tokens: usize,
+}
+
+/// Sampling and the generation engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GenerationConfig {
+    /// `vllm` names the built-in engine here.
+    pub backend: String,
+    /// Tokens of one assistant turn.
+    #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
+    pub max_new_tokens: usize,
+    pub temperature: f64,
+    pub top_p: f64,
+    /// Refused unless null: the environment's rollouts sample the whole distribution upstream.
+    pub top_k: Option<usize>,
+    pub val_temperature: f64,
+    pub val_top_p: f64,
+    pub val_top_k: Option<usize>,
+    pub vllm_cfg: VllmConfig,
+    pub vllm_kwargs: VllmKwargs,
+    pub colocated: super::ColocationConfig,
+}
+
+/// Engine options, under upstream's engine name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VllmConfig {
+    pub tensor_parallel_size: usize,
+    /// Tokens of one sequence, prompt included.
+    pub max_model_len: usize,
+    pub expose_http_server: bool,
+    pub http_server_serving_chat_kwargs: ChatServerConfig,
+}
+
+/// How text becomes tool calls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChatServerConfig {
+    pub enable_auto_tools: bool,
+    pub tool_parser: String,
+}
+
+/// Extra engine options.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VllmKwargs {
+    /// Dtype of the state-space states.
+    pub mamba_ssm_cache_dtype: Precision,
+}
