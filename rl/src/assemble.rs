@@ -128,16 +128,17 @@ impl Places {
         found.unwrap_or_else(|| path.to_owned())
     }
 
+    /// The folders of a configuration's model and of its tokenizer, which needs no weights.
+    pub(crate) fn policy_folders(&self, policy: &PolicyConfig) -> Result<(PathBuf, PathBuf), AssembleError> {
+        let model = self.folder(&policy.model_name, Hub::model)?;
+        let tokenizer = match policy.tokenizer.name == policy.model_name {
+            true => model.clone(),
+            false => self.folder(&policy.tokenizer.name, Hub::tokenizer)?,
+        };
+        Ok((model, tokenizer))
+    }
+
     /// The folder of a model named by path or as on the hub; a path wins.
-    pub(crate) fn model_folder(&self, name: &str) -> Result<PathBuf, AssembleError> {
-        self.folder(name, Hub::model)
-    }
-
-    /// The same for a tokenizer, whose weights are not needed.
-    pub(crate) fn tokenizer_folder(&self, name: &str) -> Result<PathBuf, AssembleError> {
-        self.folder(name, Hub::tokenizer)
-    }
-
     fn folder(
         &self,
         name: &str,
@@ -197,19 +198,15 @@ impl LoadedModel {
         device: &Device,
         storage: WeightStorage,
     ) -> Result<Self, AssembleError> {
-        let folder = places.model_folder(name)?;
+        let folder = places.folder(name, Hub::model)?;
         let model = nemo_model::load_stored(&folder, device, storage)?;
         Self::around(model, folder.clone(), &folder)
     }
 
     fn of_policy(policy: &PolicyConfig, places: &Places, device: &Device) -> Result<Self, AssembleError> {
-        let folder = places.model_folder(&policy.model_name)?;
+        let (folder, tokenizer_folder) = places.policy_folders(policy)?;
         let config = overridden_config(&folder, &policy.hf_config_overrides)?;
         let model = nemo_model::load_with_config(&folder, &config, device, DType::F32)?;
-        let tokenizer_folder = match policy.tokenizer.name == policy.model_name {
-            true => folder.clone(),
-            false => places.tokenizer_folder(&policy.tokenizer.name)?,
-        };
         Self::around(model, folder, &tokenizer_folder)
     }
 

@@ -7,6 +7,6 @@
     reason = "a test fails by panicking and reports what it skipped"
 )]
 
-#[path = "../../../hub/tests/fake_server.rs"]
+#[path = "../../../model/hub/tests/fake_server.rs"]
 mod fake_server;
 mod tables;

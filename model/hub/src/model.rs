@@ -148,6 +148,9 @@ impl Snapshot<'_> {
             return Ok(());
         }
         let Some(index) = self.take_if_there(INDEX)? else {
+            if self.has_moved {
+                return Ok(());
+            }
             let problem = format!("the repository has neither {WEIGHTS} nor {INDEX}; expected a model in safetensors");
             return Err(HubError::NotAModel { place: self.repository.name.clone(), problem });
         };

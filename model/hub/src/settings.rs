@@ -26,7 +26,8 @@ pub struct HubSettings {
 impl HubSettings {
     /// The settings that `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `XDG_CACHE_HOME`, `HOME`, `HF_TOKEN`,
     /// `HF_TOKEN_PATH`, `HF_HUB_OFFLINE` (or `TRANSFORMERS_OFFLINE`) and `HF_HUB_DOWNLOAD_TIMEOUT` stand for, as in
-    /// Python. Without a token in the variables the one that a login has left in `HF_HOME` is used.
+    /// Python, and the older names `HUGGINGFACE_HUB_CACHE` and `HUGGING_FACE_HUB_TOKEN` of two of them. Without a token
+    /// in the variables the one that a login has left in `HF_HOME` is used.
     ///
     /// # Errors
     /// The time-out is no number of seconds above 0.
@@ -59,9 +60,11 @@ impl HubSettings {
         Ok(Self {
             endpoint: set("HF_ENDPOINT")
                 .map_or_else(|| ENDPOINT.to_owned(), |url| url.trim_end_matches('/').to_owned()),
-            token: set("HF_TOKEN").or_else(saved_token),
+            token: set("HF_TOKEN").or_else(|| set("HUGGING_FACE_HUB_TOKEN")).or_else(saved_token),
             is_offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
-            cache: folder("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
+            cache: folder("HF_HUB_CACHE")
+                .or_else(|| folder("HUGGINGFACE_HUB_CACHE"))
+                .unwrap_or_else(|| home.join("hub")),
             timeout,
         })
     }
@@ -96,6 +99,8 @@ mod tests {
             (Some("hf_1"), "http://127.0.0.1:1", true)
         );
         assert_eq!(settings(&[("HOME", "/home/kim"), ("HF_HOME", "~/hf")]).cache, Path::new("/home/kim/hf/hub"));
+        let older = settings(&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HUGGING_FACE_HUB_TOKEN", "hf_old")]);
+        assert_eq!((&*older.cache, older.token.as_deref()), (Path::new("/old"), Some("hf_old")));
         assert_eq!(plain.timeout, Duration::from_secs(10));
         assert_eq!(settings(&[("HF_HUB_DOWNLOAD_TIMEOUT", "30")]).timeout, Duration::from_secs(30));
         assert!(HubSettings::from_variables(|name| (name == "HF_HUB_DOWNLOAD_TIMEOUT").then(|| "0".into())).is_err());

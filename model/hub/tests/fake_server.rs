@@ -32,6 +32,8 @@ pub struct Response {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
+    /// Says nothing at first for so long.
+    pub delay: Duration,
     /// Breaks the connection off after so many bytes of the body.
     pub cut_at: Option<usize>,
     /// Sends nothing more for so long before the connection ends.
@@ -107,6 +109,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
 }
 
 fn write(mut stream: TcpStream, response: &Response) -> std::io::Result<()> {
+    std::thread::sleep(response.delay);
     let mut head = format!(
         "HTTP/1.1 {} Answer\r\nContent-Length: {}\r\nConnection: close\r\n",
         response.status,

@@ -39,9 +39,9 @@ pub fn serve_right(request: &Request) -> Response {
     serve(request, CONTENTS, &sha256(CONTENTS))
 }
 
-/// Remembers how long it was asked to wait, and does not.
+/// Remembers how long it was asked to wait, and does not; and what it was told.
 #[derive(Default)]
-pub struct Pauses(pub Mutex<Vec<u64>>);
+pub struct Pauses(pub Mutex<Vec<u64>>, pub Mutex<Vec<String>>);
 
 impl Listener for Pauses {
     fn pause(&self, pause: Duration, _: Option<Duration>) {
@@ -50,11 +50,13 @@ impl Listener for Pauses {
 
     fn progress(&self, _: &str, _: u64, _: u64) {}
 
-    fn note(&self, _: &str) {}
+    fn note(&self, text: &str) {
+        self.1.lock().unwrap().push(text.to_owned());
+    }
 }
 
 pub struct Place {
-    folder: TempDir,
+    _folder: TempDir,
     pub settings: HubSettings,
     pub pauses: Arc<Pauses>,
 }
@@ -65,18 +67,25 @@ impl Place {
         let (cache, token) = (folder.path().join("hub"), Some(TOKEN.to_owned()));
         let timeout = Duration::from_millis(300);
         let settings = HubSettings { endpoint, cache, token, is_offline: false, timeout };
-        Self { folder, settings, pauses: Arc::default() }
+        Self { _folder: folder, settings, pauses: Arc::default() }
+    }
+
+    pub fn hub(&self) -> Hub {
+        let backoff = Backoff { max_attempts: 4, ..Backoff::default() };
+        Hub { settings: self.settings.clone(), backoff, listener: self.pauses.clone() }
+    }
+
+    pub fn cache(&self) -> &Path {
+        &self.settings.cache
     }
 
     pub fn get(&self, name: &str) -> Result<(PathBuf, Origin), HubError> {
-        let backoff = Backoff { max_attempts: 4, ..Backoff::default() };
-        let hub = Hub { settings: self.settings.clone(), backoff, listener: self.pauses.clone() };
-        let (name, revision) = (name, "main".to_owned());
-        hub.file(&Repository { kind: Kind::DataSet, name: "some/tasks".to_owned(), revision }, name)
+        let revision = "main".to_owned();
+        self.hub().file(&Repository { kind: Kind::DataSet, name: "some/tasks".to_owned(), revision }, name)
     }
 
     pub fn in_cache(&self, path: &str) -> PathBuf {
-        self.folder.path().join("hub/datasets--some--tasks").join(path)
+        self.cache().join("datasets--some--tasks").join(path)
     }
 }
 
@@ -111,6 +120,25 @@ fn a_busy_hub_is_asked_again_later() {
     let (path, _) = place.get("train.jsonl").unwrap();
     assert_eq!(std::fs::read(path).unwrap(), CONTENTS);
     assert_eq!(*place.pauses.0.lock().unwrap(), [1, 2, 1]);
+}
+
+#[test]
+fn a_busy_hub_says_how_long_it_wants_to_be_left_alone() {
+    let date = "Wed, 21 Oct 2015 07:28:00 GMT".to_owned();
+    let mut answers = vec![
+        vec![("retry-after", "7".to_owned())],
+        vec![("date", date), ("retry-after", "Wed, 21 Oct 2015 07:28:20 GMT".to_owned())],
+        // More than we are willing to wait.
+        vec![("retry-after", "86400".to_owned())],
+    ];
+    answers.reverse();
+    let server = FakeServer::start(move |request| match answers.pop() {
+        Some(headers) => Response { headers, ..Response::status(429) },
+        None => serve_right(request),
+    });
+    let place = Place::new(server.url());
+    place.get("train.jsonl").unwrap();
+    assert_eq!(*place.pauses.0.lock().unwrap(), [7, 20, 60]);
 }
 
 #[test]

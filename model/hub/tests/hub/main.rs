@@ -5,4 +5,5 @@
 mod data_sets;
 #[path = "../fake_server.rs"]
 mod fake_server;
+mod models;
 mod redirects;

@@ -35,7 +35,8 @@ fn the_token_stays_with_the_hub_and_its_redirect_says_it_all() {
         response.headers.push(("x-repo-commit", COMMIT.to_owned()));
         response
     });
-    let (path, _) = Place::new(hub.url()).get("train.jsonl").unwrap();
+    let place = Place::new(hub.url());
+    let (path, _) = place.get("train.jsonl").unwrap();
     assert_eq!(std::fs::read(path).unwrap(), CONTENTS);
     assert!(hub.requests().iter().all(|request| request.headers["authorization"] == format!("Bearer {TOKEN}")));
     assert_eq!(store.requests().len(), 1, "the particulars were known");
