@@ -15,7 +15,7 @@ mod bad_results;
 mod carried_model;
 mod continuations;
 mod continued;
-#[path = "../../model/hub/tests/fake_server.rs"]
+#[path = "../../model/hub/tests/hub/fake_server.rs"]
 mod fake_server;
 mod golden_generation;
 mod help;

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod data_sets;
-#[path = "../fake_server.rs"]
 mod fake_server;
 mod models;
 mod redirects;
