@@ -120,7 +120,7 @@ pub struct SamplingArguments {
 
 #[derive(Debug, Args)]
 pub struct GenerateArguments {
-    /// Hugging Face folder of the model, or its name on the hub if it is in the local cache.
+    /// Hugging Face folder of the model, or its name on the hub (ORG/NAME or ORG/NAME@REVISION), which is downloaded.
     #[arg(long, value_name = "DIR")]
     pub model: String,
     #[command(flatten)]
@@ -180,7 +180,7 @@ pub struct GenerateInput {
 
 #[derive(Debug, Args)]
 pub struct EvalArguments {
-    /// Hugging Face folder of the model, or its name on the hub if it is in the local cache.
+    /// Hugging Face folder of the model, or its name on the hub (ORG/NAME or ORG/NAME@REVISION), which is downloaded.
     #[arg(long, value_name = "DIR")]
     pub model: String,
     /// Which generated tasks: warm_start, train, unseen_fillings or unseen_templates [default: the last two].
@@ -327,7 +327,7 @@ pub enum EnvCommand {
     Fetch(FetchArguments),
     /// Make training and validation files of the real tasks: download, check, split.
     ///
-    /// HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean in Python, and the cache is the
+    /// HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE and HF_HUB_DOWNLOAD_TIMEOUT mean what they mean in Python, and the cache is the
     /// same.
     Prepare(PrepareArguments),
     /// Solve a task yourself in the terminal.

@@ -7,6 +7,7 @@ mod arguments;
 mod commands;
 mod device;
 mod exit;
+mod hub;
 mod interrupt;
 mod jsonl;
 mod output;

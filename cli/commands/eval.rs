@@ -33,7 +33,7 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
         arguments.sampling.samples,
         tasks.len()
     );
-    let mut loaded = LoadedModel::open(&arguments.model, &places(None), &device)?;
+    let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device)?;
     loaded.warn_of_length(arguments.max_length);
     output::warnings(&loaded.warnings);
     let sampling: SamplingParams = sampling(&arguments.sampling, Some(arguments.max_new_tokens), &loaded);

@@ -1,26 +1,20 @@
 //! `nemo-burn env fetch` and `nemo-burn env prepare`: the real tables and the tasks that are set in them.
 
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
 
-use nemo_env::fetch::hub::{HubFile, HubSettings, Origin, hub_file};
+use nemo_env::fetch::Backoff;
 use nemo_env::fetch::tables::{COMMIT, LICENSE, REPOSITORY, TableSource, fetch_tables};
-use nemo_env::fetch::{Backoff, Pause};
 use nemo_env::prepare::{PrepareReport, prepare};
+use nemo_hub::{Kind, Origin, Repository};
 use serde_json::json;
 
 use super::env::offices;
 use crate::arguments::{FetchArguments, PrepareArguments};
+use crate::hub::{hub, pause};
 use crate::output;
 
 /// Broken and idle records that are listed one by one.
 const MAX_LISTED: usize = 20;
-
-/// Waits, and says so.
-const PAUSE: Pause<'static> = &|pause| {
-    output::note(&format!("waiting {} s before the next attempt", pause.as_secs()));
-    sleep(pause);
-};
 
 pub fn fetch(arguments: &FetchArguments) -> anyhow::Result<()> {
     let source = match (&arguments.wheel, &arguments.folder) {
@@ -31,7 +25,7 @@ pub fn fetch(arguments: &FetchArguments) -> anyhow::Result<()> {
             commit: arguments.commit.clone().unwrap_or_else(|| COMMIT.to_owned()),
         },
     };
-    let fetched = fetch_tables(&source, &arguments.output, &Backoff::default(), PAUSE)?;
+    let fetched = fetch_tables(&source, &arguments.output, &Backoff::default(), &pause)?;
     output::line(&format!(
         "{}: {} file(s) written, {} there already; the SHA-256 of each is right\n{LICENSE}\nUse them with --tables {}",
         fetched.folder.display(),
@@ -55,13 +49,9 @@ pub fn prepare_dataset(arguments: &PrepareArguments) -> anyhow::Result<()> {
 }
 
 fn download(arguments: &PrepareArguments) -> anyhow::Result<PathBuf> {
-    let settings = HubSettings::from_variables(|name| std::env::var(name).ok());
-    let file = HubFile {
-        repository: arguments.dataset.clone(),
-        revision: arguments.revision.clone(),
-        file: arguments.file.clone(),
-    };
-    let (path, origin) = hub_file(&settings, &file, &Backoff::default(), PAUSE)?;
+    let (name, revision) = (arguments.dataset.clone(), arguments.revision.clone());
+    let repository = Repository { kind: Kind::DataSet, name, revision };
+    let (path, origin) = hub()?.file(&repository, &arguments.file)?;
     let how = match origin {
         Origin::Downloaded => "downloaded",
         Origin::Cached => "in the cache already",

@@ -33,7 +33,7 @@ struct Prompt {
 pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
     let storage = storage(&arguments)?;
     let device = arguments.device.open()?;
-    let mut loaded = LoadedModel::open_stored(&arguments.model, &places(None), &device, storage)?;
+    let mut loaded = LoadedModel::open_stored(&arguments.model, &places(None)?, &device, storage)?;
     if arguments.ignore_eos {
         loaded.stop_tokens.clear();
     }

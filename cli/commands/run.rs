@@ -46,7 +46,7 @@ impl Parts {
     /// Opens everything the configuration names.
     pub fn assemble(arguments: &RunArguments, config: RunConfig, shuffle_rewards: bool) -> anyhow::Result<Self> {
         let device: Device = arguments.device.open()?;
-        let places: Places = places(arguments.config.as_deref());
+        let places: Places = places(arguments.config.as_deref())?;
         let environment = assemble::environment(&config, arguments.tables.as_deref())?;
         let validation_tasks = match is_specified(&config.data.validation) {
             true => load_tasks(&config.data.validation, "data.validation")?,

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
 use nemo_env::{EnvError, Environment, Offices, Task};
-use nemo_model::checkpoint::{CheckpointError, SidecarFile, read_sidecar_files, resolve_model};
+use nemo_hub::{Hub, HubError, ModelName};
+use nemo_model::checkpoint::{CheckpointError, SidecarFile, read_sidecar_files};
 use nemo_model::config::{
     CONFIG_FILE, ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids,
 };
@@ -103,6 +104,22 @@ pub enum AssembleError {
         /// The model's folder.
         folder: PathBuf,
     },
+    /// A model that is no folder and has no name of the hub.
+    #[error("model \"{name}\" not found: {reason}")]
+    NotFound {
+        /// As it was given.
+        name: String,
+        /// What is there instead, and what to do.
+        reason: &'static str,
+    },
+    /// A model that is neither a folder nor to be had from the hub.
+    #[error("{name}: there is no such folder, and of the hub: {source}")]
+    Hub {
+        /// As it was given.
+        name: String,
+        /// Why the hub did not help.
+        source: HubError,
+    },
     /// A dtype that is not implemented.
     #[error("policy.precision: training in bfloat16 is not implemented; use policy.precision=float32")]
     Precision,
@@ -127,8 +144,8 @@ pub enum AssembleError {
 pub struct Places {
     /// Folders, the first that has the file wins.
     pub roots: Vec<PathBuf>,
-    /// The folder `HF_HOME` names; models named as on the hub are looked up in its cache.
-    pub hugging_face_home: Option<PathBuf>,
+    /// Where models named as on the hub come from; without it only folders are.
+    pub hub: Option<Hub>,
 }
 
 impl Places {
@@ -138,10 +155,35 @@ impl Places {
         found.unwrap_or_else(|| path.to_owned())
     }
 
-    pub(crate) fn model_folder(&self, name: &str) -> Result<PathBuf, CheckpointError> {
-        match self.find(Path::new(name)) {
-            found if found.is_dir() => Ok(found),
-            _ => resolve_model(name, self.hugging_face_home.as_deref()),
+    /// The folders of a configuration's model and of its tokenizer, which needs no weights.
+    pub(crate) fn policy_folders(&self, policy: &PolicyConfig) -> Result<(PathBuf, PathBuf), AssembleError> {
+        let model = self.folder(&policy.model_name, Hub::model)?;
+        let tokenizer = match policy.tokenizer.name == policy.model_name {
+            true => model.clone(),
+            false => self.folder(&policy.tokenizer.name, Hub::tokenizer)?,
+        };
+        Ok((model, tokenizer))
+    }
+
+    /// The folder of a model named by path or as on the hub; a path wins.
+    fn folder(
+        &self,
+        name: &str,
+        of_hub: impl Fn(&Hub, &ModelName) -> Result<PathBuf, HubError>,
+    ) -> Result<PathBuf, AssembleError> {
+        let not_found = |reason| Err(AssembleError::NotFound { name: name.to_owned(), reason });
+        let found = self.find(Path::new(name));
+        if found.is_dir() {
+            return Ok(found);
+        }
+        if found.exists() {
+            return not_found("it is a file; give the folder that holds config.json");
+        }
+        match (ModelName::parse(name), &self.hub) {
+            (Some(of), Some(hub)) => {
+                of_hub(hub, &of).map_err(|source| AssembleError::Hub { name: name.to_owned(), source })
+            }
+            _ => not_found("there is no such folder; check the path"),
         }
     }
 }
@@ -185,19 +227,15 @@ impl LoadedModel {
         device: &Device,
         storage: WeightStorage,
     ) -> Result<Self, AssembleError> {
-        let folder = places.model_folder(name)?;
+        let folder = places.folder(name, Hub::model)?;
         let model = nemo_model::load_stored(&folder, device, storage)?;
         Self::around(model, folder.clone(), &folder)
     }
 
     fn of_policy(policy: &PolicyConfig, places: &Places, device: &Device) -> Result<Self, AssembleError> {
-        let folder = places.model_folder(&policy.model_name)?;
+        let (folder, tokenizer_folder) = places.policy_folders(policy)?;
         let config = overridden_config(&folder, &policy.hf_config_overrides)?;
         let model = nemo_model::load_with_config(&folder, &config, device, DType::F32)?;
-        let tokenizer_folder = match policy.tokenizer.name == policy.model_name {
-            true => folder.clone(),
-            false => places.model_folder(&policy.tokenizer.name)?,
-        };
         Self::around(model, folder, &tokenizer_folder)
     }
 

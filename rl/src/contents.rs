@@ -47,14 +47,14 @@ pub fn of_run(config: &RunConfig, tables: Option<&Path>, places: &Places) -> Res
         contents.insert("policy.init.model_config".to_owned(), shape);
         return Ok(contents);
     }
-    let folder = places.model_folder(&policy.model_name)?;
+    let (folder, tokenizer_folder) = places.policy_folders(policy)?;
     let mut model = vec![folder.join(CONFIG_FILE)];
     if config.loss_fn.reference_policy_kl_penalty != 0.0 {
         model.extend(files_below(&folder, "safetensors").map_err(unreadable(&folder))?);
     }
     contents.insert("policy.model_name".to_owned(), of_files(&folder, model)?);
     let mut tokenizer = Sha256::new();
-    for file in read_sidecar_files(&places.model_folder(&policy.tokenizer.name)?)? {
+    for file in read_sidecar_files(&tokenizer_folder)? {
         feed(&mut tokenizer, &file.name, &file.contents);
     }
     contents.insert("policy.tokenizer.name".to_owned(), digits(tokenizer));

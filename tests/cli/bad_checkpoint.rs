@@ -102,7 +102,7 @@ fn folders_that_are_none() {
     let generate = |model: &str| run_in(folder.path(), &["generate", "--prompt=Hello", "--model", model]);
     generate("nothing_here").refused(&["nothing_here", "check the path"]);
     generate("config.yaml").refused(&["config.yaml", "give the folder"]);
-    generate("nvidia/NVIDIA-Nemotron-Nano-9B-v2").refused(&["nvidia/NVIDIA-Nemotron-Nano-9B-v2", "hf download"]);
+    generate("nvidia/NVIDIA-Nemotron-Nano-9B-v2").refused(&["nvidia/NVIDIA-Nemotron-Nano-9B-v2", "HF_HUB_OFFLINE"]);
     fs::create_dir(folder.path().join("empty")).unwrap();
     generate("empty").refused(&["empty/config.json", "Hugging Face"]);
     fs::remove_file(weights(folder.path())).unwrap();

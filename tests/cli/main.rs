@@ -15,8 +15,11 @@ mod bad_results;
 mod carried_model;
 mod continuations;
 mod continued;
+#[path = "../../model/hub/tests/hub/fake_server.rs"]
+mod fake_server;
 mod golden_generation;
 mod help;
+mod hub;
 mod interrupted;
 mod memory;
 mod model_folder;

@@ -51,9 +51,9 @@ pub fn run_with_input<S: AsRef<std::ffi::OsStr>>(arguments: &[S], input: &str) -
     }
 }
 
-/// Runs any command without input, in an environment that neither shows backtraces nor has a model cache.
+/// Runs any command without input, in an environment with neither a model cache nor a hub.
 pub fn finish(mut command: Command) -> Finished {
-    command.stdin(Stdio::null()).env("RUST_BACKTRACE", "1").env("HF_HOME", "/nonexistent");
+    command.stdin(Stdio::null()).env("RUST_BACKTRACE", "1").env("HF_HOME", "/nonexistent").env("HF_HUB_OFFLINE", "1");
     let output = command.output().expect("the program starts");
     Finished {
         code: output.status.code(),

@@ -13,7 +13,7 @@ const MAX_LINES: usize = 500;
 const EMPTY_NAMES: [&str; 7] = ["util", "utils", "helpers", "common", "base", "manager", "misc"];
 
 /// Crates and what they may depend on, besides crates for errors, logging and data formats.
-const ALLOWED: [(&str, &[&str]); 6] = [
+const ALLOWED: [(&str, &[&str]); 7] = [
     ("kernels", &["burn", "burn-flex", "burn-cubecl", "burn-cuda", "cubecl", "rayon"]),
     (
         "model",
@@ -23,7 +23,6 @@ const ALLOWED: [(&str, &[&str]); 6] = [
             "tokenizers",
             "safetensors",
             "memmap2",
-            "hf-hub",
             "minijinja",
             "minijinja-contrib",
             "bytes",
@@ -36,7 +35,7 @@ const ALLOWED: [(&str, &[&str]); 6] = [
         "env",
         &[
             "csv", "jiff", "rand", "regex", "sha2", // The real tables and tasks.
-            "hf-hub", "ureq", "zip",
+            "nemo-hub", "ureq", "zip",
         ],
     ),
     (
@@ -55,8 +54,9 @@ const ALLOWED: [(&str, &[&str]); 6] = [
             "tokio",
         ],
     ),
+    ("model/hub", &["httpdate", "sha2", "tempfile", "ureq", "url"]),
     ("rl/config", &["nemo-env", "serde-saphyr", "strsim"]),
-    ("rl", &["burn", "nemo-kernels", "nemo-model", "nemo-env", "nemo-config", "sha2"]),
+    ("rl", &["burn", "nemo-kernels", "nemo-model", "nemo-env", "nemo-config", "nemo-hub", "sha2"]),
 ];
 const ALLOWED_EVERYWHERE: [&str; 4] = ["serde", "serde_json", "thiserror", "tracing"];
 

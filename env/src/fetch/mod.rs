@@ -3,22 +3,16 @@
 //! Nothing here reads environment variables, sleeps unasked or prints: the caller says where to look, hands over a
 //! [`Pause`] and gets reports back.
 
-mod backoff;
-pub mod hub;
 mod sources;
 pub mod tables;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use thiserror::Error;
 
-pub use backoff::Backoff;
+pub use nemo_hub::{Backoff, Pause};
 
 use crate::workplace::tables::TablesError;
-
-/// How to wait before a request is repeated; `std::thread::sleep` in earnest.
-pub type Pause<'a> = &'a dyn Fn(Duration);
 
 /// Why something could not be had.
 #[derive(Debug, Error)]
@@ -37,13 +31,6 @@ pub enum FetchError {
     Io { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Tables(#[from] TablesError),
-    #[error("{place}: {problem}")]
-    Hub { place: String, problem: String },
-    #[error(
-        "{place} is not in the cache {cache} and the hub must not be asked (HF_HUB_OFFLINE); unset it once, or give the \
-         file with --records"
-    )]
-    Offline { place: String, cache: PathBuf },
 }
 
 /// SHA-256 in hexadecimal digits.
@@ -55,7 +42,6 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 /// What to do about a status, in words.
 fn advice(status: u16) -> &'static str {
     match status {
-        401 | 403 => "set HF_TOKEN to a token that may read it",
         404 => "check the name, the revision and the file",
         429 => "wait some minutes and repeat the command: what is complete is kept",
         _ => "repeat the command later: what is complete is kept",

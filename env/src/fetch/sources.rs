@@ -6,10 +6,10 @@ use std::io::{BufReader, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nemo_hub::{Failure, is_for_now, retry_after};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::backoff::{Failure, is_for_now};
 use super::tables::{FOLDER, TableSource};
 use super::{Backoff, FetchError, Pause, advice};
 
@@ -94,8 +94,7 @@ fn get(agent: &ureq::Agent, url: &str, attempt: u32) -> Result<Vec<u8>, Failure<
         if !is_for_now(status) {
             return Err(Failure::ForGood(error));
         }
-        let asked = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        return Err(Failure::ForNow(error, asked.map(Duration::from_secs)));
+        return Err(Failure::ForNow(error, retry_after(response.headers())));
     }
     let body = response.body_mut().with_config().limit(MAX_FILE_BYTES).read_to_vec();
     body.map_err(|error| Failure::ForNow(failed(&error), None))

@@ -36,7 +36,8 @@ fn real_tables() -> Option<PathBuf> {
 fn fetch(source: &TableSource, folder: &Path) -> (Result<FetchedTables, FetchError>, Vec<u64>) {
     let pauses = RefCell::new(Vec::new());
     let backoff = Backoff { max_attempts: 3, ..Backoff::default() };
-    let fetched = fetch_tables(source, folder, &backoff, &|pause: Duration| pauses.borrow_mut().push(pause.as_secs()));
+    let fetched =
+        fetch_tables(source, folder, &backoff, &|pause: Duration, _| pauses.borrow_mut().push(pause.as_secs()));
     (fetched, pauses.into_inner())
 }
 

@@ -201,14 +201,6 @@ pub enum CheckpointError {
         /// Values expected.
         expected: usize,
     },
-    /// A model name that is neither a local folder nor in the cache.
-    #[error("model \"{name}\" not found: {reason}")]
-    NotFound {
-        /// The name given.
-        name: String,
-        /// Where it was looked for, and what to do.
-        reason: String,
-    },
 }
 
 impl CheckpointError {

@@ -1,11 +1,10 @@
-//! Checkpoints as Hugging Face folders: reading, checking, writing and finding them.
+//! Checkpoints as Hugging Face folders: reading, checking and writing them.
 //!
 //! There is no format of our own and no converter: what is written here loads in other programs, and their folders
 //! load here. Reading maps the files, so a tensor's bytes are touched only when it is asked for.
 
 mod dtype;
 mod error;
-mod hub;
 mod index;
 mod reader;
 mod tensor_file;
@@ -17,7 +16,6 @@ mod writer;
 
 pub use dtype::{StoredDtype, TensorValues};
 pub use error::CheckpointError;
-pub use hub::resolve_model;
 pub use reader::CheckpointReader;
 pub use tensor_file::{TensorFile, TensorInfo};
 pub use usable::{LARGEST_WEIGHT, first_unusable};

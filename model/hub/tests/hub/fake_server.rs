@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -31,8 +32,12 @@ pub struct Response {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
+    /// Says nothing at first for so long.
+    pub delay: Duration,
     /// Breaks the connection off after so many bytes of the body.
     pub cut_at: Option<usize>,
+    /// Sends nothing more for so long before the connection ends.
+    pub silence: Duration,
 }
 
 impl Response {
@@ -65,7 +70,8 @@ impl FakeServer {
                 let response = answer(&request);
                 log.lock().unwrap().push(request);
                 // A client that went away is its own concern.
-                let _ = write(stream, &response);
+                let send = move || drop(write(stream, &response));
+                std::thread::spawn(send);
             }
         });
         Self { address, requests, is_stopped, thread: Some(thread) }
@@ -103,6 +109,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
 }
 
 fn write(mut stream: TcpStream, response: &Response) -> std::io::Result<()> {
+    std::thread::sleep(response.delay);
     let mut head = format!(
         "HTTP/1.1 {} Answer\r\nContent-Length: {}\r\nConnection: close\r\n",
         response.status,
@@ -114,5 +121,7 @@ fn write(mut stream: TcpStream, response: &Response) -> std::io::Result<()> {
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
     stream.write_all(&response.body[..response.cut_at.unwrap_or(response.body.len())])?;
-    stream.flush()
+    stream.flush()?;
+    std::thread::sleep(response.silence);
+    Ok(())
 }

@@ -1,8 +1,12 @@
 //! Repeating a request that failed for now: more patiently each time, or as long as the server asks.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::Pause;
+use ureq::http::HeaderMap;
+
+/// How to wait before a request is repeated (`std::thread::sleep` in earnest): so long, and how long the server asked
+/// for, if it did.
+pub type Pause<'a> = &'a dyn Fn(Duration, Option<Duration>);
 
 /// How often and how patiently a request is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +24,8 @@ impl Default for Backoff {
 }
 
 /// A failed attempt.
-pub(super) enum Failure<E> {
+#[derive(Debug)]
+pub enum Failure<E> {
     /// May succeed later; after so long, if the server said.
     ForNow(E, Option<Duration>),
     ForGood(E),
@@ -29,11 +34,10 @@ pub(super) enum Failure<E> {
 impl Backoff {
     /// Tries until it succeeds, fails for good, or has been tried often enough. `attempt` is told the number of the
     /// attempt, from 1.
-    pub(super) fn run<T, E>(
-        &self,
-        pause: Pause<'_>,
-        mut attempt: impl FnMut(u32) -> Result<T, Failure<E>>,
-    ) -> Result<T, E> {
+    ///
+    /// # Errors
+    /// The last attempt's.
+    pub fn run<T, E>(&self, pause: Pause<'_>, mut attempt: impl FnMut(u32) -> Result<T, Failure<E>>) -> Result<T, E> {
         let mut wait = self.first_pause;
         let mut number = 1;
         loop {
@@ -41,7 +45,9 @@ impl Backoff {
                 Ok(value) => return Ok(value),
                 Err(Failure::ForGood(error)) => return Err(error),
                 Err(Failure::ForNow(error, _)) if number >= self.max_attempts => return Err(error),
-                Err(Failure::ForNow(_, asked)) => pause(asked.unwrap_or(wait).min(self.longest_pause)),
+                Err(Failure::ForNow(_, asked)) => {
+                    pause(asked.unwrap_or(wait).min(self.longest_pause), asked);
+                }
             }
             wait = wait.saturating_mul(2);
             number += 1;
@@ -50,8 +56,20 @@ impl Backoff {
 }
 
 /// Whether a request answered with this status may succeed later.
-pub(super) fn is_for_now(status: u16) -> bool {
+pub fn is_for_now(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// How long an answer asks to wait: `Retry-After` in seconds, or as a date, which is read by the server's own clock.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let asked = text("retry-after")?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(asked).ok()?;
+    let now = text("date").and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+    Some(until.duration_since(now).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -63,11 +81,11 @@ mod tests {
     fn pauses(failures: &[Option<u64>], max_attempts: u32) -> (Result<u32, u32>, Vec<u64>) {
         let backoff = Backoff { max_attempts, ..Backoff::default() };
         let waited = RefCell::new(Vec::new());
-        let result = backoff.run(&|pause: Duration| waited.borrow_mut().push(pause.as_secs()), |number| match failures
-            .get(number as usize - 1)
-        {
-            Some(asked) => Err(Failure::ForNow(number, asked.map(Duration::from_secs))),
-            None => Ok(number),
+        let result = backoff.run(&|pause: Duration, _| waited.borrow_mut().push(pause.as_secs()), |number| {
+            match failures.get(number as usize - 1) {
+                Some(asked) => Err(Failure::ForNow(number, asked.map(Duration::from_secs))),
+                None => Ok(number),
+            }
         });
         (result, waited.into_inner())
     }
@@ -83,11 +101,24 @@ mod tests {
 
     #[test]
     fn gives_up_at_once_when_it_is_hopeless() {
-        fn no_pause(_: Duration) {
+        fn no_pause(_: Duration, _: Option<Duration>) {
             panic!("waited for something hopeless");
         }
         let result: Result<(), u16> = Backoff::default().run(&no_pause, |_| Err(Failure::ForGood(404)));
         assert_eq!(result, Err(404));
         assert!(is_for_now(429) && is_for_now(503) && !is_for_now(404) && !is_for_now(401));
+    }
+
+    #[test]
+    fn patience_is_asked_for_in_seconds_or_by_date() {
+        let asked = |pairs: &[(&'static str, &'static str)]| {
+            retry_after(&pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect())
+        };
+        assert_eq!(asked(&[]), None);
+        assert_eq!(asked(&[("retry-after", " 17 ")]), Some(Duration::from_secs(17)));
+        let (date, later) = ("Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:29:30 GMT");
+        assert_eq!(asked(&[("date", date), ("retry-after", later)]), Some(Duration::from_secs(90)));
+        assert_eq!(asked(&[("date", later), ("retry-after", date)]), Some(Duration::ZERO));
+        assert_eq!(asked(&[("retry-after", "soon")]), None);
     }
 }
