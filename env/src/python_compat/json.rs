@@ -34,7 +34,7 @@ pub enum JsonError {
     /// Not JSON.
     Syntax(SyntaxError),
     /// JSON whose value cannot travel: an unpaired surrogate, an integer beyond 64 bits, or nesting
-    /// beyond [`MAX_DEPTH`].
+    /// beyond `MAX_DEPTH`.
     Unrepresentable(String),
 }
 
