@@ -35,6 +35,28 @@ fn a_malformed_line() {
 }
 
 #[test]
+fn a_ground_truth_that_nothing_can_carry_out() {
+    let folder = workspace();
+    let calls = [
+        ("email_fly", "{}", "no such tool"),
+        ("email_delete_email", "{\"email_id\": ", "not valid JSON"),
+        ("email_delete_email", "[\"00000007\"]", "no JSON object"),
+        ("email_delete_email", "{\"id\": \"00000007\"}", "unexpected keyword argument 'id'"),
+    ];
+    for (name, arguments, word) in calls {
+        let call = serde_json::json!([{ "name": name, "arguments": arguments }]);
+        let record = RECORD.replace("\"ground_truth\":[]", &format!("\"ground_truth\":{call}"));
+        fs::write(folder.path().join("tasks.jsonl"), format!("{RECORD}\n{record}\n")).unwrap();
+        let words = ["tasks.jsonl:2", "call 1 of the ground truth", name, word];
+        for key in ["data.train", "data.validation"] {
+            run_in(folder.path(), &["train", "--config=config.yaml", &format!("{key}=tasks.jsonl")]).refused(&words);
+        }
+        run_in(folder.path(), &["sft", "--config=config.yaml", "data.train=tasks.jsonl"]).refused(&words);
+        run_in(folder.path(), &["eval", "--model=model", "--records=tasks.jsonl"]).refused(&words);
+    }
+}
+
+#[test]
 fn an_empty_dataset() {
     let folder = workspace();
     fs::write(folder.path().join("tasks.jsonl"), "\n \n").unwrap();

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::record::{RecordError, Task};
 use super::split::{Split, split_point};
+use crate::workplace::Session;
 
 /// Tasks in the order of their file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,6 +44,27 @@ impl Dataset {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
         Self::parse(path, &bytes)
+    }
+
+    /// [`Dataset::load`] for tasks that are trained or measured on: a ground truth that no office could carry out is
+    /// refused, since its task would count as solved by doing nothing.
+    ///
+    /// # Errors
+    /// As [`Dataset::load`], or a call names no tool or has arguments that its tool does not take.
+    pub fn load_executable(path: impl AsRef<Path>) -> Result<Self, DatasetError> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
+        let dataset = Self::parse(path, &bytes)?;
+        // Every line that is not blank is a record.
+        for ((line, _), task) in record_lines(&bytes).zip(&dataset.tasks) {
+            for (number, call) in (1..).zip(&task.ground_truth) {
+                if let Some(reason) = Session::refusal_anywhere(call) {
+                    let source = RecordError::GroundTruth { number, name: call.name.clone(), reason };
+                    return Err(DatasetError::Record { path: path.to_owned(), line, source });
+                }
+            }
+        }
+        Ok(dataset)
     }
 
     /// [`Dataset::load`] for the contents of a file that is read already; `path` is its name in errors.
