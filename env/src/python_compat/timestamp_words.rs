@@ -125,8 +125,9 @@ struct DateParts {
 impl DateParts {
     fn push_number(&mut self, text: &str) -> Option<()> {
         let value: i64 = text.parse().ok()?;
-        if text.len() > 2 || value > 100 {
-            self.full_year = Some(self.values.len());
+        // There is one year, and a number that can be nothing else is it.
+        if (text.len() > 2 || value > 100) && self.full_year.replace(self.values.len()).is_some() {
+            return None;
         }
         self.push(value)
     }
