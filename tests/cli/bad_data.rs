@@ -57,6 +57,16 @@ fn a_ground_truth_that_nothing_can_carry_out() {
 }
 
 #[test]
+fn a_line_without_end() {
+    let folder = workspace();
+    let mut text = format!("{RECORD}\n").into_bytes();
+    text.resize(100 << 20, b'x');
+    fs::write(folder.path().join("tasks.jsonl"), text).unwrap();
+    refused_everywhere(folder.path(), &["tasks.jsonl:2", "longer than 32 MiB", "one task record per line"]);
+    run_in(folder.path(), &["env", "verify", "/dev/zero"]).refused(&["/dev/zero:1", "longer than 32 MiB"]);
+}
+
+#[test]
 fn an_empty_dataset() {
     let folder = workspace();
     fs::write(folder.path().join("tasks.jsonl"), "\n \n").unwrap();
