@@ -67,6 +67,17 @@ fn a_line_without_end() {
 }
 
 #[test]
+fn more_tasks_than_memory_holds() {
+    let folder = workspace();
+    let count = "--count=99999999999";
+    run_in(folder.path(), &["env", "generate", "--output=out", count]).refused(&["count is 99999999999", "1048576"]);
+    run_in(folder.path(), &["eval", "--model=model", count]).refused(&["count is 99999999999", "1048576"]);
+    run_in(folder.path(), &["eval", "--model=model", "--num-offices=99999999999"])
+        .refused(&["num_offices is 99999999999", "1 to 1000"]);
+    assert!(!folder.path().join("out").exists());
+}
+
+#[test]
 fn an_empty_dataset() {
     let folder = workspace();
     fs::write(folder.path().join("tasks.jsonl"), "\n \n").unwrap();
