@@ -201,8 +201,8 @@ pub struct EvalArguments {
     /// Dataset of task records instead of generated tasks.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["split", "suite", "count", "task_seed", "num_offices"])]
     pub records: Option<PathBuf>,
-    /// Folder with office tables for records that name no office.
-    #[arg(long, value_name = "DIR")]
+    /// Folder with office tables for records that name no office; generated tasks bring their own.
+    #[arg(long, value_name = "DIR", requires = "records")]
     pub tables: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: SamplingArguments,
@@ -447,8 +447,8 @@ pub struct PlayArguments {
     /// Seed of the generated task.
     #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "records")]
     pub seed: u64,
-    /// Folder with office tables for records that name no office.
-    #[arg(long, value_name = "DIR")]
+    /// Folder with office tables for records that name no office; generated tasks bring their own.
+    #[arg(long, value_name = "DIR", requires = "records")]
     pub tables: Option<PathBuf>,
 }
 

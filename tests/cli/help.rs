@@ -65,6 +65,8 @@ fn usage_errors_end_with_code_2() {
     run(&["generate", "--model=x", "--prompt=a", "--records=b"]).refused(&["cannot be used with"]);
     run(&["eval", "--model=x", "--count=0"]).refused(&["--count", "at least 1"]);
     run(&["eval", "--model=x", "--split=test"]).refused(&["unknown split", "unseen_fillings"]);
+    run(&["env", "play", "--tables=tables"]).refused(&["--records"]);
+    run(&["eval", "--model=x", "--tables=tables"]).refused(&["--records"]);
     run(&["env", "fetch", "--wheel=a", "--folder=b"]).refused(&["cannot be used with"]);
     run(&["generate", "--model=x", "--prompt=a", "--temperature=-1"]).refused(&["--temperature", "at least 0"]);
 }
