@@ -89,7 +89,7 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
 
 fn tasks(arguments: &EvalArguments) -> anyhow::Result<Vec<Task>> {
     if let Some(path) = &arguments.records {
-        return Ok(Dataset::load_executable(path)?.tasks);
+        return Ok(Dataset::load(path)?.tasks);
     }
     let splits = match arguments.split.as_slice() {
         [] => &[Split::UnseenFillings, Split::UnseenTemplates],

@@ -63,9 +63,9 @@ pub fn generator_configs(generate: &GenerateConfig) -> Vec<GeneratorConfig> {
 /// When the file or the generator fails, or neither is asked for.
 pub fn load_tasks(set: &DatasetConfig, key: &'static str) -> Result<Vec<Task>, TaskError> {
     match &set.data_path {
-        Some(path) => Dataset::load_executable(path)
-            .map(|dataset| dataset.tasks)
-            .map_err(|source| TaskError::Dataset { key, source }),
+        Some(path) => {
+            Dataset::load(path).map(|dataset| dataset.tasks).map_err(|source| TaskError::Dataset { key, source })
+        }
         None if set.generate.count == 0 => Err(TaskError::Unspecified { key }),
         None => {
             let mut tasks = Vec::new();

@@ -35,49 +35,6 @@ fn a_malformed_line() {
 }
 
 #[test]
-fn a_ground_truth_that_nothing_can_carry_out() {
-    let folder = workspace();
-    let calls = [
-        ("email_fly", "{}", "no such tool"),
-        ("email_delete_email", "{\"email_id\": ", "not valid JSON"),
-        ("email_delete_email", "[\"00000007\"]", "no JSON object"),
-        ("email_delete_email", "{\"id\": \"00000007\"}", "unexpected keyword argument 'id'"),
-    ];
-    for (name, arguments, word) in calls {
-        let call = serde_json::json!([{ "name": name, "arguments": arguments }]);
-        let record = RECORD.replace("\"ground_truth\":[]", &format!("\"ground_truth\":{call}"));
-        fs::write(folder.path().join("tasks.jsonl"), format!("{RECORD}\n{record}\n")).unwrap();
-        let words = ["tasks.jsonl:2", "call 1 of the ground truth", name, word];
-        for key in ["data.train", "data.validation"] {
-            run_in(folder.path(), &["train", "--config=config.yaml", &format!("{key}=tasks.jsonl")]).refused(&words);
-        }
-        run_in(folder.path(), &["sft", "--config=config.yaml", "data.train=tasks.jsonl"]).refused(&words);
-        run_in(folder.path(), &["eval", "--model=model", "--records=tasks.jsonl"]).refused(&words);
-    }
-}
-
-#[test]
-fn a_line_without_end() {
-    let folder = workspace();
-    let mut text = format!("{RECORD}\n").into_bytes();
-    text.resize(100 << 20, b'x');
-    fs::write(folder.path().join("tasks.jsonl"), text).unwrap();
-    refused_everywhere(folder.path(), &["tasks.jsonl:2", "longer than 32 MiB", "one task record per line"]);
-    run_in(folder.path(), &["env", "verify", "/dev/zero"]).refused(&["/dev/zero:1", "longer than 32 MiB"]);
-}
-
-#[test]
-fn more_tasks_than_memory_holds() {
-    let folder = workspace();
-    let count = "--count=99999999999";
-    run_in(folder.path(), &["env", "generate", "--output=out", count]).refused(&["count is 99999999999", "1048576"]);
-    run_in(folder.path(), &["eval", "--model=model", count]).refused(&["count is 99999999999", "1048576"]);
-    run_in(folder.path(), &["eval", "--model=model", "--num-offices=99999999999"])
-        .refused(&["num_offices is 99999999999", "1 to 1000"]);
-    assert!(!folder.path().join("out").exists());
-}
-
-#[test]
 fn an_empty_dataset() {
     let folder = workspace();
     fs::write(folder.path().join("tasks.jsonl"), "\n \n").unwrap();

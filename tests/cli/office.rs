@@ -31,17 +31,10 @@ fn a_tool_answers() {
     let other =
         run(&["env", "call", "company_directory_find_email_address", "{\"name\": \"a\"}", "--office=office-0001"]);
     assert_ne!(other.succeeded(), text);
-    // The office answers whatever a model writes; who types what no tool can take is told so as well.
-    for (tool, arguments, word) in [
-        ("no_such_tool", "{}", "env list"),
-        ("email_search_emails", "{oops", "not valid JSON"),
-        ("email_search_emails", "[]", "no JSON object"),
-        ("email_search_emails", "{\"text\": \"a\"}", "text"),
-    ] {
-        let wrong = run(&["env", "call", tool, arguments]);
-        wrong.refused(&[tool, word]);
-        assert!(wrong.stdout.starts_with('{'), "{}", wrong.stdout);
-    }
+    // A model's mistakes are answered, not refused.
+    let wrong = run(&["env", "call", "no_such_tool", "{}"]);
+    assert!(wrong.stderr.contains("env list"), "{}", wrong.stderr);
+    wrong.succeeded();
     run(&["env", "call", "email_search_emails", "{}", "--office=mars"]).refused(&["mars", "office-0007"]);
 }
 

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::workplace::tables::TablesError;
 
-use super::{MAX_COUNT, MAX_DRAWS, MAX_OFFICES, Split};
+use super::{MAX_DRAWS, MAX_OFFICES, Split};
 
 /// Why tasks could not be generated or written.
 #[derive(Debug, Error)]
@@ -17,7 +17,7 @@ pub enum GenerateError {
     NoTemplates { split: Split, max_difficulty: Option<u8> },
     #[error("num_offices is {found}; expected 1 to {MAX_OFFICES}")]
     NumOffices { found: usize },
-    #[error("count is {found}; expected at most {MAX_COUNT}")]
+    #[error("count is {found}; expected at most {}", Split::MAX_TASKS)]
     Count { found: usize },
     #[error("template {template} found no filling in {office} in {MAX_DRAWS} draws")]
     NoFilling { template: &'static str, office: String },

@@ -59,8 +59,6 @@ pub const FINAL_TEXT_NOTHING: &str = "Nothing to do.";
 pub const MAX_OFFICES: usize = 1000;
 /// Seed of the first office with namesakes and rows that look alike; those before it have neither.
 pub const CROWDED_OFFICES: u64 = 1_000_000;
-/// Tasks that can be generated at once: all are in memory, a few kilobytes each.
-pub const MAX_COUNT: usize = 1 << 20;
 /// Draws before a template is given up; a draw fits about once in ten times at worst.
 const MAX_DRAWS: usize = 5000;
 
@@ -70,7 +68,7 @@ const MAX_DRAWS: usize = 5000;
 pub struct GeneratorConfig {
     /// Chooses the tasks; offices depend only on the split.
     pub seed: u64,
-    /// Number of tasks, at most [`MAX_COUNT`]. The first n tasks of a longer list are the same.
+    /// Number of tasks. The first n tasks of a longer list are the same.
     pub count: usize,
     /// Number of different offices the tasks are set in, 1 to [`MAX_OFFICES`].
     pub num_offices: usize,
@@ -132,7 +130,7 @@ pub fn tasks(config: &GeneratorConfig) -> Result<Vec<Task>, GenerateError> {
     if !(1..=MAX_OFFICES).contains(&config.num_offices) {
         return Err(GenerateError::NumOffices { found: config.num_offices });
     }
-    if config.count > MAX_COUNT {
+    if config.count as u64 > Split::MAX_TASKS {
         return Err(GenerateError::Count { found: config.count });
     }
     let mut offices = OpenOffices { open: (0..config.num_offices).map(|_| None).collect() };

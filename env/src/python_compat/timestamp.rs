@@ -74,7 +74,7 @@ impl Timestamp {
             }
         }
         if let Some(quarter) = quarter(text) {
-            return quarter.map(Self::Naive);
+            return Ok(Self::Naive(quarter));
         }
         let fail = |reason: &str| Exception::value(format!("{reason}: {text}"));
         let fields = read_words(text).ok_or_else(|| fail("Unknown datetime string format, unable to parse"))?;
@@ -148,29 +148,21 @@ fn plain_datetime(text: &str) -> Option<DateTime> {
     (day.year() > 0).then(|| day.to_datetime(time))
 }
 
-/// `2023Q4`, `2023-Q4`, `4Q2023`, `4Q-2023`, and the same with two digits of a year of this century: the first day of
-/// the quarter. The error is pandas's for a quarter that there is not.
-fn quarter(text: &str) -> Option<Result<DateTime, Exception>> {
+/// `2023Q4`, `2023-Q4`, `4Q2023`: the first day of the quarter.
+fn quarter(text: &str) -> Option<DateTime> {
     let (before, after) = text.split_once(['Q', 'q'])?;
+    let before = before.strip_suffix('-').unwrap_or(before);
     let is_number = |part: &str, len| part.len() == len && part.bytes().all(|b| b.is_ascii_digit());
-    let is_year = |part: &str| is_number(part, 2) || is_number(part, 4);
-    let (year_first, year_last) =
-        (before.strip_suffix('-').unwrap_or(before), after.strip_prefix('-').unwrap_or(after));
-    let (year, quarter) = if is_year(year_first) && is_number(after, 1) {
-        (year_first, after)
-    } else if is_number(before, 1) && is_year(year_last) {
-        (year_last, before)
+    let (year, quarter) = if is_number(before, 4) && is_number(after, 1) {
+        (before, after)
+    } else if is_number(before, 1) && is_number(after, 4) {
+        (after, before)
     } else {
         return None;
     };
-    let Some(quarter) = quarter.parse().ok().filter(|quarter: &i8| (1..=4).contains(quarter)) else {
-        let text = text.to_uppercase();
-        let reason = "Incorrect quarterly string is given, quarter must be between 1 and 4";
-        return Some(Err(Exception::value(format!("{reason}: {text}"))));
-    };
-    let century = if year.len() == 2 { 2000 } else { 0 };
-    let first = Date::new(century + year.parse::<i16>().ok()?, quarter * 3 - 2, 1).ok()?;
-    (first.year() > 0).then(|| Ok(first.to_datetime(Time::midnight())))
+    let quarter: i8 = quarter.parse().ok().filter(|q| (1..=4).contains(q))?;
+    let first = Date::new(year.parse().ok()?, quarter * 3 - 2, 1).ok()?;
+    (first.year() > 0).then(|| first.to_datetime(Time::midnight()))
 }
 
 /// Whether the text starts like `9:00` or `09:00`.
@@ -250,16 +242,6 @@ mod tests {
             ("2023-12-01 9h30m", "2023-12-01T09:30:00"),
             ("2023Q4", "2023-10-01T00:00:00"),
             ("4Q2023", "2023-10-01T00:00:00"),
-            ("1984-Q4", "1984-10-01T00:00:00"),
-            ("4Q-1984", "1984-10-01T00:00:00"),
-            ("14Q1", "2014-01-01T00:00:00"),
-            ("14-Q1", "2014-01-01T00:00:00"),
-            ("1Q14", "2014-01-01T00:00:00"),
-            ("1Q-14", "2014-01-01T00:00:00"),
-            ("99q4", "2099-10-01T00:00:00"),
-            ("69Q2", "2069-04-01T00:00:00"),
-            ("5-340", "0340-05-01T00:00:00"),
-            ("340-5", "0340-05-01T00:00:00"),
             ("NaT", "NaT"),
             ("09:00", "2023-11-30T09:00:00"),
             ("9am", "0001-01-01T09:00:00"),
@@ -282,10 +264,6 @@ mod tests {
             ("2023-13-01", "month must be in 1..12: 2023-13-01"),
             ("202312", "month must be in 1..12: 202312"),
             ("99999-01-01", "year 99999 is out of range: 99999-01-01"),
-            ("22672-34", "year 22672 is out of range: 22672-34"),
-            ("20230-12", "year 20230 is out of range: 20230-12"),
-            ("5Q2014", "Incorrect quarterly string is given, quarter must be between 1 and 4: 5Q2014"),
-            ("14q0", "Incorrect quarterly string is given, quarter must be between 1 and 4: 14Q0"),
             ("2023-12-01 25:00:00", "hour must be in 0..23: 2023-12-01 25:00:00"),
             ("24:00", "hour must be in 0..23: 24:00"),
             ("\0", "Unable to parse datetime string: \0"),
@@ -305,17 +283,6 @@ mod tests {
             "Reunion",
             "\\d+",
             "Q4 2023",
-            "Q1 14",
-            "1-Q14",
-            "4-Q1984",
-            "014Q1",
-            "14Q",
-            "22672-340",
-            "2023-340",
-            "340-22672",
-            "12345 340",
-            "12345-6-789",
-            "12345-1-340",
             "noon",
             "1e5",
         ] {

@@ -125,9 +125,8 @@ struct DateParts {
 impl DateParts {
     fn push_number(&mut self, text: &str) -> Option<()> {
         let value: i64 = text.parse().ok()?;
-        // There is one year, and a number that can be nothing else is it.
-        if (text.len() > 2 || value > 100) && self.full_year.replace(self.values.len()).is_some() {
-            return None;
+        if text.len() > 2 || value > 100 {
+            self.full_year = Some(self.values.len());
         }
         self.push(value)
     }

@@ -1,7 +1,5 @@
 //! A dataset file: one task record per line (JSONL).
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,10 +7,6 @@ use thiserror::Error;
 
 use super::record::{RecordError, Task};
 use super::split::{Split, split_point};
-use crate::workplace::Session;
-
-/// Bytes of a line at most: a thousand times those of a record with all tools.
-const MAX_LINE_BYTES: u64 = 32 << 20;
 
 /// Tasks in the order of their file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,12 +29,6 @@ pub enum DatasetError {
         line: usize,
         source: RecordError,
     },
-    #[error("{path}:{line}: the line is longer than {} MiB; expected one task record per line", MAX_LINE_BYTES >> 20)]
-    LongLine {
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-    },
     #[error("{path}: found no records; expected at least one task record per line")]
     Empty { path: PathBuf },
 }
@@ -53,29 +41,8 @@ impl Dataset {
     /// and line).
     pub fn load(path: impl AsRef<Path>) -> Result<Self, DatasetError> {
         let path = path.as_ref();
-        let bytes = read_bounded(path)?;
+        let bytes = std::fs::read(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
         Self::parse(path, &bytes)
-    }
-
-    /// [`Dataset::load`] for tasks that are trained or measured on: a ground truth that no office could carry out is
-    /// refused, since its task would count as solved by doing nothing.
-    ///
-    /// # Errors
-    /// As [`Dataset::load`], or a call names no tool or has arguments that its tool does not take.
-    pub fn load_executable(path: impl AsRef<Path>) -> Result<Self, DatasetError> {
-        let path = path.as_ref();
-        let bytes = read_bounded(path)?;
-        let dataset = Self::parse(path, &bytes)?;
-        // Every line that is not blank is a record.
-        for ((line, _), task) in record_lines(&bytes).zip(&dataset.tasks) {
-            for (number, call) in (1..).zip(&task.ground_truth) {
-                if let Some(reason) = Session::refusal_anywhere(call) {
-                    let source = RecordError::GroundTruth { number, name: call.name.clone(), reason };
-                    return Err(DatasetError::Record { path: path.to_owned(), line, source });
-                }
-            }
-        }
-        Ok(dataset)
     }
 
     /// [`Dataset::load`] for the contents of a file that is read already; `path` is its name in errors.
@@ -129,23 +96,6 @@ impl Dataset {
         let validation = training.split_off(split_point(training.len()));
         Split { training: Self { tasks: training }, validation: Self { tasks: validation } }
     }
-}
-
-/// Reads a file, pipe or device of lines; no further than a line that is too long to be a record.
-fn read_bounded(path: &Path) -> Result<Vec<u8>, DatasetError> {
-    let failed = |source| DatasetError::Io { path: path.to_owned(), source };
-    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
-    let mut bytes = Vec::new();
-    for line in 1.. {
-        let length = reader.by_ref().take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut bytes).map_err(failed)?;
-        if length as u64 > MAX_LINE_BYTES {
-            return Err(DatasetError::LongLine { path: path.to_owned(), line });
-        }
-        if length == 0 {
-            break;
-        }
-    }
-    Ok(bytes)
 }
 
 /// The lines of a JSONL file that hold a record, with their numbers from 1: blank ones and a byte order mark are left

@@ -88,17 +88,6 @@ pub enum RecordError {
     NotText(std::str::Utf8Error),
     #[error("not valid JSON ({0}); expected one JSON object per line")]
     Json(serde_json::Error),
-    #[error(
-        "call {number} of the ground truth cannot be carried out: {name}: {reason}; correct the record or take it out, since \
-         doing nothing would solve it"
-    )]
-    GroundTruth {
-        /// Counted from 1.
-        number: usize,
-        /// The tool.
-        name: String,
-        reason: String,
-    },
     #[error("found {found}, expected a JSON object with the keys `id`, `responses_create_params` and `ground_truth`")]
     NotAnObject { found: &'static str },
     #[error("key `{key}` is missing; expected {expected}")]

@@ -119,22 +119,6 @@ impl Session {
         self.call_with(&call.name, Arc::unwrap_or_clone(arguments))
     }
 
-    /// Why no office can carry a call out, whatever its tables hold; `None` if one may.
-    pub fn refusal_anywhere(call: &ToolCall) -> Option<String> {
-        let arguments = match json::parse(&call.arguments) {
-            Ok(Value::Dict(arguments)) => arguments,
-            Ok(_) => return Some("its arguments are no JSON object".to_owned()),
-            Err(error) => {
-                return Some(format!("its arguments are not valid JSON: {}", invalid_arguments(error).body()));
-            }
-        };
-        let Some(tool) = catalog::find(&call.name) else {
-            return Some("there is no such tool (`nemo-burn env list` lists them)".to_owned());
-        };
-        let given = arguments.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| &**name);
-        refused_keyword(tool.method, &tool.parameter_names(), given)
-    }
-
     /// [`Session::call`] for arguments that are read already.
     pub fn call_with(&mut self, name: &str, mut arguments: Vec<(Arc<str>, Value)>) -> ToolResult {
         // A null counts as an argument left out.

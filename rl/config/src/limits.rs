@@ -25,6 +25,10 @@ pub(crate) const GENERATIONS_PER_PROMPT: usize = 4096;
 pub(crate) const BATCH: usize = 1 << 18;
 /// Tokens of one sequence; the longest contexts that models are made for.
 pub(crate) const SEQUENCE_TOKENS: usize = 1 << 20;
+/// Tasks that are generated, which are all in memory.
+pub(crate) const TASKS: usize = 1 << 20;
+/// Generated offices; each is made when a task plays in it, and stays.
+pub(crate) const OFFICES: usize = 1 << 14;
 /// Ids of a tokenizer.
 pub(crate) const VOCABULARY: usize = 1 << 20;
 /// Steps and other counts that nothing is allocated by, but that are added and multiplied.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nemo_env::generate::{MAX_COUNT, MAX_OFFICES, Suite};
+use nemo_env::generate::Suite;
 use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -32,13 +32,13 @@ pub struct DatasetConfig {
 pub struct GenerateConfig {
     pub seed: u64,
     /// Tasks of each split listed in `split`.
-    #[serde(deserialize_with = "at_most::<{ MAX_COUNT }, _>")]
+    #[serde(deserialize_with = "at_most::<{ limits::TASKS }, _>")]
     pub count: usize,
     /// One split or a list of them.
     #[serde(deserialize_with = "one_or_many")]
     pub split: Vec<TaskSplit>,
     /// Distinct generated offices the tasks play in.
-    #[serde(deserialize_with = "at_most::<{ MAX_OFFICES }, _>")]
+    #[serde(deserialize_with = "at_most::<{ limits::OFFICES }, _>")]
     pub num_offices: usize,
     /// Which templates and offices: `core`, or `full`, which has more of both.
     pub suite: Suite,

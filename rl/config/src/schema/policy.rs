@@ -59,7 +59,7 @@ pub struct InitTokenizerConfig {
     #[serde(deserialize_with = "at_most::<{ limits::VOCABULARY }, _>")]
     pub vocab_size: usize,
     /// Generated tasks whose rendered conversations are the training text.
-    #[serde(deserialize_with = "at_most::<{ nemo_env::generate::MAX_COUNT }, _>")]
+    #[serde(deserialize_with = "at_most::<{ limits::TASKS }, _>")]
     pub corpus_count: usize,
     pub corpus_seed: u64,
 }
