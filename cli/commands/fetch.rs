@@ -9,7 +9,7 @@ use nemo_env::fetch::{Backoff, Pause};
 use nemo_env::prepare::{PrepareReport, prepare};
 use serde_json::json;
 
-use super::env::offices;
+use super::offices::offices;
 use crate::arguments::{FetchArguments, PrepareArguments};
 use crate::output;
 
