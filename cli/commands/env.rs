@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use nemo_env::generate::{self, GeneratorConfig, Suite};
-use nemo_env::{Dataset, Replay, Session, Task, ToolCall, ToolSchema, VerifyReport, Workplace, verify_records};
+use nemo_env::{Dataset, Replay, Session, Task, ToolCall, VerifyReport, Workplace, verify_records};
 use serde_json::{Value, json};
 
 use super::offices::{described_tools, office_name, offices, signature};
