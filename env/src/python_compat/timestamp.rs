@@ -198,8 +198,8 @@ fn quarter(text: &str) -> Result<Option<DateTime>, Exception> {
     let length = text.len();
     let has_dash = text.as_bytes().get(if q_at == 1 { 2 } else { q_at - 1 }) == Some(&b'-');
     let year_length = match (q_at, length) {
-        (1 | 2 | 3, 4) => 2,
-        (1 | 2 | 3, 5) if has_dash => 2,
+        (1..=3, 4) => 2,
+        (1..=3, 5) if has_dash => 2,
         (1 | 4 | 5, 6) => 4,
         (1 | 4 | 5, 7) if has_dash => 4,
         _ => return Ok(None),

@@ -25,7 +25,7 @@ const FIRST_TWO_DIGIT_YEAR_OF_1900S: i64 = 73;
 pub(super) fn month(word: &str) -> Option<i64> {
     let word = word.to_lowercase();
     let is_name = |name: &&str| **name == word || name[..3] == word;
-    let index = if word == "sept" { Some(8) } else { MONTHS.iter().position(|name| is_name(&name)) };
+    let index = if word == "sept" { Some(8) } else { MONTHS.iter().position(is_name) };
     i64::try_from(index? + 1).ok()
 }
 
