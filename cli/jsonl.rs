@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use nemo_env::input;
 use serde_json::Value;
 
 /// Text of a file.
@@ -10,8 +11,11 @@ use serde_json::Value;
 /// # Errors
 /// When it cannot be read; the message says which file.
 pub fn read_text(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read {}; check the path and its permissions", path.display()))
+    input::read_text(path).with_context(|| unreadable(path))
+}
+
+fn unreadable(path: &Path) -> String {
+    format!("cannot read {}; check the path and its permissions", path.display())
 }
 
 /// The JSON value of a file.
@@ -28,16 +32,12 @@ pub fn read_value(path: &Path) -> anyhow::Result<Value> {
 /// # Errors
 /// When the file cannot be read, a line is not JSON, or there is none.
 pub fn read_lines(path: &Path) -> anyhow::Result<Vec<(usize, Value)>> {
-    let text = read_text(path)?;
     let mut values = Vec::new();
-    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let value = serde_json::from_str(line).with_context(|| {
-            format!("{}:{}: not valid JSON; expected one JSON value per line", path.display(), index + 1)
-        })?;
-        values.push((index + 1, value));
+    for (number, line) in input::open_lines(path).with_context(|| unreadable(path))? {
+        let place = || format!("{}:{number}", path.display());
+        let value = serde_json::from_slice(&line.with_context(place)?)
+            .with_context(|| format!("{}: not valid JSON; expected one JSON value per line", place()))?;
+        values.push((number, value));
     }
     anyhow::ensure!(!values.is_empty(), "{}: found no lines; expected one JSON value per line", path.display());
     Ok(values)

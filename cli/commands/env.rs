@@ -6,16 +6,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use nemo_env::generate::{self, GeneratorConfig, Suite};
-use nemo_env::{
-    Dataset, EnvError, Offices, Replay, Session, Task, ToolCall, ToolSchema, VerifyReport, Workplace, verify_records,
-};
+use nemo_env::{Dataset, Replay, Session, Task, ToolCall, VerifyReport, Workplace, verify_records};
 use serde_json::{Value, json};
 
+use super::offices::{described_tools, office_name, offices, signature};
 use crate::arguments::{EnvCommand, OfficeArguments};
 use crate::{jsonl, output};
-
-/// The office of calls that name none and are given no tables.
-const DEFAULT_OFFICE: &str = "office-0000";
 
 pub fn run(command: EnvCommand) -> anyhow::Result<()> {
     match command {
@@ -43,55 +39,23 @@ pub fn run(command: EnvCommand) -> anyhow::Result<()> {
     }
 }
 
-/// Offices below `tables` if given, generated ones otherwise.
-pub fn offices(tables: Option<&Path>) -> Result<Offices, EnvError> {
-    tables.map_or_else(|| Ok(Offices::new()), Offices::with_folder)
-}
-
-/// The tools, with the descriptions that the records of a file give them.
-pub fn described_tools(records: Option<&Path>) -> anyhow::Result<Arc<Vec<ToolSchema>>> {
-    let ours = Workplace::tools();
-    let Some(path) = records else { return Ok(ours) };
-    let dataset = Dataset::load(path)?;
-    let theirs = |name: &str| dataset.tasks.iter().flat_map(|task| task.tools.iter()).find(|tool| tool.name() == name);
-    anyhow::ensure!(
-        ours.iter().any(|tool| theirs(tool.name()).is_some()),
-        "{}: no record describes a tool of the office; expected `tools` in `responses_create_params`",
-        path.display()
-    );
-    let described = |tool: &ToolSchema| match theirs(tool.name()) {
-        Some(other) => tool.clone().described_by(other),
-        None => tool.clone(),
-    };
-    Ok(Arc::new(ours.iter().map(described).collect()))
-}
-
 fn list(json: bool, records: Option<&Path>) -> anyhow::Result<()> {
     let tools = described_tools(records)?;
     let lines: Vec<String> = tools.iter().map(|tool| if json { tool.0.to_string() } else { signature(tool) }).collect();
     output::line(&lines.join("\n"))
 }
 
-/// A tool and its parameters; those that need not be given have a question mark.
-pub fn signature(tool: &ToolSchema) -> String {
-    let required: Vec<&str> = tool.required().collect();
-    let parameters: Vec<String> = tool
-        .parameter_names()
-        .map(|name| if required.contains(&name) { name.to_owned() } else { format!("{name}?") })
-        .collect();
-    format!("{}({})", tool.name(), parameters.join(", "))
-}
-
 fn call(tool: &str, arguments: &str, office: &OfficeArguments) -> anyhow::Result<()> {
-    let known = Workplace::tools();
-    if !known.iter().any(|schema| schema.name() == tool) {
-        output::note(&format!(
-            "warning: there is no tool {tool}; `nemo-burn env list` lists them. The office answers:"
-        ));
-    }
     let mut session = session(office)?;
     let call = ToolCall { name: tool.to_owned(), arguments: arguments.to_owned() };
-    output::line(&session.call(&call).body())
+    let result = session.call(&call);
+    // The answer is what a model would be shown, whatever it says.
+    output::line(&result.body())?;
+    if let Some(reason) = Workplace::refusal(&call) {
+        anyhow::bail!("{tool}: {reason}; `nemo-burn env list` shows the tools and their arguments");
+    }
+    anyhow::ensure!(!result.is_error(), "{tool} could not be carried out with these arguments; see its answer");
+    Ok(())
 }
 
 /// A session of the office that the arguments name.
@@ -102,15 +66,6 @@ fn session(office: &OfficeArguments) -> anyhow::Result<Session> {
 fn workplace(arguments: &OfficeArguments) -> anyhow::Result<Arc<Workplace>> {
     let offices = offices(arguments.tables.as_deref())?;
     Ok(offices.workplace(&calls_of_nobody(office_name(arguments)))?)
-}
-
-/// The office that the arguments name; `None` = the tables given.
-pub fn office_name(arguments: &OfficeArguments) -> Option<String> {
-    match (&arguments.office, &arguments.tables) {
-        (Some(name), _) => Some(name.clone()),
-        (None, None) => Some(DEFAULT_OFFICE.to_owned()),
-        (None, Some(_)) => None,
-    }
 }
 
 /// A task that consists of nothing but its office.

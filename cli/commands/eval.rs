@@ -12,8 +12,8 @@ use serde_json::{Map, json};
 
 use anyhow::Context;
 
-use super::env::offices;
 use super::generate::sampling;
+use super::offices::offices;
 use super::places::places;
 use crate::arguments::EvalArguments;
 use crate::output;

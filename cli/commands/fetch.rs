@@ -8,7 +8,7 @@ use nemo_env::prepare::{PrepareReport, prepare};
 use nemo_hub::{Kind, Origin, Repository};
 use serde_json::json;
 
-use super::env::offices;
+use super::offices::offices;
 use crate::arguments::{FetchArguments, PrepareArguments};
 use crate::hub::{hub, pause};
 use crate::output;

@@ -15,7 +15,7 @@ use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
 use rustyline::{Context, Editor, Helper};
 
-use super::env::offices;
+use super::offices::{offices, signature};
 use crate::arguments::PlayArguments;
 use crate::output;
 
@@ -42,6 +42,11 @@ impl Validator for Names {}
 impl Helper for Names {}
 
 pub fn run(arguments: &PlayArguments) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        arguments.tables.is_none() || arguments.records.is_some(),
+        "--tables has nothing to act on: a generated task brings its office along; give the task's file with --records, or \
+         leave --tables out"
+    );
     let offices = offices(arguments.tables.as_deref())?;
     let task = task(arguments)?;
     let tools = Workplace::tools();
@@ -88,7 +93,7 @@ fn answer(command: Command, play: &mut Play, tools: &[ToolSchema]) -> anyhow::Re
         Command::Help => output::line(&help()),
         Command::Task => output::line(&describe_task(play.task())),
         Command::Tools => {
-            let lines: Vec<String> = tools.iter().map(super::env::signature).collect();
+            let lines: Vec<String> = tools.iter().map(signature).collect();
             output::line(&lines.join("\n"))
         }
         Command::Changes if play.changes().is_empty() => output::line("nothing has changed"),

@@ -6,7 +6,7 @@ use anyhow::Context;
 use nemo_env::Offices;
 use nemo_env_server::{Server, ServerConfig};
 
-use super::env::{described_tools, office_name, offices};
+use super::offices::{described_tools, office_name, offices};
 use crate::arguments::{OfficeArguments, ServeArguments};
 use crate::{allocator, exit, interrupt, output};
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::EnvError;
 use crate::generate;
 use crate::task::record::Task;
-use crate::tool::{ToolCall, ToolSchema};
+use crate::tool::ToolCall;
 use crate::workplace::tables::Tables;
 use crate::workplace::{Session, Workplace};
 
@@ -23,9 +23,6 @@ pub struct Outcome {
 
 /// A world in which tasks are carried out by calling tools.
 pub trait Environment: Send + Sync {
-    /// The tools on offer, in the order in which a prompt should list them.
-    fn tools(&self) -> Arc<Vec<ToolSchema>>;
-
     /// A fresh session for one rollout of the task.
     ///
     /// # Errors
@@ -161,10 +158,6 @@ impl Offices {
 }
 
 impl Environment for Offices {
-    fn tools(&self) -> Arc<Vec<ToolSchema>> {
-        Workplace::tools()
-    }
-
     fn reset(&self, task: &Task) -> Result<Box<dyn EnvSession>, EnvError> {
         Ok(Box::new(self.workplace(task)?.session()))
     }

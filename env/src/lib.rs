@@ -9,6 +9,7 @@ pub mod environment;
 pub mod error;
 pub mod fetch;
 pub mod generate;
+pub mod input;
 pub mod play;
 pub mod prepare;
 pub mod python_compat;

@@ -147,10 +147,6 @@ impl EnvSession for Echo {
 }
 
 impl Environment for Echo {
-    fn tools(&self) -> Arc<Vec<ToolSchema>> {
-        Arc::new(Vec::new())
-    }
-
     fn reset(&self, _task: &Task) -> Result<Box<dyn EnvSession>, EnvError> {
         Ok(Box::new(Echo))
     }

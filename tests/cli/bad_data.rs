@@ -35,6 +35,60 @@ fn a_malformed_line() {
 }
 
 #[test]
+fn a_ground_truth_that_cannot_be_carried_out() {
+    let folder = workspace();
+    let tasks = folder.path().join("tasks.jsonl");
+    for (call, reason) in [
+        (r#"{"name":"email_fly","arguments":"{}"}"#, "calls \"email_fly\": there is no such tool"),
+        (r#"{"name":"email_delete_email","arguments":"{oops"}"#, "the arguments are not JSON"),
+        (r#"{"name":"email_delete_email","arguments":"[]"}"#, "not a JSON object"),
+        (r#"{"name":"email_delete_email","arguments":"{\"id\":\"1\"}"}"#, "unexpected keyword argument 'id'"),
+    ] {
+        let record = RECORD.replace("\"ground_truth\":[]", &format!("\"ground_truth\":[{call}]"));
+        fs::write(&tasks, format!("{RECORD}\n{record}\n")).unwrap();
+        refused_everywhere(folder.path(), &["tasks.jsonl:2", "`ground_truth[0]`", reason, "expected a call"]);
+    }
+}
+
+#[test]
+fn a_line_without_end() {
+    let folder = workspace();
+    fs::write(folder.path().join("tasks.jsonl"), format!("{RECORD}\n{}", " x".repeat(10 << 20))).unwrap();
+    refused_everywhere(folder.path(), &["tasks.jsonl:2", "longer than 16 MiB"]);
+    run_in(folder.path(), &["env", "replay", "tasks.jsonl"]).refused(&["tasks.jsonl:2", "longer than 16 MiB"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file() {
+    use std::process::Command;
+
+    let folder = workspace();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in ["/dev/zero", "pipe"] {
+        let words = [path, "this is a pipe or a device", "expected a regular file"];
+        run_in(folder.path(), &["train", "--config=config.yaml", &format!("data.train={path}")]).refused(&words);
+        run_in(folder.path(), &["eval", "--model=model", &format!("--records={path}")]).refused(&words);
+        for command in ["verify", "replay"] {
+            run_in(folder.path(), &["env", command, path]).refused(&words);
+        }
+        let prepare = ["env", "prepare", "--tables=.", "--output=out", &format!("--records={path}")];
+        assert_eq!(run_in(folder.path(), &prepare).code, Some(2), "{path}");
+        run_in(folder.path(), &["generate", "--model=model", &format!("--messages={path}")]).refused(&words);
+    }
+}
+
+#[test]
+fn more_tasks_than_memory_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let generate = |option: &str| run_in(folder.path(), &["env", "generate", "--output=out", option]);
+    generate("--count=999999999").refused(&["count is 999999999", "at most 1000000"]);
+    generate("--count=99999999999").refused(&["count is 99999999999", "at most 1000000"]);
+    generate("--num-offices=99999999999").refused(&["num_offices is 99999999999", "1 to 1000"]);
+}
+
+#[test]
 fn an_empty_dataset() {
     let folder = workspace();
     fs::write(folder.path().join("tasks.jsonl"), "\n \n").unwrap();

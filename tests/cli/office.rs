@@ -31,10 +31,25 @@ fn a_tool_answers() {
     let other =
         run(&["env", "call", "company_directory_find_email_address", "{\"name\": \"a\"}", "--office=office-0001"]);
     assert_ne!(other.succeeded(), text);
-    // A model's mistakes are answered, not refused.
-    let wrong = run(&["env", "call", "no_such_tool", "{}"]);
-    assert!(wrong.stderr.contains("env list"), "{}", wrong.stderr);
-    wrong.succeeded();
+    // Mistakes have the answer that a model would see, and the exit code of one.
+    for (tool, arguments, answer, words) in [
+        ("nope", "{}", "Error executing tool 'nope'", ["nope: there is no such tool", "env list"]),
+        ("email_search_emails", "{oops", "JSONDecodeError", ["arguments are not JSON", "env list"]),
+        ("email_search_emails", "[1]", "model_attributes_type", ["arguments are [1], not a JSON object", "env list"]),
+        ("email_search_emails", "{\"text\": \"a\"}", "unexpected keyword", ["unexpected keyword", "env list"]),
+        (
+            "email_search_emails",
+            "{\"query\": 5}",
+            "has no attribute 'lower'",
+            ["could not be carried out", "its answer"],
+        ),
+    ] {
+        let wrong = run(&["env", "call", tool, arguments]);
+        wrong.refused(&words);
+        assert!(wrong.stdout.contains(answer), "{}", wrong.stdout);
+    }
+    // A tool that finds nothing has done its work.
+    run(&["env", "call", "email_delete_email", "{\"email_id\": \"x\"}"]).succeeded();
     run(&["env", "call", "email_search_emails", "{}", "--office=mars"]).refused(&["mars", "office-0007"]);
 }
 

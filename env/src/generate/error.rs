@@ -6,18 +6,20 @@ use thiserror::Error;
 
 use crate::workplace::tables::TablesError;
 
-use super::{MAX_DRAWS, MAX_OFFICES, Split};
+use super::{MAX_DIFFICULTY, MAX_DRAWS, MAX_OFFICES, MAX_TASKS, Split};
 
 /// Why tasks could not be generated or written.
 #[derive(Debug, Error)]
 pub enum GenerateError {
     #[error("unknown template {name:?} for the split {split}; expected one of {}", known.join(", "))]
     UnknownTemplate { name: String, split: Split, known: Vec<&'static str> },
-    #[error("no template of the split {split} is left with max_difficulty {max_difficulty:?}; expected at least 1")]
+    #[error("no template of the split {split} is left with max_difficulty {max_difficulty:?}; expected a larger one")]
     NoTemplates { split: Split, max_difficulty: Option<u8> },
+    #[error("max_difficulty is {found}; expected 1 to {MAX_DIFFICULTY}")]
+    MaxDifficulty { found: u8 },
     #[error("num_offices is {found}; expected 1 to {MAX_OFFICES}")]
     NumOffices { found: usize },
-    #[error("count is {found}; expected at most {}", Split::MAX_TASKS)]
+    #[error("count is {found}; expected at most {MAX_TASKS}")]
     Count { found: usize },
     #[error("template {template} found no filling in {office} in {MAX_DRAWS} draws")]
     NoFilling { template: &'static str, office: String },

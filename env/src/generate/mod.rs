@@ -57,6 +57,10 @@ pub const FINAL_TEXT_DONE: &str = "Done.";
 pub const FINAL_TEXT_NOTHING: &str = "Nothing to do.";
 /// Largest number of offices a split has.
 pub const MAX_OFFICES: usize = 1000;
+/// Largest number of tasks generated at once; they are held in memory, some 3 kB each.
+pub const MAX_TASKS: usize = 1_000_000;
+/// Largest difficulty of a template.
+pub const MAX_DIFFICULTY: u8 = 4;
 /// Seed of the first office with namesakes and rows that look alike; those before it have neither.
 pub const CROWDED_OFFICES: u64 = 1_000_000;
 /// Draws before a template is given up; a draw fits about once in ten times at worst.
@@ -130,12 +134,15 @@ pub fn tasks(config: &GeneratorConfig) -> Result<Vec<Task>, GenerateError> {
     if !(1..=MAX_OFFICES).contains(&config.num_offices) {
         return Err(GenerateError::NumOffices { found: config.num_offices });
     }
-    if config.count as u64 > Split::MAX_TASKS {
+    if let Some(found) = config.max_difficulty.filter(|most| !(1..=MAX_DIFFICULTY).contains(most)) {
+        return Err(GenerateError::MaxDifficulty { found });
+    }
+    if config.count > MAX_TASKS {
         return Err(GenerateError::Count { found: config.count });
     }
     let mut offices = OpenOffices { open: (0..config.num_offices).map(|_| None).collect() };
     let tools = Workplace::tools();
-    let mut tasks = Vec::with_capacity(config.count);
+    let mut tasks = Vec::new();
     let mut order: Vec<usize> = (0..templates.len()).collect();
     for index in 0..config.count {
         let filling = config.suite.first_filling(config.split) + index as u64;

@@ -16,7 +16,8 @@ use thiserror::Error;
 
 use crate::environment::Offices;
 use crate::error::EnvError;
-use crate::task::dataset::{record_lines, record_text};
+use crate::input;
+use crate::task::dataset::record_text;
 use crate::task::split::split_point;
 use metrics::Metrics;
 use record::{PreparedRecord, RecordProblem};
@@ -106,12 +107,20 @@ impl CheckedRecords {
 /// # Errors
 /// The offices' tables cannot be read. What is wrong with records is in the result.
 pub fn check(records: &[u8], offices: &Offices) -> Result<CheckedRecords, EnvError> {
+    check_lines(input::lines(records), offices)
+}
+
+fn check_lines(
+    lines: impl Iterator<Item = (usize, std::io::Result<Vec<u8>>)>,
+    offices: &Offices,
+) -> Result<CheckedRecords, EnvError> {
     let mut checked = CheckedRecords { num_records: 0, broken: Vec::new(), idle: Vec::new(), kept: Vec::new() };
     let mut lines_of_ids: BTreeMap<u64, usize> = BTreeMap::new();
-    for (line, bytes) in record_lines(records) {
+    for (line, bytes) in lines {
         checked.num_records += 1;
-        let record = match record_text(bytes) {
-            Ok(text) => PreparedRecord::check(text, offices)?,
+        let record = match bytes.as_deref().map(record_text) {
+            Ok(Ok(text)) => PreparedRecord::check(text, offices)?,
+            Ok(Err(error)) => Err(RecordProblem::new(None, error.to_string())),
             Err(error) => Err(RecordProblem::new(None, error.to_string())),
         };
         let record = record.and_then(|record| match lines_of_ids.get(&record.id) {
@@ -138,8 +147,8 @@ pub fn check(records: &[u8], offices: &Offices) -> Result<CheckedRecords, EnvErr
 /// The file cannot be read or holds no usable record, the offices' tables cannot be read, or the folder cannot be
 /// written.
 pub fn prepare(records: &Path, offices: &Offices, folder: &Path) -> Result<PrepareReport, PrepareError> {
-    let bytes = std::fs::read(records).map_err(|source| PrepareError::Io { path: records.to_owned(), source })?;
-    let CheckedRecords { num_records, broken, idle, kept } = check(&bytes, offices)?;
+    let lines = input::open_lines(records).map_err(|source| PrepareError::Io { path: records.to_owned(), source })?;
+    let CheckedRecords { num_records, broken, idle, kept } = check_lines(lines, offices)?;
     if kept.is_empty() {
         return Err(match broken.first() {
             None => PrepareError::Empty { path: records.to_owned() },

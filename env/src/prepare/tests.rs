@@ -86,7 +86,7 @@ fn broken_records_are_left_out_and_idle_ones_named() {
         "`ground_truth` is a string",
         "call 1 of the ground truth fails: email_delete_email gives {\"output\":\"Email not found.\"}",
         "the id is that of line 1 too",
-        "call 1 of the ground truth fails: email_fly",
+        "`ground_truth[0]` calls \"email_fly\": there is no such tool",
         "no request of a user",
     ]) {
         assert!(record.problem.contains(words), "{record:?}");

@@ -46,7 +46,8 @@ impl Integer {
         Self::new(number < 0, &number.unsigned_abs().to_string())
     }
 
-    fn from_text(text: &str) -> Result<Self, Exception> {
+    /// Python's `int(text)`.
+    pub(crate) fn from_text(text: &str) -> Result<Self, Exception> {
         let invalid = || Exception::value(format!("invalid literal for int() with base 10: {}", string_repr(text)));
         let trimmed = text.trim_matches(is_space);
         let (negative, body) = match trimmed.strip_prefix('-') {

@@ -2,6 +2,7 @@
 //! written in Python with pandas; which calls fail, what the error says and which rows match follows
 //! from the rules of those two, so they are kept here, away from the office itself.
 
+pub(crate) mod array;
 pub(crate) mod float_text;
 pub(crate) mod integer;
 pub mod json;
@@ -11,6 +12,9 @@ pub(crate) mod pattern;
 pub(crate) mod sort;
 pub(crate) mod text;
 pub(crate) mod timestamp;
+mod timestamp_date;
+mod timestamp_iso;
+mod timestamp_tokens;
 mod timestamp_words;
 pub mod validation;
 pub(crate) mod value;
@@ -52,9 +56,5 @@ impl Exception {
 
     pub(crate) fn unordered(operator: &str, left: &str, right: &str) -> Self {
         Self::other(format!("'{operator}' not supported between instances of '{left}' and '{right}'"))
-    }
-
-    pub(crate) fn lengths(left: usize, right: usize) -> Self {
-        Self::value(format!("('Lengths must match to compare', ({left},), ({right},))"))
     }
 }

@@ -3,10 +3,13 @@
 //! There is no clock: "now", "today" and a bare time of day refer to the simulated present.
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use jiff::civil::{Date, DateTime, Time, date};
 use jiff::{SignedDuration, civil};
 
+use super::integer::Integer;
+use super::timestamp_iso::{Iso, read_iso};
 use super::timestamp_words::{Fields, read_words};
 use super::{Exception, Value};
 
@@ -27,6 +30,9 @@ const MISSING_WORDS: [&str; 7] = ["", "NaT", "nat", "NAT", "nan", "NaN", "NAN"];
 const LONE_LETTERS: &str = "aAmMpPtT";
 /// Numbers below this are not read as dates.
 const SMALLEST_DATE_NUMBER: f64 = 1000.0;
+/// What 64 bits of nanoseconds around 1970 hold.
+const NANOSECONDS: RangeInclusive<DateTime> =
+    civil::datetime(1677, 9, 21, 0, 12, 43, 145_224_193)..=civil::datetime(2262, 4, 11, 23, 47, 16, 854_775_807);
 const SECONDS_PER_DAY: i64 = 86_400;
 
 impl Timestamp {
@@ -57,37 +63,52 @@ impl Timestamp {
     }
 
     fn from_text(text: &str) -> Result<Self, Exception> {
-        if let Some(plain) = plain_datetime(text) {
-            return Ok(Self::Naive(plain));
-        }
         if MISSING_WORDS.contains(&text) {
             return Ok(Self::Missing);
         }
         if matches!(text, "now" | "today") {
             return Ok(Self::Naive(NOW));
         }
+        if let Some(Iso { local, utc_offset_seconds, has_nanoseconds }) = read_iso(text) {
+            if has_nanoseconds && !NANOSECONDS.contains(&local) {
+                let local = local.strftime("%-Y-%m-%d %H:%M:%S");
+                return Err(Exception::value(format!("Out of bounds nanosecond timestamp: {local}")));
+            }
+            return Ok(utc_offset_seconds.map_or(Self::Naive(local), |offset| Self::Aware(local, offset)));
+        }
         if !text.starts_with('0') {
             let is_letter = text.len() == 1 && LONE_LETTERS.contains(text);
-            let is_small = text.trim().parse::<f64>().is_ok_and(|number| number < SMALLEST_DATE_NUMBER);
-            if is_letter || is_small {
+            if is_letter || float(text).is_some_and(|number| number < SMALLEST_DATE_NUMBER) {
                 return Err(Exception::value(format!("Given date string \"{text}\" not likely a datetime")));
             }
         }
-        if let Some(quarter) = quarter(text) {
-            return Ok(Self::Naive(quarter));
+        let is_bare_time = looks_like_time(text);
+        if !is_bare_time {
+            if let Some(date) = delimited_date(text)? {
+                return Ok(Self::Naive(date));
+            }
+            if let Some(quarter) = quarter(text)? {
+                return Ok(Self::Naive(quarter));
+            }
         }
         let fail = |reason: &str| Exception::value(format!("{reason}: {text}"));
         let fields = read_words(text).ok_or_else(|| fail("Unknown datetime string format, unable to parse"))?;
-        if fields.is_empty() {
+        if fields.numbers().next().is_none() {
             return Err(fail("Unable to parse datetime string"));
         }
+        if fields.numbers().any(|number| i32::try_from(number).is_err()) {
+            return Err(Exception::value(format!("Parsing \"{text}\" to datetime overflows")));
+        }
+        let local = local_time(&fields, is_bare_time).map_err(|e| fail(&e))?;
         if fields.has_weekday && fields.day.is_none() {
             return Err(Exception::value("Parsing datetimes with weekday but no day information is not supported"));
         }
-        let local = local_time(&fields, looks_like_time(text)).map_err(|e| fail(&e))?;
         Ok(match fields.utc_offset_seconds {
             Some(offset) if offset.abs() >= SECONDS_PER_DAY => {
-                return Err(fail("Parsed string gives an invalid tzoffset"));
+                return Err(Exception::value(format!(
+                    "Parsed string \"{text}\" gives an invalid tzoffset, which must be between \
+                     -timedelta(hours=24) and timedelta(hours=24)"
+                )));
             }
             Some(offset) => Self::Aware(local, offset),
             None => Self::Naive(local),
@@ -98,11 +119,17 @@ impl Timestamp {
         *self == Self::Missing
     }
 
-    /// The calendar day, in local time.
-    pub(crate) fn date(&self) -> Option<Date> {
+    /// The calendar day, in local time; `None` if it is missing.
+    ///
+    /// # Errors
+    /// The year is not one of Python's.
+    pub(crate) fn date(&self) -> Result<Option<Date>, Exception> {
         match self {
-            Self::Missing => None,
-            Self::Naive(time) | Self::Aware(time, _) => Some(time.date()),
+            Self::Missing => Ok(None),
+            Self::Naive(time) | Self::Aware(time, _) if time.year() > 0 => Ok(Some(time.date())),
+            _ => Err(Exception::other(
+                "date not yet supported on Timestamps which are outside the range of Python's standard library. ",
+            )),
         }
     }
 
@@ -121,56 +148,90 @@ impl Timestamp {
     }
 }
 
-/// `YYYY-MM-DD` or `YYYY-MM-DD HH:MM:SS`, the forms that nearly all cells and arguments have.
-fn plain_datetime(text: &str) -> Option<DateTime> {
-    let bytes = text.as_bytes();
-    let number = |start: usize, end: usize| -> Option<i16> {
-        let digits = bytes.get(start..end)?;
-        digits.iter().all(u8::is_ascii_digit).then_some(())?;
-        text.get(start..end)?.parse().ok()
+/// The whole text as a plain number, white space around it allowed.
+fn float(text: &str) -> Option<f64> {
+    let text = text.trim_matches(|c| matches!(c, ' ' | '\t'..='\r'));
+    // Rust also reads words such as "inf".
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+    text.parse().ok().filter(|_| is_plain)
+}
+
+/// `MM/DD/YYYY` and `MM/YYYY`, with other separators and with fewer digits too; the day comes first where the month
+/// cannot.
+fn delimited_date(text: &str) -> Result<Option<DateTime>, Exception> {
+    let parts: Vec<&str> = text.split([' ', '-', '.', '/']).collect();
+    let number = |part: &str| -> Option<i16> {
+        part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok()).flatten()
     };
-    let separator = |at: usize, c: u8| (bytes.get(at) == Some(&c)).then_some(());
-    let small = |start: usize| number(start, start + 2).and_then(|n| i8::try_from(n).ok());
-    separator(4, b'-')?;
-    separator(7, b'-')?;
-    let day = Date::new(number(0, 4)?, small(5)?, small(8)?).ok()?;
-    let time = match bytes.len() {
-        10 => Time::midnight(),
-        19 => {
-            separator(10, b' ')?;
-            separator(13, b':')?;
-            separator(16, b':')?;
-            Time::new(small(11)?, small(14)?, small(17)?, 0).ok()?
+    let ((month, day), year, has_day) = match parts[..] {
+        [month, day, year] if matches!((month.len(), day.len(), year.len()), (1..=2, 1..=2, 4)) => {
+            ((number(month), number(day)), number(year), true)
         }
-        _ => return None,
+        // `10.2010` could be a number.
+        [month, year] if (month.len(), year.len()) == (2, 4) && !text.contains('.') => {
+            ((number(month), Some(1)), number(year), false)
+        }
+        _ => return Ok(None),
     };
-    // Second 60 and year 0 take the long way, where they are refused.
-    (day.year() > 0).then(|| day.to_datetime(time))
+    let (Some(mut month), Some(mut day), Some(year @ 1000..)) = (month, day, year) else {
+        return Ok(None);
+    };
+    if !(1..=31).contains(&month) || !(1..=31).contains(&day) || month > 12 && day > 12 {
+        return Err(Exception::value(format!("Invalid date specified ({month}/{day})")));
+    }
+    if month > 12 && has_day {
+        std::mem::swap(&mut month, &mut day);
+    }
+    let fields =
+        Fields { year: Some(year.into()), month: Some(month.into()), day: Some(day.into()), ..Fields::default() };
+    local_time(&fields, false).map(Some).map_err(Exception::value)
 }
 
-/// `2023Q4`, `2023-Q4`, `4Q2023`: the first day of the quarter.
-fn quarter(text: &str) -> Option<DateTime> {
-    let (before, after) = text.split_once(['Q', 'q'])?;
-    let before = before.strip_suffix('-').unwrap_or(before);
-    let is_number = |part: &str, len| part.len() == len && part.bytes().all(|b| b.is_ascii_digit());
-    let (year, quarter) = if is_number(before, 4) && is_number(after, 1) {
-        (before, after)
-    } else if is_number(before, 1) && is_number(after, 4) {
-        (after, before)
-    } else {
-        return None;
+/// `2023Q4`, `23-Q4`, `4Q2023`, `4Q-23`: the first day of the quarter. Years are read as Python's `int` reads them, signs
+/// and blanks included.
+fn quarter(text: &str) -> Result<Option<DateTime>, Exception> {
+    let text = text.to_ascii_uppercase();
+    let q_at = text.bytes().skip(1).take(5).position(|byte| byte == b'Q').map(|at| at + 1);
+    let (Some(q_at), true) = (q_at, text.is_ascii()) else {
+        return Ok(None);
     };
-    let quarter: i8 = quarter.parse().ok().filter(|q| (1..=4).contains(q))?;
-    let first = Date::new(year.parse().ok()?, quarter * 3 - 2, 1).ok()?;
-    (first.year() > 0).then(|| first.to_datetime(Time::midnight()))
+    let length = text.len();
+    let has_dash = text.as_bytes().get(if q_at == 1 { 2 } else { q_at - 1 }) == Some(&b'-');
+    let year_length = match (q_at, length) {
+        (1..=3, 4) => 2,
+        (1..=3, 5) if has_dash => 2,
+        (1 | 4 | 5, 6) => 4,
+        (1 | 4 | 5, 7) if has_dash => 4,
+        _ => return Ok(None),
+    };
+    let (year, quarter) = match q_at {
+        1 => (&text[length - year_length..], text.as_bytes()[0]),
+        _ => (&text[..year_length], text.as_bytes()[length - 1]),
+    };
+    let Some(number) = Integer::from_text(year).ok().and_then(|year| year.to_string().parse::<i16>().ok()) else {
+        return Ok(None);
+    };
+    let year = if year.len() == 2 { 2000 + number } else { number };
+    let Some(quarter) = quarter.checked_sub(b'1').filter(|quarter| *quarter < 4) else {
+        let message = "Incorrect quarterly string is given, quarter must be between 1 and 4";
+        return Err(Exception::value(format!("{message}: {text}")));
+    };
+    let month = i8::try_from(quarter * 3 + 1).unwrap_or(1);
+    let first = Date::new(year, month, 1).ok().filter(|_| year > 0);
+    Ok(first.map(|first| first.to_datetime(Time::midnight())))
 }
 
-/// Whether the text starts like `9:00` or `09:00`.
+/// Whether the text starts with a time of day such as `9:00` or `09:00`.
 fn looks_like_time(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
-    let colon = if is_digit(1) { 2 } else { 1 };
-    is_digit(0) && bytes.get(colon) == Some(&b':') && is_digit(colon + 1) && is_digit(colon + 2)
+    let is_time = |hour: &str, rest: &str| {
+        let is_hour = hour.len() == 1 || ("00".."24").contains(&hour);
+        let minute = rest.get(..2).unwrap_or_default();
+        is_hour
+            && hour.bytes().chain(minute.bytes()).all(|byte| byte.is_ascii_digit())
+            && minute.len() == 2
+            && minute < "60"
+    };
+    text.split_once(':').is_some_and(|(hour, rest)| matches!(hour.len(), 1 | 2) && is_time(hour, rest))
 }
 
 /// Puts the fields together; the error is Python's.
@@ -233,6 +294,29 @@ mod tests {
             ("01Dec2023", "2023-12-01T00:00:00"),
             ("2023-Dec-01", "2023-12-01T00:00:00"),
             ("15 2023 January", "2023-01-15T00:00:00"),
+            ("Oct 15,2023", "0001-10-15T00:00:00"),
+            ("Oct 15, 2023", "2023-10-15T00:00:00"),
+            ("10,15,2023", "2023-10-01T00:00:00"),
+            ("2023.5", "2023-05-01T00:00:00"),
+            ("30,11", "0001-01-30T00:00:00"),
+            ("-2023", "-002023-01-01T00:00:00"),
+            ("/3", "0000-03-01T00:00:00"),
+            ("4.2001.Nov", "2001-11-04T00:00:00"),
+            ("Dec of 23", "2023-12-01T00:00:00"),
+            ("2023-12-01 9.5h", "2023-12-01T09:30:00"),
+            ("2023-12-01 9h 15", "2023-12-01T09:15:00"),
+            ("2023-12-01 9:30.25", "2023-12-01T09:30:15"),
+            ("2023-12-01 09:00 GMT+3", "2023-12-01T09:00:00-10800"),
+            ("2023-12-01 09:00 -0300 (BRST)", "2023-12-01T09:00:00-10800"),
+            ("2023-12-01 09:00:00.123456789", "2023-12-01T09:00:00.123456789"),
+            ("Dec 1 2023 09:00:00.123456789", "2023-12-01T09:00:00.123456"),
+            ("٣/١/2023", "2023-03-01T00:00:00"),
+            ("12-2023", "2023-12-01T00:00:00"),
+            ("14Q1", "2014-01-01T00:00:00"),
+            ("23-Q3", "2023-07-01T00:00:00"),
+            ("4Q-23", "2023-10-01T00:00:00"),
+            ("1Q+123", "0123-01-01T00:00:00"),
+            ("9:69 1:10", "0001-01-01T01:10:00"),
             ("12/01/2023", "2023-12-01T00:00:00"),
             ("30/11/2023", "2023-11-30T00:00:00"),
             ("1/2/23", "2023-01-02T00:00:00"),
@@ -266,6 +350,13 @@ mod tests {
             ("99999-01-01", "year 99999 is out of range: 99999-01-01"),
             ("2023-12-01 25:00:00", "hour must be in 0..23: 2023-12-01 25:00:00"),
             ("24:00", "hour must be in 0..23: 24:00"),
+            ("-1", "Given date string \"-1\" not likely a datetime"),
+            ("13/13/2023", "Invalid date specified (13/13)"),
+            ("02/30/2023", "day is out of range for month"),
+            ("2023Q5", "Incorrect quarterly string is given, quarter must be between 1 and 4: 2023Q5"),
+            ("24/q", "Incorrect quarterly string is given, quarter must be between 1 and 4: 24/Q"),
+            ("99999999999-01", "Parsing \"99999999999-01\" to datetime overflows"),
+            ("2300-01-01 00:00:00.1234567", "Out of bounds nanosecond timestamp: 2300-01-01 00:00:00"),
             ("\0", "Unable to parse datetime string: \0"),
             ("Friday", "Unable to parse datetime string: Friday"),
         ] {
@@ -285,6 +376,13 @@ mod tests {
             "Q4 2023",
             "noon",
             "1e5",
+            "-inf",
+            "+2023",
+            "2023-340",
+            "22672-340",
+            "2023,5",
+            "²",
+            "½",
         ] {
             let expected = format!("Unknown datetime string format, unable to parse: {text}");
             assert_eq!(read(text), expected);

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::input;
+
 use super::record::{RecordError, Task};
 use super::split::{Split, split_point};
 
@@ -22,6 +24,13 @@ pub enum DatasetError {
          `nemo-burn env generate` write"
     )]
     Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}:{line}: {source}")]
+    Line {
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        source: std::io::Error,
+    },
     #[error("{path}:{line}: {source}")]
     Record {
         path: PathBuf,
@@ -41,8 +50,8 @@ impl Dataset {
     /// and line).
     pub fn load(path: impl AsRef<Path>) -> Result<Self, DatasetError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
-        Self::parse(path, &bytes)
+        let lines = input::open_lines(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
+        Self::of_lines(path, lines)
     }
 
     /// [`Dataset::load`] for the contents of a file that is read already; `path` is its name in errors.
@@ -50,11 +59,18 @@ impl Dataset {
     /// # Errors
     /// The file holds no record, or a line is not a task record (the error names file and line).
     pub fn parse(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self, DatasetError> {
-        let path = path.as_ref();
+        Self::of_lines(path.as_ref(), input::lines(bytes))
+    }
+
+    fn of_lines(
+        path: &Path,
+        lines: impl Iterator<Item = (usize, std::io::Result<Vec<u8>>)>,
+    ) -> Result<Self, DatasetError> {
         let mut tasks: Vec<Task> = Vec::new();
-        for (line, bytes) in record_lines(bytes) {
+        for (line, bytes) in lines {
+            let bytes = bytes.map_err(|source| DatasetError::Line { path: path.to_owned(), line, source })?;
             let error = |source| DatasetError::Record { path: path.to_owned(), line, source };
-            let mut task = record_text(bytes).and_then(Task::from_json_line).map_err(error)?;
+            let mut task = record_text(&bytes).and_then(Task::from_json_line).map_err(error)?;
             // Records usually carry the same tools; they are kept once.
             if let Some(last) = tasks.last().filter(|last| last.tools == task.tools) {
                 task.tools = Arc::clone(&last.tools);
@@ -98,13 +114,6 @@ impl Dataset {
     }
 }
 
-/// The lines of a JSONL file that hold a record, with their numbers from 1: blank ones and a byte order mark are left
-/// out.
-pub(crate) fn record_lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let lines = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes).split(|&byte| byte == b'\n');
-    (1..).zip(lines.map(<[u8]>::trim_ascii)).filter(|(_, line)| !line.is_empty())
-}
-
 /// A line as text.
 pub(crate) fn record_text(line: &[u8]) -> Result<&str, RecordError> {
     std::str::from_utf8(line).map_err(RecordError::NotText)
@@ -130,7 +139,7 @@ mod tests {
         result
     }
 
-    const RECORD: &str = r#"{"id":7,"responses_create_params":{"input":[{"role":"user","content":"Hi"}],"tools":[]},"ground_truth":[{"name":"x","arguments":"{}"}],"more":1}"#;
+    const RECORD: &str = r#"{"id":7,"responses_create_params":{"input":[{"role":"user","content":"Hi"}],"tools":[]},"ground_truth":[{"name":"email_delete_email","arguments":"{}"}],"more":1}"#;
 
     #[test]
     fn reads_records_and_skips_blank_lines() {
@@ -155,10 +164,33 @@ mod tests {
                 "FILE:2: key `responses_create_params.input[0].role` holds a string (\"me\")",
             ),
             (
-                &RECORD.replace("[{\"name\":\"x\",\"arguments\":\"{}\"}]", "\"[]\""),
+                &RECORD.replace("[{\"name\":\"email_delete_email\",\"arguments\":\"{}\"}]", "\"[]\""),
                 "FILE:1: `ground_truth` is a string (\"[]\")",
             ),
             (&RECORD.replace("\"{}\"", "{}"), "FILE:1: key `ground_truth[0]` holds an object"),
+            (
+                &format!("{RECORD}\n{}", RECORD.replace("email_delete_email", "email_burn")),
+                "FILE:2: `ground_truth[0]` calls \"email_burn\": there is no such tool",
+            ),
+            (
+                &RECORD.replace("\"{}\"", "\"{oops\""),
+                "FILE:1: `ground_truth[0]` calls \"email_delete_email\": the arguments are not JSON (Expecting property",
+            ),
+            (
+                &RECORD.replace("\"{}\"", "\"[1]\""),
+                "FILE:1: `ground_truth[0]` calls \"email_delete_email\": the arguments",
+            ),
+            (
+                &RECORD.replace("\"{}\"", "\"{\\\"id\\\":1}\""),
+                "FILE:1: `ground_truth[0]` calls \"email_delete_email\": EmailTool.delete_email() got an unexpected",
+            ),
+            (
+                &RECORD.replace(
+                    "\"more\":1",
+                    "\"demonstration\":{\"calls\":[{\"name\":\"x\",\"arguments\":\"{}\"}],\"final_text\":\"\"}",
+                ),
+                "FILE:1: `demonstration.calls[0]` calls \"x\": there is no such tool",
+            ),
         ] {
             let error = load(text).unwrap_err();
             assert!(error.starts_with(expected), "{error:?} for {text:?}");

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::tool::{ToolCall, ToolSchema};
+use crate::workplace::Workplace;
 
 /// The system prompt of every Workplace Assistant task; it fixes the simulated "now".
 pub const WORKPLACE_SYSTEM_PROMPT: &str = "Today's date is Thursday, 2023-11-30 and the current time is 23:59:00. Remember the current date and time when answering queries. Meetings must not start before 9am or end after 6pm.";
@@ -99,6 +100,11 @@ pub enum RecordError {
          (a string would be scored as \"change nothing\", so doing nothing would be rewarded)"
     )]
     GroundTruthIsText { text: String },
+    #[error(
+        "`{key}[{index}]` calls {name:?}: {reason}; expected a call that the office can carry out (it would be scored as \
+         \"change nothing\", so doing nothing would be rewarded)"
+    )]
+    CannotBeCarriedOut { key: &'static str, index: usize, name: String, reason: String },
 }
 
 /// The JSON kind of a value, as an English noun phrase.
@@ -208,6 +214,14 @@ fn parse_calls(key: &str, value: &Value) -> Result<Vec<ToolCall>, RecordError> {
         .collect()
 }
 
+/// Refuses calls that reach no tool.
+fn check_calls(key: &'static str, calls: &[ToolCall]) -> Result<(), RecordError> {
+    let first = calls.iter().enumerate().find_map(|(index, call)| Some((index, call, Workplace::refusal(call)?)));
+    first.map_or(Ok(()), |(index, call, reason)| {
+        Err(RecordError::CannotBeCarriedOut { key, index, name: call.name.clone(), reason })
+    })
+}
+
 fn parse_id(value: &Value) -> Result<u64, RecordError> {
     let id = match value {
         Value::Number(number) => number.as_u64(),
@@ -255,6 +269,11 @@ impl Task {
             }
             other => parse_calls("ground_truth", other)?,
         };
+        check_calls("ground_truth", &ground_truth)?;
+        let demonstration: Option<Demonstration> = optional(object, "demonstration", "{calls, final_text}")?;
+        if let Some(demonstration) = &demonstration {
+            check_calls("demonstration.calls", &demonstration.calls)?;
+        }
         Ok(Self {
             id,
             messages: parse_messages(input)?,
@@ -266,7 +285,7 @@ impl Task {
             environment_name: text_or(object, "environment_name", "workplace_assistant")?,
             office: optional(object, "office", "the name of an office")?,
             provenance: optional(object, "provenance", "{template, filling, domain, num_steps, difficulty, holdout}")?,
-            demonstration: optional(object, "demonstration", "{calls, final_text}")?,
+            demonstration,
         })
     }
 

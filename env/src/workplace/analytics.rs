@@ -12,6 +12,7 @@ use super::arguments::{Arguments, is_one_of};
 use super::state::State;
 use super::table::{NewLabel, Table};
 use super::visits::Day;
+use crate::python_compat::array::Array;
 use crate::python_compat::text::is_space;
 use crate::python_compat::{Exception, Value};
 
@@ -97,13 +98,13 @@ pub(super) fn compare_column(
     outside: Ordering,
     bound: &Value,
 ) -> Result<Vec<usize>, Exception> {
-    if let Value::List(items) = bound {
-        return Err(Exception::lengths(positions.len(), items.len()));
-    }
+    let array = if let Value::List(items) = bound { Some(Array::new(items)?) } else { None };
+    let bounds = array.as_ref().map(|array| array.beside_column(positions.len())).transpose()?;
     let mut kept = Vec::with_capacity(positions.len());
-    for &position in positions {
+    for (row, &position) in positions.iter().enumerate() {
         let cell = &table.row(position)[column];
-        if cell.is_null() {
+        let bound = bounds.map_or(bound, |bounds| &bounds[row]);
+        if cell.is_null() || bound.is_null() {
             continue;
         }
         match cell.compare(bound) {

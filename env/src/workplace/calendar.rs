@@ -70,6 +70,13 @@ fn bound(arguments: &Arguments, name: &str) -> Result<Result<Option<Timestamp>, 
 }
 
 pub(super) fn search_events(state: &mut State, arguments: &Arguments) -> Result<Json, Exception> {
+    let mut bounds = Vec::new();
+    for (name, outside) in [("time_min", Ordering::Less), ("time_max", Ordering::Greater)] {
+        match bound(arguments, name)? {
+            Ok(bound) => bounds.extend(bound.map(|bound| (bound, outside))),
+            Err(answer) => return Ok(answer.into()),
+        }
+    }
     let empty = Value::from("");
     let pattern = pattern::compile(arguments.given("query").unwrap_or(&empty))?;
     let table: &Table = &state.calendar;
@@ -77,12 +84,7 @@ pub(super) fn search_events(state: &mut State, arguments: &Arguments) -> Result<
     for slot in table.search(&[NAME, PARTICIPANT], &pattern) {
         events.push((slot, table.time(slot)?));
     }
-    for (name, outside) in [("time_min", Ordering::Less), ("time_max", Ordering::Greater)] {
-        let bound = match bound(arguments, name)? {
-            Ok(Some(bound)) => bound,
-            Ok(None) => continue,
-            Err(answer) => return Ok(answer.into()),
-        };
+    for (bound, outside) in bounds {
         let mut kept = Vec::with_capacity(events.len());
         for (slot, start) in events {
             if start.compare(&bound)?.is_some_and(|order| order != outside) {
@@ -91,11 +93,11 @@ pub(super) fn search_events(state: &mut State, arguments: &Arguments) -> Result<
         }
         events = kept;
     }
-    latest_first(&mut events)?;
     // The calendar looks at the page arguments only when there is an event to show.
     if events.is_empty() {
         return Ok("No events found.".into());
     }
+    latest_first(&mut events)?;
     let page = paginate(arguments, events.len(), "total_events")?;
     let events: Vec<Json> = events[page.rows].iter().map(|&(slot, _)| table.record(slot)).collect();
     Ok(json!({"events": events, "pagination": page.summary}))

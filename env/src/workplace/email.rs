@@ -73,19 +73,18 @@ fn search(emails: &Table, arguments: &Arguments) -> Result<Json, Exception> {
         let Some(bound) = arguments.provided(name).filter(|_| !found.is_empty()) else {
             continue;
         };
-        let Some(bound) = Timestamp::from_value(bound)?.date() else {
+        let Some(bound) = Timestamp::from_value(bound)?.date()? else {
             return Err(Exception::other("Cannot compare NaT with datetime.date object"));
         };
         let mut kept = Vec::with_capacity(found.len());
         for slot in found {
-            let sent = emails.time(slot)?.date();
+            let sent = emails.time(slot)?.date()?;
             if sent.is_some_and(|day| if is_lower { day >= bound } else { day <= bound }) {
                 kept.push(slot);
             }
         }
         found = kept;
     }
-    // Page arguments of a wrong type are an error even when there is nothing to show.
     let page = paginate(arguments, found.len(), "total_emails")?;
     if found.is_empty() {
         return Ok("No emails found.".into());

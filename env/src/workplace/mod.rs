@@ -32,7 +32,7 @@ use state::State;
 use tables::Tables;
 
 use crate::python_compat::Value;
-use crate::python_compat::json;
+use crate::python_compat::json::{self, JsonError};
 use crate::tool::{ToolCall, ToolSchema};
 
 /// One office: the tables every session starts from.
@@ -50,6 +50,17 @@ impl Workplace {
     /// Schemas of the 27 tools in the reference's order.
     pub fn tools() -> Arc<Vec<ToolSchema>> {
         catalog::schemas()
+    }
+
+    /// Why a call reaches no tool, whatever the office: its arguments are no JSON object, there is no such tool, or it
+    /// does not take these arguments.
+    pub fn refusal(call: &ToolCall) -> Option<String> {
+        match json::parse(&call.arguments) {
+            Ok(Value::Dict(arguments)) => session::refusal(&call.name, arguments.iter().map(|(name, _)| &**name)),
+            Ok(other) => Some(format!("the arguments are {}, not a JSON object", other.repr())),
+            Err(JsonError::Syntax(error)) => Some(format!("the arguments are not JSON ({error})")),
+            Err(JsonError::Unrepresentable(text)) => Some(text),
+        }
     }
 
     /// A fresh session. Costs a few pointer copies, whatever the size of the tables.

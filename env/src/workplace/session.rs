@@ -54,6 +54,14 @@ impl ToolResult {
     }
 }
 
+/// Why a tool cannot be called by these names.
+pub(super) fn refusal<'a>(name: &str, given: impl Iterator<Item = &'a str>) -> Option<String> {
+    match catalog::find(name) {
+        Some(tool) => refused_keyword(tool.method, &tool.parameter_names(), given),
+        None => Some("there is no such tool".to_owned()),
+    }
+}
+
 /// Runs one tool. The error is the text of the exception.
 pub(super) fn execute(state: &mut State, name: &str, arguments: Vec<(Arc<str>, Value)>) -> Result<Json, Exception> {
     let Some(tool) = catalog::find(name) else {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::input;
+
 /// One row; `None` is a missing value.
 pub type Row = Vec<Option<String>>;
 
@@ -81,7 +83,7 @@ fn cell(text: &str) -> Option<String> {
 
 fn read_rows(dir: &Path, file: &str, columns: &[&'static str], has_header: bool) -> Result<Vec<Row>, TablesError> {
     let path = dir.join(file);
-    let text = std::fs::read_to_string(&path).map_err(|source| TablesError::Io { path: path.clone(), source })?;
+    let text = input::read_text(&path).map_err(|source| TablesError::Io { path: path.clone(), source })?;
     let mut reader = csv::ReaderBuilder::new().has_headers(has_header).flexible(true).from_reader(text.as_bytes());
     let csv_error = |source| TablesError::Csv { path: path.clone(), source };
     if has_header {

@@ -32,7 +32,7 @@ fn check_error(error: &DatasetError, input: &[u8]) {
             format!("{PATH}:{line}: ")
         }
         DatasetError::Empty { .. } => format!("{PATH}: found no records"),
-        DatasetError::Io { .. } => panic!("nothing was read from a disk: {text}"),
+        DatasetError::Io { .. } | DatasetError::Line { .. } => panic!("nothing was read from a disk: {text}"),
     };
     assert!(text.starts_with(&expected), "{text}");
 }

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nemo_env::{
     Demonstration, EnvError, EnvSession, Environment, Holdout, Message, Outcome, Provenance, Role, Task, ToolCall,
-    ToolSchema,
 };
 use nemo_rl::config::{self, RunConfig};
 use nemo_rl::contents::Contents;
@@ -49,10 +48,6 @@ impl EnvSession for CounterSession {
 }
 
 impl Environment for Counter {
-    fn tools(&self) -> Arc<Vec<ToolSchema>> {
-        Arc::new(Vec::new())
-    }
-
     fn reset(&self, _task: &Task) -> Result<Box<dyn EnvSession>, EnvError> {
         Ok(Box::new(CounterSession(0)))
     }

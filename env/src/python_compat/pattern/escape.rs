@@ -1,15 +1,23 @@
 //! Escapes that mean a character or a class.
 
+use super::Flags;
 use super::source::Source;
 use crate::python_compat::Exception;
 
 /// A class escape (`\d`, `\w`, `\s` and their opposites) in the target's syntax.
-pub(super) fn class_of_escape(c: char) -> Option<&'static str> {
+pub(super) fn class_of_escape(c: char, flags: Flags) -> Option<&'static str> {
     Some(match c {
+        'd' if flags.ascii => "[0-9]",
+        'D' if flags.ascii => "[^0-9]",
         'd' => "\\d",
         'D' => "\\D",
-        'w' => "\\w",
-        'W' => "\\W",
+        'w' if flags.ascii => "[0-9A-Za-z_]",
+        'W' if flags.ascii => "[^0-9A-Za-z_]",
+        // Python's word characters are what `str.isalnum` takes: "½" is one, a combining accent is none.
+        'w' => "[\\p{L}\\p{N}_]",
+        'W' => "[^\\p{L}\\p{N}_]",
+        's' if flags.ascii => "[\\x09-\\x0d ]",
+        'S' if flags.ascii => "[^\\x09-\\x0d ]",
         // Python counts the four ASCII separators as white space.
         's' => "[\\s\\x1c-\\x1f]",
         'S' => "[^\\s\\x1c-\\x1f]",

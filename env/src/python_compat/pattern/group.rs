@@ -10,6 +10,7 @@ const UNSUPPORTED_LOOK: &str = "look-around is";
 impl Translator {
     pub(super) fn group(&mut self, start: usize) -> Result<Item, Exception> {
         let mut captures = true;
+        let outer_flags = self.flags;
         let mut prefix = String::from("(?:");
         if self.source.take('?')? {
             let at = self.source.position();
@@ -46,9 +47,11 @@ impl Translator {
             return Err(self.source.unsupported(&format!("nesting beyond {MAX_GROUP_DEPTH} groups is"), start));
         }
         self.depth += 1;
+        self.is_past_start = true;
         self.out.push_str(&prefix);
         self.alternatives()?;
         self.depth -= 1;
+        self.flags = outer_flags;
         if !self.source.take(')')? {
             return Err(self.source.error("missing ), unterminated subpattern", start));
         }
@@ -85,6 +88,13 @@ impl Translator {
             let message = format!("bad character in group name {}", string_repr(&name));
             return Err(self.source.error(&message, at));
         }
+        let number = self.num_groups + 1;
+        if let Some((_, first)) = self.group_names.iter().find(|(other, _)| *other == name) {
+            let message =
+                format!("redefinition of group name {} as group {number}; was group {first}", string_repr(&name));
+            return Err(self.source.error(&message, at));
+        }
+        self.group_names.push((name, number));
         Ok(())
     }
 
@@ -114,11 +124,18 @@ impl Translator {
         let mut letters = String::from(first);
         letters += &self.source.take_while(usize::MAX, |c| c.is_ascii_alphabetic() || c == '-');
         self.source.check_end()?;
-        // `a` and `u` choose ASCII or Unicode classes; classes are always Unicode here.
-        let kept: String = letters.chars().filter(|c| matches!(c, 'i' | 'm' | 's' | 'x' | '-')).collect();
+        if letters.ends_with('-') {
+            return Err(self.source.error("missing flag", self.source.position()));
+        }
+        let (switched_on, switched_off) = letters.split_once('-').unwrap_or((&letters, ""));
+        self.flags.ascii = (self.flags.ascii || switched_on.contains('a')) && !switched_on.contains('u');
+        self.flags.ignore_case &= !switched_off.contains('i');
+        self.flags.ignore_case |= switched_on.contains('i');
+        self.flags.verbose = (self.flags.verbose || switched_on.contains('x')) && !switched_off.contains('x');
+        let kept: String = letters.chars().filter(|c| matches!(c, 'i' | 'm' | 's' | '-')).collect();
         let kept = kept.trim_end_matches('-');
         if self.source.take(')')? {
-            if start != 0 {
+            if self.is_past_start {
                 return Err(self.source.error("global flags not at the start of the expression", start));
             }
             self.multi_line |= kept.contains('m');

@@ -120,6 +120,26 @@ fn translate(pattern: &str) -> Result<String, Exception> {
 /// Deeper nesting of groups than this is refused rather than risking the stack.
 const MAX_GROUP_DEPTH: usize = 100;
 
+/// To Python these are one letter in different cases; to the `regex` crate the last two are letters of their own.
+const CASES_OF_I: [char; 4] = ['i', 'I', 'İ', 'ı'];
+
+/// What Python's inline flags switch, as far as the target has no flag for it.
+#[derive(Clone, Copy)]
+struct Flags {
+    ignore_case: bool,
+    /// Classes and cases are those of ASCII.
+    ascii: bool,
+    /// White space and comments in the pattern mean nothing.
+    verbose: bool,
+}
+
+impl Flags {
+    /// Whether the letters of [`CASES_OF_I`] are one.
+    fn joins_i(self) -> bool {
+        self.ignore_case && !self.ascii
+    }
+}
+
 /// What the last translated item was, for the repeat operators.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Item {
@@ -133,14 +153,28 @@ struct Translator {
     source: Source,
     out: String,
     num_groups: usize,
+    /// Names of groups, with their numbers.
+    group_names: Vec<(String, usize)>,
+    /// Whether anything but flags and comments has been read.
+    is_past_start: bool,
     /// Groups that are open.
     depth: usize,
     multi_line: bool,
+    flags: Flags,
 }
 
 impl Translator {
     fn new(pattern: &str) -> Result<Self, Exception> {
-        Ok(Self { source: Source::new(pattern)?, out: String::new(), num_groups: 0, depth: 0, multi_line: false })
+        Ok(Self {
+            source: Source::new(pattern)?,
+            out: String::new(),
+            num_groups: 0,
+            group_names: Vec::new(),
+            is_past_start: false,
+            depth: 0,
+            multi_line: false,
+            flags: Flags { ignore_case: true, ascii: false, verbose: false },
+        })
     }
 
     /// Alternatives up to the end of the pattern or of the group.
@@ -151,6 +185,7 @@ impl Translator {
                 return Ok(());
             }
             self.out.push('|');
+            self.is_past_start = true;
         }
     }
 
@@ -163,12 +198,19 @@ impl Translator {
                 break;
             }
             let position = self.source.position();
+            if self.flags.verbose && matches!(token, Token::Plain('#' | ' ' | '\t'..='\r')) {
+                self.source.next()?;
+                if token == Token::Plain('#') {
+                    while self.source.next()?.is_some_and(|token| token != Token::Plain('\n')) {}
+                }
+                continue;
+            }
             if let Token::Plain(c @ ('*' | '+' | '?' | '{')) = token {
                 self.source.next()?;
                 let Some(bounds) = self.repeat_bounds(c)? else {
                     item_start = self.out.len();
                     self.out.push_str("\\{");
-                    item = Item::Other;
+                    (item, self.is_past_start) = (Item::Other, true);
                     continue;
                 };
                 match item {
@@ -190,9 +232,13 @@ impl Translator {
                 item = Item::Repeat;
                 continue;
             }
-            item_start = self.out.len();
+            let start = self.out.len();
             self.source.next()?;
-            item = self.single(token, position)?;
+            // Flags and comments leave the item before them as what a repeat repeats.
+            let read = self.single(token, position)?;
+            if read != Item::None {
+                (item, item_start, self.is_past_start) = (read, start, true);
+            }
         }
         Ok(())
     }
@@ -241,7 +287,7 @@ impl Translator {
                 return Ok(Item::Anchor);
             }
             Token::Plain('[') => {
-                let set = translate_set(&mut self.source, position)?;
+                let set = translate_set(&mut self.source, position, self.flags)?;
                 self.out.push_str(&set);
             }
             Token::Plain('(') => return self.group(position),
@@ -251,7 +297,17 @@ impl Translator {
     }
 
     fn literal(&mut self, c: char) {
-        self.out.push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
+        if self.flags.joins_i() && CASES_OF_I.contains(&c) {
+            self.out.push('[');
+            self.out.extend(CASES_OF_I);
+            self.out.push(']');
+        } else if self.flags.ascii && self.flags.ignore_case && c.is_ascii_alphabetic() {
+            self.out.push_str(&format!("(?-i:[{}{}])", c.to_ascii_lowercase(), c.to_ascii_uppercase()));
+        } else if self.flags.ascii && !c.is_ascii() {
+            self.out.push_str(&format!("(?-i:{c})"));
+        } else {
+            self.out.push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
+        }
     }
 
     fn escape(&mut self, c: char, position: usize) -> Result<Item, Exception> {
@@ -269,8 +325,9 @@ impl Translator {
         if c.is_ascii_digit() && c != '0' {
             return self.numbered(c, position);
         }
-        if let Some(class) = class_of_escape(c) {
-            self.out.push_str(class);
+        if let Some(class) = class_of_escape(c, self.flags) {
+            // Ignoring case would add characters that Python does not count.
+            self.out.push_str(&format!("(?-i:{class})"));
             return Ok(Item::Other);
         }
         let c = escaped_character(&mut self.source, c, position)?;
@@ -286,6 +343,7 @@ impl Translator {
             let third = self.source.take_while(1, |c| c.is_digit(8));
             if !third.is_empty() {
                 digits += &third;
+                self.source.check_end()?;
                 let code = u32::from_str_radix(&digits, 8).unwrap_or(u32::MAX);
                 let Some(c) = char::from_u32(code).filter(|_| code <= 0o377) else {
                     let message = format!("octal escape value \\{digits} outside of range 0-0o377");

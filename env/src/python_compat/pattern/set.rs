@@ -2,6 +2,7 @@
 
 use super::escape::{class_of_escape, escaped_character};
 use super::source::{Source, Token};
+use super::{CASES_OF_I, Flags};
 use crate::python_compat::Exception;
 
 /// One end of a range.
@@ -12,7 +13,7 @@ enum Member {
 
 /// Reads the rest of a set whose bracket stands at `start`, and returns the set in the target's
 /// syntax, in which every character is written by its code point.
-pub(super) fn translate_set(source: &mut Source, start: usize) -> Result<String, Exception> {
+pub(super) fn translate_set(source: &mut Source, start: usize, flags: Flags) -> Result<String, Exception> {
     let unterminated = |source: &Source| source.error("unterminated character set", start);
     let mut out = String::from(if source.take('^')? { "[^" } else { "[" });
     let mut is_empty = true;
@@ -26,9 +27,9 @@ pub(super) fn translate_set(source: &mut Source, start: usize) -> Result<String,
             return Ok(out);
         }
         is_empty = false;
-        let low = member(source, token, position)?;
+        let low = member(source, token, position, flags)?;
         if !source.take('-')? {
-            push(&mut out, &low);
+            push(&mut out, &low, flags);
             continue;
         }
         let high_position = source.position();
@@ -36,15 +37,15 @@ pub(super) fn translate_set(source: &mut Source, start: usize) -> Result<String,
             return Err(unterminated(source));
         };
         if high_token == Token::Plain(']') {
-            push(&mut out, &low);
-            push(&mut out, &Member::Character('-'));
+            push(&mut out, &low, flags);
+            push(&mut out, &Member::Character('-'), flags);
             out.push(']');
             return Ok(out);
         }
-        let high = member(source, high_token, high_position)?;
+        let high = member(source, high_token, high_position, flags)?;
         match (low, high) {
             (Member::Character(low), Member::Character(high)) if low <= high => {
-                out.push_str(&format!("\\x{{{:X}}}-\\x{{{:X}}}", u32::from(low), u32::from(high)));
+                push_range(&mut out, low, high, flags);
             }
             _ => {
                 // Escapes are quoted by their first two characters, and counted so.
@@ -56,7 +57,7 @@ pub(super) fn translate_set(source: &mut Source, start: usize) -> Result<String,
     }
 }
 
-fn member(source: &mut Source, token: Token, position: usize) -> Result<Member, Exception> {
+fn member(source: &mut Source, token: Token, position: usize, flags: Flags) -> Result<Member, Exception> {
     Ok(match token {
         Token::Plain(c) => Member::Character(c),
         Token::Escape('b') => Member::Character('\u{8}'),
@@ -75,16 +76,23 @@ fn member(source: &mut Source, token: Token, position: usize) -> Result<Member, 
         Token::Escape(c @ ('8' | '9')) => {
             return Err(source.error(&format!("bad escape \\{c}"), position));
         }
-        Token::Escape(c) => match class_of_escape(c) {
+        Token::Escape(c) => match class_of_escape(c, flags) {
             Some(class) => Member::Class(class),
             None => Member::Character(escaped_character(source, c, position)?),
         },
     })
 }
 
-fn push(out: &mut String, member: &Member) {
+fn push(out: &mut String, member: &Member, flags: Flags) {
     match member {
-        Member::Character(c) => out.push_str(&format!("\\x{{{:X}}}", u32::from(*c))),
+        Member::Character(c) => push_range(out, *c, *c, flags),
         Member::Class(class) => out.push_str(class),
+    }
+}
+
+fn push_range(out: &mut String, low: char, high: char, flags: Flags) {
+    out.push_str(&format!("\\x{{{:X}}}-\\x{{{:X}}}", u32::from(low), u32::from(high)));
+    if flags.joins_i() && CASES_OF_I.iter().any(|c| (low..=high).contains(c)) {
+        out.extend(CASES_OF_I);
     }
 }

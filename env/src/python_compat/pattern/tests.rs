@@ -29,6 +29,12 @@ fn malformed_patterns_have_pythons_texts() {
         ("\\1", "invalid group reference 1 at position 1"),
         ("a(?i)b", "global flags not at the start of the expression at position 1"),
         ("a\n(", "missing ), unterminated subpattern at position 2 (line 2, column 1)"),
+        ("(?P<n>a)(?i:(?P<n>b))", "redefinition of group name 'n' as group 2; was group 1 at position 16"),
+        ("(?#c)*", "nothing to repeat at position 5"),
+        ("\\101\\", "bad escape (end of pattern) at position 4"),
+        ("{(?i)b", "global flags not at the start of the expression at position 1"),
+        ("(?-)", "missing flag at position 3"),
+        ("a|(?i)b", "global flags not at the start of the expression at position 2"),
         ("(?=a)", "look-around is not supported at position 0"),
         ("(a)\\1", "back-reference is not supported at position 3"),
     ] {
@@ -114,5 +120,53 @@ fn plain_patterns_mean_what_the_engine_takes_them_for() {
     }
     for pattern in ["a|b", "a+", "(a)", "[a]", "^a", "a$", "a\\b", "é", "a{2}", "a*", "a?"] {
         assert!(matches!(compile(&pattern.into()), Ok(Pattern::Regex(_))), "{pattern:?}");
+    }
+}
+
+#[test]
+fn letters_and_words_are_those_of_python() {
+    let accent = "\u{301}";
+    for (pattern, text, expected) in [
+        ("i", "İ", true),
+        ("İ", "x ı", true),
+        ("ı", "I", true),
+        ("[a-z]", "İ", true),
+        ("[A-Z]", "ı", true),
+        ("[j-z]", "ı", false),
+        ("[^i]", "ı", false),
+        ("[İ]", "i", true),
+        ("(?-i:i)", "I", false),
+        ("(?-i:i)", "ı", false),
+        ("(?-i:(?i:i))", "ı", true),
+        ("k", "\u{212a}", true),
+        ("ſ", "S", true),
+        ("ß", "ẞ", true),
+        ("ss", "ß", false),
+        ("Σ", "ς", true),
+        ("\\w", "½", true),
+        ("\\w", "²", true),
+        ("[\\W]", "½", false),
+        ("\\w", accent, false),
+        ("\\w", "\u{345}", false),
+        ("\\w", "‿", false),
+        ("\\w", "Ⓐ", false),
+        ("\\d", "²", false),
+        ("\\d", "٣", true),
+        ("(?a)\\d", "٣", false),
+        ("(?a)\\w", "é", false),
+        ("(?a:\\w)\\w", "eé", true),
+        ("(?a)k", "\u{212a}", false),
+        ("(?a)K", "k", true),
+        ("(?a)É", "é", false),
+        ("(?a)i", "İ", false),
+        ("(?i)(?#comment)(?a)\\w", "é", false),
+        ("^a(?#comment)*$", "aaa", true),
+        ("(?x) a b # c\n \\  [ ]", "ab  ", true),
+        ("(?x)a #", "b", false),
+        ("(?x: a ) b", "a b", true),
+        ("(?a)\\s", "\u{a0}", false),
+        ("\\s", "\u{1c}", true),
+    ] {
+        assert_eq!(matches(pattern, text), expected, "{pattern:?} in {text:?}");
     }
 }

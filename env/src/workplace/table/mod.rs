@@ -11,6 +11,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use crate::python_compat::array::Array;
 use crate::python_compat::integer::Integer;
 use crate::python_compat::pattern::Pattern;
 use crate::python_compat::timestamp::Timestamp;
@@ -194,35 +195,25 @@ impl Table {
     /// many elements as rows.
     pub(crate) fn find_among(&self, slots: &[usize], column: usize, value: &Value) -> Result<Vec<usize>, Exception> {
         if let Value::List(items) = value {
-            if items.len() != slots.len() {
-                return Err(Exception::lengths(slots.len(), items.len()));
-            }
+            let items = Array::new(items)?;
+            let items = items.beside_column(slots.len())?;
             let equal = |(slot, item): (&usize, &Value)| self.row(*slot)[column].equals(item).then_some(*slot);
-            return Ok(slots.iter().zip(items.iter()).filter_map(equal).collect());
+            return Ok(slots.iter().zip(items).filter_map(equal).collect());
         }
         let equal = |slot: &usize| self.row(*slot)[column].equals(value);
         Ok(slots.iter().copied().filter(equal).collect())
     }
 
-    /// `value in table.column.values`: a list of one element counts as that element.
+    /// `value in table.column.values`.
     pub(crate) fn contains(&self, column: usize, value: &Value) -> Result<bool, Exception> {
-        let sought = match value {
-            Value::List(items) => match items.as_slice() {
-                [item] => item,
-                items => {
-                    return Err(Exception::value(format!(
-                        "operands could not be broadcast together with shapes ({},) ({},) ",
-                        self.len(),
-                        items.len()
-                    )));
-                }
-            },
-            other => other,
-        };
-        Ok(match sought {
-            Value::Str(id) if column == 0 => !self.find_id(id).is_empty(),
-            _ => self.rows().any(|row| row[column].equals(sought)),
-        })
+        match value {
+            Value::Str(id) if column == 0 => Ok(!self.find_id(id).is_empty()),
+            Value::List(items) => {
+                let cells: Vec<&Value> = self.rows().map(|row| &row[column]).collect();
+                Array::new(items)?.is_equal_to_any(cells.into_iter())
+            }
+            _ => Ok(self.rows().any(|row| row[column].equals(value))),
+        }
     }
 
     /// Slots of the rows of which one of `columns` is text that the pattern occurs in.
