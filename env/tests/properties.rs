@@ -105,13 +105,26 @@ fn calls() -> impl Strategy<Value = Vec<ToolCall>> {
     prop::collection::vec(any_call(), 0..14)
 }
 
+/// Calls that reach a tool, as those of a record have to.
+fn calls_of_tools() -> impl Strategy<Value = Vec<ToolCall>> {
+    prop::collection::vec(prop_oneof![tool_call(sensible()), tool_call(any_json().boxed())], 0..14)
+}
+
 fn task() -> impl Strategy<Value = Task> {
     let role = prop::sample::select(vec![Role::System, Role::User, Role::Assistant, Role::Tool]);
     let messages = prop::collection::vec((role, any::<String>()), 1..4);
     let provenance = prop::option::of((any::<String>(), any::<u64>(), 0usize..9, any::<u8>()));
     let temperature = prop::option::of(prop::num::f64::POSITIVE | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO);
-    let demonstration = prop::option::of((calls(), any::<String>()));
-    (any::<u64>(), messages, calls(), temperature, prop::option::of("[a-z0-9-]{1,12}"), provenance, demonstration)
+    let demonstration = prop::option::of((calls_of_tools(), any::<String>()));
+    (
+        any::<u64>(),
+        messages,
+        calls_of_tools(),
+        temperature,
+        prop::option::of("[a-z0-9-]{1,12}"),
+        provenance,
+        demonstration,
+    )
         .prop_map(|(id, messages, ground_truth, temperature, office, provenance, demonstration)| Task {
             id,
             messages: messages.into_iter().map(|(role, content)| Message { role, content }).collect(),
