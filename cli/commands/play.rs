@@ -42,11 +42,6 @@ impl Validator for Names {}
 impl Helper for Names {}
 
 pub fn run(arguments: &PlayArguments) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        arguments.tables.is_none() || arguments.records.is_some(),
-        "--tables has nothing to act on: a generated task brings its office along; give the task's file with --records, or \
-         leave --tables out"
-    );
     let offices = offices(arguments.tables.as_deref())?;
     let task = task(arguments)?;
     let tools = Workplace::tools();

@@ -25,7 +25,6 @@ fn a_task_is_played_to_its_verdict() {
     assert!(text.contains("\"email_fly\" is neither a tool nor a command"), "{text}");
     assert!(text.contains("  email - \"00000007\"") && text.contains("nothing has changed"), "{text}");
     assert!(text.contains("email_delete_email(email_id)") && !text.contains("reward"), "{text}");
-    run_in(folder.path(), &["env", "play", "--tables=out"]).refused(&["--tables has nothing to act on", "--records"]);
     // The end of the input is the end of the task.
     assert!(!play("task\n").contains("reward"));
 }
