@@ -124,6 +124,28 @@ fn memory_changes_nothing() {
 }
 
 #[test]
+fn released_caches_are_computed_again() {
+    let whole = conversations(EngineOptions::default(), &[0, 1], 2);
+    let mut engine = Engine::new(model(), EngineOptions::default());
+    converse(&mut engine, &[2], 1);
+    engine.release_caches();
+    assert_eq!((engine.memory_use().pages, engine.memory_use().slots), (0, 0));
+    assert_same(&whole, &converse(&mut engine, &[0, 1], 2));
+    // In the middle of a turn.
+    let mut turns = [Engine::new(model(), EngineOptions::default()), Engine::new(model(), EngineOptions::default())];
+    let ended = turns.each_mut().map(|engine| {
+        let id = engine.begin(&prompt(0), 1).expect("the prompt fits")[0];
+        engine.begin_turn(id, &[], key(0, 0), &sampling(9)).expect("a turn");
+        (id, engine.step().expect("a first token"))
+    });
+    turns[1].release_caches();
+    let [kept, released] = turns.each_mut().map(run);
+    assert!(ended.iter().all(|(_, ended)| ended.is_empty()));
+    assert_eq!(released[&ended[1].0].tokens, kept[&ended[0].0].tokens);
+    assert_eq!(released[&ended[1].0].log_probs, kept[&ended[0].0].log_probs);
+}
+
+#[test]
 fn bounds_cost_nothing_until_they_are_reached() {
     let boundless = EngineOptions {
         num_pages: usize::MAX,

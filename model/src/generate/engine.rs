@@ -75,29 +75,7 @@ pub struct Engine {
 impl Engine {
     /// An engine that generates with `model`.
     pub fn new(model: NemotronH, options: EngineOptions) -> Self {
-        let (device, dtype) = (model.device(), model.dtype());
-        let (config, shard) = (model.config(), model.shard());
-        let kv = KvPool::new(
-            config.num_attention_layers(),
-            [options.page_size, shard.kv_heads, config.head_dim],
-            &device,
-            dtype,
-        );
-        let ssm = SsmPool::new(
-            config.num_mamba_layers(),
-            [shard.conv_channels, config.conv_kernel - 1],
-            [shard.mamba_heads, config.mamba_head_dim, config.ssm_state_size],
-            &device,
-            dtype,
-        );
-        let mut slots = BlockAllocator::new(options.num_slots);
-        // The empty state is held for ever and never written.
-        let empty = slots.allocate();
-        debug_assert_eq!(empty, Some(BlockId(SsmPool::EMPTY)));
-        // A token's place in the pool is a `u32`.
-        let num_pages = options.num_pages.min(u32::MAX as usize / options.page_size.max(1));
-        let pages = BlockAllocator::new(num_pages);
-        let memory = Memory { pages, slots, page_size: options.page_size, num_preempted: 0 };
+        let (kv, ssm, memory) = empty_caches(&model, &options);
         Self {
             model,
             options,
@@ -119,13 +97,21 @@ impl Engine {
 
     /// Changes the weights. Everything cached under the old ones is dropped; open sequences are recomputed.
     pub fn update_model<R>(&mut self, change: impl FnOnce(&mut NemotronH) -> R) -> R {
+        self.release_caches();
+        change(&mut self.model)
+    }
+
+    /// Gives back the memory of the caches, which something else may need in the meantime; open sequences are recomputed.
+    pub fn release_caches(&mut self) {
         while let Some(run) = self.prefixes.evict() {
             self.memory.release(run);
         }
         for sequence in self.sequences.values_mut() {
             self.memory.preempt(&mut sequence.run);
         }
-        change(&mut self.model)
+        let num_preempted = self.memory.num_preempted;
+        (self.kv, self.ssm, self.memory) = empty_caches(&self.model, &self.options);
+        self.memory.num_preempted = num_preempted;
     }
 
     /// Opens `samples` sequences that all hold `prompt`, which is computed once.
@@ -449,4 +435,32 @@ impl Engine {
             self.memory.release(old);
         }
     }
+}
+
+/// Pools of as few blocks as there can be, and who holds them: nobody.
+fn empty_caches(model: &NemotronH, options: &EngineOptions) -> (KvPool, SsmPool, Memory) {
+    let (device, dtype) = (model.device(), model.dtype());
+    let (config, shard) = (model.config(), model.shard());
+    let kv = KvPool::new(
+        config.num_attention_layers(),
+        [options.page_size, shard.kv_heads, config.head_dim],
+        &device,
+        dtype,
+    );
+    let ssm = SsmPool::new(
+        config.num_mamba_layers(),
+        [shard.conv_channels, config.conv_kernel - 1],
+        [shard.mamba_heads, config.mamba_head_dim, config.ssm_state_size],
+        &device,
+        dtype,
+    );
+    let mut slots = BlockAllocator::new(options.num_slots);
+    // The empty state is held for ever and never written.
+    let empty = slots.allocate();
+    debug_assert_eq!(empty, Some(BlockId(SsmPool::EMPTY)));
+    // A token's place in the pool is a `u32`.
+    let num_pages = options.num_pages.min(u32::MAX as usize / options.page_size.max(1));
+    let pages = BlockAllocator::new(num_pages);
+    let memory = Memory { pages, slots, page_size: options.page_size, num_preempted: 0 };
+    (kv, ssm, memory)
 }

@@ -155,6 +155,8 @@ impl Policy for ModelPolicy {
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<UpdateReport, PolicyError> {
         self.check_trainable()?;
+        // Backward takes the place of the engine's caches, which the new weights make worthless anyway.
+        self.engine.release_caches();
         let sequences: Vec<&[TokenId]> = batch.sequences.iter().map(|s| s.tokens.as_slice()).collect();
         let masks: Vec<Vec<bool>> = batch.sequences.iter().map(|s| s.mask.clone()).collect();
         let tree = TokenTree::build_within(&sequences, &shareable(&masks), MIN_SHARED_TOKENS);
@@ -223,6 +225,8 @@ impl Policy for ModelPolicy {
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<SupervisedReport, PolicyError> {
         self.check_trainable()?;
+        // Backward takes the place of the engine's caches, which the new weights make worthless anyway.
+        self.engine.release_caches();
         let sequences: Vec<&[TokenId]> = batch.sequences.iter().map(|s| s.tokens.as_slice()).collect();
         let masks: Vec<Vec<bool>> =
             batch.sequences.iter().map(|s| s.weights.iter().map(|&weight| weight > 0.0).collect()).collect();
