@@ -215,7 +215,12 @@ fn generate(
     let (world, verifier) = offices.get(number, seed);
     let mut scene = Scene { world, random: &mut random };
     let mut draft = (0..MAX_DRAWS)
-        .find_map(|_| (template.fill)(&mut scene).filter(|draft| split.owns(&draft.request)))
+        .find_map(|_| {
+            let draft = (template.fill)(&mut scene).filter(|draft| split.owns(&draft.request))?;
+            // Chance may ask for what is so already, such as to move a meeting to where it is.
+            let writes = draft.writes();
+            (writes.is_empty() || !verifier.changes_nothing(&writes)).then_some(draft)
+        })
         .ok_or_else(|| GenerateError::NoFilling { template: template.info.name, office: office.clone() })?;
     let claims = draft.claims.take();
     let task = assemble(split, template, filling, office.clone(), draft, tools);

@@ -255,6 +255,22 @@ fn unsound_tasks_are_found() {
 }
 
 #[test]
+fn chance_does_not_ask_for_what_is_so_already() {
+    // Among these are meetings that would be moved to where they are.
+    for template in ["calendar_move", "calendar_move_by_id"] {
+        for seed in 0..6 {
+            let config = GeneratorConfig {
+                seed,
+                count: 400,
+                templates: vec![template.to_owned()],
+                ..GeneratorConfig::default()
+            };
+            assert_eq!(tasks(&config).unwrap().len(), 400, "{template}, seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn written_datasets_are_read_back() {
     let dir = std::env::temp_dir().join(format!("nemo-env-dataset-{}", std::process::id()));
     let config =

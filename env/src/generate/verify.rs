@@ -24,6 +24,11 @@ impl Verifier {
         Self { workplace: Workplace::new(&tables), tables }
     }
 
+    /// Whether calls leave the tables as they are, so that doing nothing would be rewarded.
+    pub fn changes_nothing(&self, calls: &[ToolCall]) -> bool {
+        self.check_equal(&[], calls).is_ok()
+    }
+
     /// Checks that every call of the demonstration succeeds, that its ids and addresses stand in
     /// the request or in an earlier result, that it scores 1, and that doing nothing scores 1
     /// exactly when nothing is to be done. Says what is wrong otherwise.
