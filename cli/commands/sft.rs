@@ -18,6 +18,7 @@ pub fn run(arguments: SftArguments) -> anyhow::Result<()> {
     let began = Instant::now();
     let output_dir = arguments.output.as_ref().map(|folder| format!("sft.output_dir={}", folder.display()));
     let config = load_config(&arguments.run, &BUILT_IN, output_dir.as_slice())?;
+    config.check_supervised()?;
     if arguments.run.dry_run {
         return describe(&arguments.run, &config, config.sft.max_num_steps);
     }

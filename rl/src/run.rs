@@ -137,6 +137,17 @@ impl RunInputs<'_> {
         }
     }
 
+    /// What is said where checkpoints are to be ranked by a validation that has nothing to validate on.
+    fn missing_ranking(&self) -> Option<String> {
+        let checkpointing = &self.config.checkpointing;
+        let most = checkpointing.keep_top_k.filter(|_| checkpointing.enabled && self.validation_tasks.is_empty())?;
+        let metric = checkpointing.metric_name.as_ref().filter(|name| name.starts_with("val:"))?;
+        Some(format!(
+            "checkpointing.metric_name: {metric} is not measured without data.validation; the newest {most} checkpoints \
+             are kept instead of the best"
+        ))
+    }
+
     /// Whether the run was asked to stop.
     pub fn stop_requested(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
@@ -198,6 +209,9 @@ impl<'a> Run<'a> {
             // Of a checkpoint that did not record them, the present contents are the first that are known.
             state = TrainState { contents: state.contents, ..checkpoint.state };
             saved = Some((state.step, checkpoint.path));
+        }
+        if let Some(notice) = inputs.missing_ranking() {
+            observer.on_notice(&notice);
         }
         let log = MetricsLog::open(folder.path(), saved.as_ref().map(|(step, _)| *step))?;
         let accuracy = log.series("validation/accuracy").last().map(|(_, accuracy)| *accuracy);

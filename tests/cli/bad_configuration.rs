@@ -68,3 +68,35 @@ fn devices_that_were_not_built_in() {
         with("wgpu").refused(&["wgpu", "--features wgpu"]);
     }
 }
+
+#[test]
+fn checkpoints_are_ranked_only_by_what_is_measured() {
+    let folder = workspace();
+    for metric in ["reward", "grad_norm", "entropy"] {
+        let metric = format!("checkpointing.metric_name=train:{metric}");
+        for more in [&[][..], &["--dry-run"]] {
+            let arguments = [&["sft", "--config=config.yaml", metric.as_str()], more].concat();
+            let name = metric.split('=').nth(1).unwrap();
+            run_in(folder.path(), &arguments).refused(&["checkpointing.metric_name", name, "`train:loss`"]);
+        }
+        run_in(folder.path(), &["train", "--config=config.yaml", &metric, "--dry-run"]).succeeded();
+    }
+    let words = "checkpointing.metric_name: val:accuracy is not measured without data.validation";
+    for (command, metric, count, is_said) in [
+        ("sft", "val:accuracy", 0, true),
+        ("train", "val:accuracy", 0, true),
+        ("sft", "val:accuracy", 1, false),
+        ("sft", "train:loss", 0, false),
+    ] {
+        let metric = format!("checkpointing.metric_name={metric}");
+        let count = format!("data.validation.generate.count={count}");
+        let finished = run_in(folder.path(), &[command, "--config=config.yaml", &metric, &count, "--fresh"]);
+        assert_eq!(
+            finished.stderr.matches(words).count(),
+            usize::from(is_said),
+            "{command} {metric}: {}",
+            finished.stderr
+        );
+        finished.succeeded();
+    }
+}

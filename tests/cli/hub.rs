@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -33,15 +33,11 @@ fn serve(folder: &Path, request: &Request) -> Response {
     Response { status: 206, headers, body: bytes[start..end].to_vec(), ..Response::default() }
 }
 
-fn command(folder: &Path, variables: &[(&str, &str)]) -> Command {
+const GENERATE: [&str; 5] = ["generate", "--model=acme/tiny", "--prompt=hi", "--greedy", "--max-new-tokens=3"];
+
+fn command(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.current_dir(folder).args([
-        "generate",
-        "--model=acme/tiny",
-        "--prompt=hi",
-        "--greedy",
-        "--max-new-tokens=3",
-    ]);
+    command.current_dir(folder).args(arguments);
     for name in ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"] {
         command.env_remove(name);
     }
@@ -51,7 +47,10 @@ fn command(folder: &Path, variables: &[(&str, &str)]) -> Command {
 }
 
 fn generate(folder: &Path, variables: &[(&str, &str)]) -> Finished {
-    let output = command(folder, variables).output().unwrap();
+    finished(command(folder, &GENERATE, variables).output().unwrap())
+}
+
+fn finished(output: Output) -> Finished {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Finished { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
@@ -97,7 +96,7 @@ fn a_model_is_downloaded_once_and_goes_on_after_a_kill() {
     let cached = folder.path().join("cache/models--acme--tiny");
     let weights = sha256(&fs::read(model.join("model.safetensors")).unwrap());
     let incomplete = cached.join(format!("blobs/{weights}.incomplete"));
-    let mut child = command(folder.path(), &variables).spawn().unwrap();
+    let mut child = command(folder.path(), &GENERATE, &variables).spawn().unwrap();
     for _ in 0..200 {
         if fs::metadata(&incomplete).is_ok_and(|file| file.len() as usize == size / 2) {
             break;
@@ -142,4 +141,74 @@ fn the_hub_refuses_in_words() {
         generate(folder.path(), &[("HF_HUB_CACHE", "cache"), ("HF_ENDPOINT", &url)]).refused(&["acme/tiny", words]);
         assert_eq!(server.requests().len(), 1);
     }
+}
+
+#[test]
+fn models_of_the_hub_are_measured_and_trained() {
+    let folder = workspace();
+    let model = folder.path().join("hub");
+    // There is no folder that could be taken for it.
+    fs::rename(folder.path().join("model"), &model).unwrap();
+    let source = model.clone();
+    let server = FakeServer::start(move |request| serve(&source, request));
+    let url = server.url();
+    let run = |arguments: &[&str], cache: &str| {
+        let variables = [("HF_HUB_CACHE", cache), ("HF_ENDPOINT", url.as_str())];
+        finished(command(folder.path(), arguments, &variables).output().unwrap())
+    };
+    let eval = |model: &str| {
+        let name = format!("--model={model}");
+        let task = ["--split=train", "--count=1", "--num-offices=1", "--max-length=8192", "--max-new-tokens=3"];
+        run(&[&["eval", &name, "--greedy", "--json"][..], &task].concat(), "of_eval").succeeded()
+    };
+    let measured = eval("acme/tiny");
+    assert!(folder.path().join("of_eval/models--acme--tiny/snapshots").join(COMMIT).exists());
+    assert_eq!(eval("hub"), measured);
+
+    let train = |name: &str, results: &str, more: &[&str]| {
+        let name = format!("policy.model_name={name}");
+        let results = format!("checkpointing.checkpoint_dir={results}");
+        // Such a model earns nothing, so that weight decay alone changes it.
+        let decay = [
+            "policy.megatron_cfg.optimizer.weight_decay=0.5",
+            "policy.megatron_cfg.scheduler.start_weight_decay=0.5",
+            "policy.megatron_cfg.scheduler.end_weight_decay=0.5",
+            "grpo.max_num_steps=2",
+        ];
+        let arguments = [&["train", "--config=config.yaml", &name, &results][..], &decay].concat();
+        run(&[arguments.as_slice(), more].concat(), "of_train").succeeded()
+    };
+    let num_requests = server.requests().len();
+    train("acme/tiny", "planned", &["--dry-run"]);
+    assert_eq!(server.requests().len(), num_requests, "a dry run asks nobody");
+    train("acme/tiny", "by_name", &[]);
+    train("hub", "by_folder", &[]);
+    let weights =
+        |results: &str| fs::read(folder.path().join(results).join("step_2/policy/model.safetensors")).unwrap();
+    assert!(weights("by_name") == weights("by_folder"), "trained from the same weights");
+    assert!(weights("by_name") != fs::read(model.join("model.safetensors")).unwrap(), "trained");
+}
+
+/// The second process waits for the first one's download instead of writing into the same file.
+#[test]
+fn two_processes_download_into_one_cache() {
+    let folder = workspace();
+    let model = folder.path().join("model");
+    let source = model.clone();
+    let server = FakeServer::start(move |request| {
+        let is_weights = request.path.ends_with("model.safetensors") && !request.is_for_metadata();
+        let delay = Duration::from_millis(if is_weights { 1500 } else { 0 });
+        Response { delay, ..serve(&source, request) }
+    });
+    let url = server.url();
+    let variables = [("HF_HUB_CACHE", "cache"), ("HF_ENDPOINT", url.as_str())];
+    let start = || command(folder.path(), &GENERATE, &variables).spawn().unwrap();
+    let texts = [start(), start()].map(|child| finished(child.wait_with_output().unwrap()).succeeded());
+    assert_eq!(texts[0], texts[1]);
+    let is_download = |request: &&Request| !request.is_for_metadata() && request.path.ends_with("model.safetensors");
+    assert_eq!(server.requests().iter().filter(is_download).count(), 1);
+    let blob = folder.path().join("cache/models--acme--tiny/blobs");
+    let stored = fs::read(blob.join(sha256(&fs::read(model.join("model.safetensors")).unwrap()))).unwrap();
+    assert_eq!(stored, fs::read(model.join("model.safetensors")).unwrap());
+    assert!(contents(&blob).iter().all(|(path, _)| path.extension().is_none_or(|end| end != "incomplete")));
 }

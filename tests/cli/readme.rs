@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::program::{PROGRAM, copy_folder, repository, run, run_in};
 use super::real_office;
@@ -140,8 +140,8 @@ fn the_commands_of_the_readme_work_in_their_order() {
     made.iter().for_each(|path| assert!(folder.path().join(path).exists(), "{path}"));
 }
 
-/// Starts a server, on a port that is free whatever else runs here, and ends it with Ctrl-C.
-fn serve_and_stop(folder: &Path, arguments: &[String]) {
+/// Starts a server, on a port that is free whatever else runs here; the process and its address.
+fn serve(folder: &Path, arguments: &[String]) -> (Child, String) {
     let mut arguments = arguments.to_vec();
     let port = arguments.iter().position(|word| word == "--port").expect("a port");
     arguments[port + 1] = "0".to_owned();
@@ -149,9 +149,45 @@ fn serve_and_stop(folder: &Path, arguments: &[String]) {
     let mut child = command.current_dir(folder).args(&arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.starts_with("listening on http://127.0.0.1:"), "{line}");
+    let address = line.trim().strip_prefix("listening on http://").expect("an address").to_owned();
+    assert!(address.starts_with("127.0.0.1:"), "{line}");
+    (child, address)
+}
+
+/// Starts a server and ends it with Ctrl-C.
+fn serve_and_stop(folder: &Path, arguments: &[String]) {
+    let (mut child, _) = serve(folder, arguments);
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_server_answers_the_requests_of_its_readme() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        return println!("skipped: curl is not installed");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    run_in(folder.path(), &["env", "generate", "--output=tables", "--count=1"]).succeeded();
+    let text = fs::read_to_string(repository().join("env/README.md")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("nemo-burn env serve --tables")).expect("a server");
+    let (mut child, address) = serve(folder.path(), &arguments_of(line).expect("arguments"));
+    let requests: Vec<String> = text
+        .lines()
+        .filter(|line| line.starts_with("curl "))
+        .map(|line| line.replace("127.0.0.1:8080", &address))
+        .collect();
+    let answers: Vec<String> = requests
+        .iter()
+        .map(|line| {
+            let output = Command::new("sh").current_dir(folder.path()).args(["-c", line]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        })
+        .collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(answers[0], "{}");
+    assert!(answers[1].starts_with("{\"output\":") && answers[1].contains("email_id"), "{}", answers[1]);
 }
 
 #[test]

@@ -24,6 +24,26 @@ pub(crate) fn check(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Res
     datasets(config)
 }
 
+impl RunConfig {
+    /// What only supervised training minds: of its steps the loss alone is measured, so no other `train:` metric ranks
+    /// its checkpoints.
+    ///
+    /// # Errors
+    /// [`ConfigError::Inconsistent`] with the key to change.
+    pub fn check_supervised(&self) -> Result<()> {
+        let metric = self.checkpointing.metric_name.as_deref();
+        let foreign = metric.filter(|name| name.starts_with("train:") && *name != "train:loss");
+        let Some(found) = foreign else { return Ok(()) };
+        inconsistent(
+            "checkpointing.metric_name",
+            format!(
+                "supervised training does not measure `{found}`; take `train:loss` (with \
+                 checkpointing.higher_is_better: false) or one of `val:`"
+            ),
+        )
+    }
+}
+
 fn inconsistent<T>(key: &str, reason: impl Into<String>) -> Result<T> {
     Err(ConfigError::Inconsistent { key: key.to_owned(), reason: reason.into() })
 }
