@@ -7,7 +7,7 @@
 //! without the vector instructions.
 
 use super::{SsdScanOps, SsdTensors, cpu_forward};
-use crate::cpu::{DisjointMut, Floats, clear_padding, from_vec, sizes, unwritten};
+use crate::cpu::{DisjointMut, Floats, clear_padding, from_vec, sizes};
 use crate::simd::{self, LANES, Lanes};
 use burn::backend::{Flex, tensor::FloatTensor};
 
@@ -18,13 +18,15 @@ impl SsdScanOps for Flex {
         lengths: Vec<usize>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let scan = Scan::new(tensors, dt_limit, lengths);
-        let mut y = unwritten(scan.x.len());
+        let mut y = Box::<[f32]>::new_uninit_slice(scan.x.len());
         clear_padding(&mut y, &scan.lengths, scan.tokens, scan.heads * scan.width);
-        let mut state = unwritten(scan.batch * scan.state_row());
+        let mut state = Box::<[f32]>::new_uninit_slice(scan.batch * scan.state_row());
         cpu_forward::forward(&scan, DisjointMut::new(&mut y), DisjointMut::new(&mut state));
+        // SAFETY: the tasks write every state and all tokens within their row's length, behind which zeros stand.
+        let (y, state) = unsafe { (y.assume_init(), state.assume_init()) };
         let shape = [scan.batch, scan.tokens, scan.heads, scan.width];
         let state_shape = [scan.batch, scan.heads, scan.width, scan.state_size];
-        (from_vec(y, shape), from_vec(state, state_shape))
+        (from_vec(y.into_vec(), shape), from_vec(state.into_vec(), state_shape))
     }
 }
 
