@@ -29,6 +29,7 @@ pub(super) fn forward(
 ) -> (FloatTensor<Flex>, FloatTensor<Flex>) {
     let layer = Layer::new(tensors, prefix_lengths, scale);
     let Layer { batch, tokens, query_heads, key_heads, width, .. } = layer;
+    assert!(query_heads.is_multiple_of(key_heads), "attention: heads");
     let mut y = Box::<[f32]>::new_uninit_slice(layer.q.len());
     let mut log_sum_exp = Box::<[f32]>::new_uninit_slice(batch * query_heads * tokens);
     let (y_out, sum_out) = (DisjointMut::new(&mut y), DisjointMut::new(&mut log_sum_exp));

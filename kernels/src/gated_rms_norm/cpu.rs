@@ -23,6 +23,8 @@ impl GatedRmsNormOps for Flex {
     ) -> FloatTensor<Self> {
         let [batch, tokens, width] = sizes(&x);
         let (x, gate, weight) = (Floats::new(x), Floats::new(gate), Floats::new(weight));
+        assert_eq!((weight.len(), gate.len()), (width, x.len()), "gated_rms_norm: weight and gate");
+        assert!(width.is_multiple_of(num_groups), "gated_rms_norm: groups");
         let mut y = Box::<[f32]>::new_uninit_slice(x.len());
         let block = (ROWS_PER_TASK * width).max(1);
         let epsilon = epsilon as f32;
@@ -55,6 +57,9 @@ impl GatedRmsNormGradient for Flex {
         let (x, gate) = (Floats::new(x), Floats::new(gate));
         let (weight, cotangent) = (Floats::new(weight), Floats::new(cotangent));
         let block = (ROWS_PER_TASK * width).max(1);
+        let lengths = (weight.len(), gate.len(), cotangent.len());
+        assert_eq!(lengths, (width, x.len(), x.len()), "gated_rms_norm_backward: weight, gate and cotangent");
+        assert!(width.is_multiple_of(num_groups), "gated_rms_norm_backward: groups");
         let mut x_gradient = Box::<[f32]>::new_uninit_slice(x.len());
         let mut gate_gradient = Box::<[f32]>::new_uninit_slice(x.len());
         let mut partial = vec![0.0; x.len().div_ceil(block) * width];

@@ -17,6 +17,7 @@ impl RmsNormOps for Flex {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
         let [batch, tokens, width] = sizes(&x);
         let (x, weight) = (Floats::new(x), Floats::new(weight));
+        assert_eq!(weight.len(), width, "rms_norm: weight");
         let mut y = Box::<[f32]>::new_uninit_slice(x.len());
         let block = (ROWS_PER_TASK * width).max(1);
         let task = |(y, x): (&mut [MaybeUninit<f32>], &[f32])| {
@@ -40,6 +41,7 @@ impl RmsNormOps for Flex {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let shape: [usize; 3] = sizes(&x);
         let (x, residual, weight) = (Floats::new(x), Floats::new(residual), Floats::new(weight));
+        assert_eq!((weight.len(), residual.len()), (shape[2], x.len()), "add_rms_norm: weight and residual");
         let mut sum = Box::<[f32]>::new_uninit_slice(x.len());
         let mut y = Box::<[f32]>::new_uninit_slice(x.len());
         let block = (ROWS_PER_TASK * shape[2]).max(1);
@@ -71,6 +73,7 @@ impl RmsNormGradient for Flex {
         let (x, weight, cotangent) = (Floats::new(x), Floats::new(weight), Floats::new(cotangent));
         let addend = addend.map(Floats::new);
         let block = (ROWS_PER_TASK * width).max(1);
+        assert_eq!((weight.len(), cotangent.len()), (width, x.len()), "rms_norm_backward: weight and cotangent");
         let mut x_gradient = Box::<[f32]>::new_uninit_slice(x.len());
         let mut partial = vec![0.0; x.len().div_ceil(block) * width];
         x_gradient

@@ -6,7 +6,7 @@
 //! Code over [`Lanes`] uses plain loops: an iterator adaptor that is not inlined would be compiled
 //! without the vector instructions.
 
-use super::{SsdScanOps, SsdTensors, cpu_forward};
+use super::{MAX_STATE, SsdScanOps, SsdTensors, cpu_forward};
 use crate::cpu::{DisjointMut, Floats, clear_padding, from_vec, sizes};
 use crate::simd::{self, LANES, Lanes};
 use burn::backend::{Flex, tensor::FloatTensor};
@@ -57,6 +57,8 @@ impl Scan {
         let [batch, tokens, heads, width] = sizes(&tensors.x);
         let [_, _, groups, state_size] = sizes(&tensors.b);
         let [state_batch, _, _, _] = sizes(&tensors.state);
+        // More would not fit the largest tile, and some of the outgoing state would stay unwritten.
+        assert!(state_size <= MAX_STATE, "scan: size of the state");
         Self {
             batch,
             tokens,
