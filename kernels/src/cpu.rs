@@ -5,6 +5,7 @@ use burn::tensor::{DType, Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 
 use crate::flex_slices::Rows;
@@ -57,20 +58,10 @@ pub(crate) fn from_vec(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor 
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
-/// A buffer for results: its values mean nothing until the caller has written them, which it must do for every one before
-/// anything reads it. Zeros would cost a pass over the memory, on one thread.
-#[allow(clippy::uninit_vec, reason = "every kernel writes all of its result before it is read")]
-pub(crate) fn unwritten(len: usize) -> Vec<f32> {
-    let mut values = Vec::with_capacity(len);
-    // SAFETY: the capacity is there, and callers write before they read.
-    unsafe { values.set_len(len) };
-    values
-}
-
-/// Zeros the tokens of a `[B, T, width]` buffer that lie behind their row's length.
-pub(crate) fn clear_padding(values: &mut [f32], lengths: &[usize], tokens: usize, width: usize) {
+/// Writes zeros to the tokens of a `[B, T, width]` buffer that lie behind their row's length.
+pub(crate) fn clear_padding(values: &mut [MaybeUninit<f32>], lengths: &[usize], tokens: usize, width: usize) {
     for (row, &length) in values.chunks_exact_mut((tokens * width).max(1)).zip(lengths) {
-        row[length * width..].fill(0.0);
+        row[length * width..].fill(MaybeUninit::new(0.0));
     }
 }
 
@@ -91,19 +82,19 @@ pub(crate) fn parallel(count: usize, task: impl Fn(usize) + Sync + Send) {
 
 /// A buffer that parallel tasks write at places they know to be disjoint.
 #[derive(Clone, Copy)]
-pub(crate) struct DisjointMut<'a> {
-    start: *mut f32,
+pub(crate) struct DisjointMut<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    buffer: PhantomData<&'a mut [f32]>,
+    buffer: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: access goes through `slice`, whose contract rules out overlapping use.
-unsafe impl Send for DisjointMut<'_> {}
+unsafe impl<T: Send> Send for DisjointMut<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for DisjointMut<'_> {}
+unsafe impl<T: Send> Sync for DisjointMut<'_, T> {}
 
-impl<'a> DisjointMut<'a> {
-    pub(crate) fn new(buffer: &'a mut [f32]) -> Self {
+impl<'a, T> DisjointMut<'a, T> {
+    pub(crate) fn new(buffer: &'a mut [T]) -> Self {
         Self { start: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
     }
 
@@ -111,7 +102,7 @@ impl<'a> DisjointMut<'a> {
     ///
     /// # Safety
     /// No two live slices may overlap.
-    pub(crate) unsafe fn slice(&self, from: usize, len: usize) -> &'a mut [f32] {
+    pub(crate) unsafe fn slice(&self, from: usize, len: usize) -> &'a mut [T] {
         assert!(from + len <= self.len, "write past the end of a buffer");
         // SAFETY: inside the buffer by the assertion, exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }

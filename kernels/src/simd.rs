@@ -342,7 +342,7 @@ pub(crate) fn run_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
 
 mod portable;
 mod row;
-pub(crate) use row::{Row, RowMut, Span, for_each_span};
+pub(crate) use row::{Row, RowMut, Slot, Span, for_each_span};
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

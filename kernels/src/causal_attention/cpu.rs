@@ -4,8 +4,10 @@
 //! absolute positions counted from the prefix's first token and each query's arithmetic is its own,
 //! so any split of a sequence into prefix and segment gives the same bits, as does decoding.
 
+use std::mem::MaybeUninit;
+
 use super::{AttentionTensors, CausalAttentionGradient, CausalAttentionOps};
-use crate::cpu::{DisjointMut, Floats, from_vec, parallel, sizes, unwritten};
+use crate::cpu::{DisjointMut, Floats, from_vec, parallel, sizes};
 use crate::paged_attention::cpu_block::{BLOCK, score, softmax_step, weighted_values};
 use crate::simd::{self, Kernel, LANES, Lanes, run};
 use burn::backend::{Flex, tensor::FloatTensor};
@@ -27,8 +29,9 @@ pub(super) fn forward(
 ) -> (FloatTensor<Flex>, FloatTensor<Flex>) {
     let layer = Layer::new(tensors, prefix_lengths, scale);
     let Layer { batch, tokens, query_heads, key_heads, width, .. } = layer;
-    let mut y = unwritten(layer.q.len());
-    let mut log_sum_exp = unwritten(batch * query_heads * tokens);
+    assert!(query_heads.is_multiple_of(key_heads), "attention: heads");
+    let mut y = Box::<[f32]>::new_uninit_slice(layer.q.len());
+    let mut log_sum_exp = Box::<[f32]>::new_uninit_slice(batch * query_heads * tokens);
     let (y_out, sum_out) = (DisjointMut::new(&mut y), DisjointMut::new(&mut log_sum_exp));
     let runs = tokens.div_ceil(TOKENS_PER_TASK);
     parallel(batch * key_heads * runs, |task| {
@@ -40,7 +43,10 @@ pub(super) fn forward(
         let (y, log_sum_exp) = (y_out, sum_out);
         run(Attend { layer: &layer, row, key_head, first, count, y, log_sum_exp });
     });
-    (from_vec(y, [batch, tokens, query_heads, width]), from_vec(log_sum_exp, [batch, query_heads, tokens]))
+    // SAFETY: the tasks are all rows, key heads and runs of tokens, and each writes both results of all its query rows.
+    let (y, log_sum_exp) = unsafe { (y.assume_init(), log_sum_exp.assume_init()) };
+    let y = from_vec(y.into_vec(), [batch, tokens, query_heads, width]);
+    (y, from_vec(log_sum_exp.into_vec(), [batch, query_heads, tokens]))
 }
 
 /// The inputs as slices, with their sizes.
@@ -190,9 +196,9 @@ struct Attend<'a> {
     first: usize,
     count: usize,
     /// `[B, T, Hq, P]`
-    y: DisjointMut<'a>,
+    y: DisjointMut<'a, MaybeUninit<f32>>,
     /// `[B, Hq, T]`
-    log_sum_exp: DisjointMut<'a>,
+    log_sum_exp: DisjointMut<'a, MaybeUninit<f32>>,
 }
 
 impl Kernel for Attend<'_> {
@@ -266,13 +272,13 @@ impl Kernel for Attend<'_> {
                 let to = self.y.slice(place(index), width);
                 for (lane, to) in to.chunks_mut(LANES).enumerate() {
                     let sum = L::load(sums.as_ptr().add(index * padded + lane * LANES));
-                    sum.div(L::splat(total)).store_first(to.as_mut_ptr(), to.len());
+                    sum.div(L::splat(total)).store_first(to.as_mut_ptr().cast(), to.len());
                 }
                 let head = key_head * per_key + index % per_key;
                 let token = first + index / per_key;
                 let place = (row * layer.query_heads + head) * layer.tokens + token;
                 let log_total = simd::ln(f64::from(total)) as f32;
-                self.log_sum_exp.slice(place, 1)[0] = largest + log_total;
+                self.log_sum_exp.slice(place, 1)[0].write(largest + log_total);
             }
         }
     }

@@ -2,9 +2,11 @@
 //!
 //! Tokens behind a row's length are skipped: their outputs are zero and carry no gradient.
 
+use std::mem::MaybeUninit;
+
 use super::{CausalConvGradient, CausalConvOps, CausalConvSaved};
-use crate::cpu::{DisjointMut, Floats, add_in_order, clear_padding, from_vec, parallel, sizes, unwritten};
-use crate::simd::{Kernel, Lanes, Row, RowMut, Span, for_each_span, run};
+use crate::cpu::{DisjointMut, Floats, add_in_order, clear_padding, from_vec, parallel, sizes};
+use crate::simd::{Kernel, Lanes, Row, RowMut, Slot, Span, for_each_span, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 
 /// Tokens per parallel task, and per partial sum of the weight gradient.
@@ -29,7 +31,7 @@ impl CausalConvOps for Flex {
         let conv = Conv::new(&Floats::new(weight), &Floats::new(bias), shape, taps);
         let history = History::new(&Floats::new(window), taps - 1, channels);
         let x = Floats::new(x);
-        let mut y = unwritten(x.len());
+        let mut y = Box::<[f32]>::new_uninit_slice(x.len());
         clear_padding(&mut y, &lengths, tokens, channels);
         let out = DisjointMut::new(&mut y);
         let blocks = tokens.div_ceil(TOKENS_PER_TASK);
@@ -54,7 +56,9 @@ impl CausalConvOps for Flex {
                 window.extend((0..kept).map(|t| source.tap(length + t)[channel]));
             }
         }
-        (from_vec(y, shape), from_vec(window, [batch, channels, kept]))
+        // SAFETY: the tasks write all tokens within their row's length, and zeros stand behind it.
+        let y = unsafe { y.assume_init() };
+        (from_vec(y.into_vec(), shape), from_vec(window, [batch, channels, kept]))
     }
 }
 
@@ -74,7 +78,7 @@ impl CausalConvGradient for Flex {
         let lengths = saved.lengths;
 
         // Gradient of [window | x] per row; the rows of x land in their own tensor.
-        let mut x_gradient = if y_cotangent.is_some() { unwritten(x.len()) } else { vec![0.0; x.len()] };
+        let mut x_gradient = Box::<[f32]>::new_uninit_slice(x.len());
         clear_padding(&mut x_gradient, &lengths, tokens, channels);
         let mut history_gradient = vec![0.0; batch * kept * channels];
         let blocks = tokens.div_ceil(TOKENS_PER_TASK);
@@ -114,7 +118,11 @@ impl CausalConvGradient for Flex {
                     partial,
                 });
             });
+        } else {
+            x_gradient.fill(MaybeUninit::new(0.0));
         }
+        // SAFETY: the tasks wrote all tokens within their row's length, behind which zeros stand; or zeros stand everywhere.
+        let mut x_gradient = unsafe { x_gradient.assume_init() };
         if let Some(cotangent) = window_cotangent {
             let cotangent = Floats::new(cotangent);
             for (row, &length) in lengths.iter().enumerate() {
@@ -148,7 +156,7 @@ impl CausalConvGradient for Flex {
         let bias_gradient = sums.split_off(taps * channels);
         let weight_gradient = transpose(&sums, taps, channels);
         [
-            from_vec(x_gradient, shape),
+            from_vec(x_gradient.into_vec(), shape),
             from_vec(weight_gradient, [channels, 1, taps]),
             from_vec(bias_gradient, [channels]),
             from_vec(window_gradient, [window_batch, channels, kept]),
@@ -246,7 +254,7 @@ struct Forward<'a> {
     conv: &'a Conv,
     source: Source<'a>,
     from: usize,
-    y: &'a mut [f32],
+    y: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for Forward<'_> {
@@ -281,7 +289,7 @@ impl Kernel for Forward<'_> {
 
 /// The rows of a run of tokens.
 #[inline(always)]
-fn rows_of_run(values: &mut [f32], channels: usize) -> [RowMut<'_>; RUN] {
+fn rows_of_run<T: Slot>(values: &mut [T], channels: usize) -> [RowMut<'_, T>; RUN] {
     let (first, second) = values.split_at_mut(2 * channels);
     let ((a, b), (c, d)) = (first.split_at_mut(channels), second.split_at_mut(channels));
     [RowMut::new(a), RowMut::new(b), RowMut::new(c), RowMut::new(d)]
@@ -324,7 +332,7 @@ struct BackwardPass<'a> {
     to: usize,
     length: usize,
     /// Tokens `from..to` of the row.
-    x_gradient: &'a mut [f32],
+    x_gradient: &'a mut [MaybeUninit<f32>],
     /// The row's window, `[K - 1, C]`; empty except for the row's first task.
     history_gradient: &'a mut [f32],
     /// `[K + 1, C]`: gradients of the filters, then of the bias.

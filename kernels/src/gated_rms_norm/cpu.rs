@@ -2,8 +2,10 @@
 //!
 //! A row's arithmetic depends on that row alone, so results do not change with the batch.
 
+use std::mem::MaybeUninit;
+
 use super::{GatedRmsNormGradient, GatedRmsNormOps};
-use crate::cpu::{Floats, add_in_order, from_vec, sizes, unwritten};
+use crate::cpu::{Floats, add_in_order, from_vec, sizes};
 use crate::simd::{Kernel, Lanes, Row, RowMut, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 use rayon::prelude::*;
@@ -21,18 +23,23 @@ impl GatedRmsNormOps for Flex {
     ) -> FloatTensor<Self> {
         let [batch, tokens, width] = sizes(&x);
         let (x, gate, weight) = (Floats::new(x), Floats::new(gate), Floats::new(weight));
-        let mut y = unwritten(x.len());
+        assert_eq!((weight.len(), gate.len()), (width, x.len()), "gated_rms_norm: weight and gate");
+        assert!(width.is_multiple_of(num_groups), "gated_rms_norm: groups");
+        let mut y = Box::<[f32]>::new_uninit_slice(x.len());
         let block = (ROWS_PER_TASK * width).max(1);
         let epsilon = epsilon as f32;
-        let task = |(y, (x, gate)): (&mut [f32], (&[f32], &[f32]))| {
+        let task = |y: &mut [MaybeUninit<f32>], x: &[f32], gate: &[f32]| {
             run(Forward { x, gate, weight: &weight, num_groups, epsilon, y });
         };
         if y.len() <= block {
-            task((&mut y, (&x, &gate)));
+            task(&mut y, &x, &gate);
         } else {
-            y.par_chunks_mut(block).zip(x.par_chunks(block).zip(gate.par_chunks(block))).for_each(task);
+            let inputs = x.par_chunks(block).zip(gate.par_chunks(block));
+            y.par_chunks_mut(block).zip(inputs).for_each(|(y, (x, gate))| task(y, x, gate));
         }
-        from_vec(y, [batch, tokens, width])
+        // SAFETY: a task writes all groups of its block, and the blocks are all of the buffer.
+        let y = unsafe { y.assume_init() };
+        from_vec(y.into_vec(), [batch, tokens, width])
     }
 }
 
@@ -50,8 +57,11 @@ impl GatedRmsNormGradient for Flex {
         let (x, gate) = (Floats::new(x), Floats::new(gate));
         let (weight, cotangent) = (Floats::new(weight), Floats::new(cotangent));
         let block = (ROWS_PER_TASK * width).max(1);
-        let mut x_gradient = unwritten(x.len());
-        let mut gate_gradient = unwritten(x.len());
+        let lengths = (weight.len(), gate.len(), cotangent.len());
+        assert_eq!(lengths, (width, x.len(), x.len()), "gated_rms_norm_backward: weight, gate and cotangent");
+        assert!(width.is_multiple_of(num_groups), "gated_rms_norm_backward: groups");
+        let mut x_gradient = Box::<[f32]>::new_uninit_slice(x.len());
+        let mut gate_gradient = Box::<[f32]>::new_uninit_slice(x.len());
         let mut partial = vec![0.0; x.len().div_ceil(block) * width];
         let inputs = x.par_chunks(block).zip(gate.par_chunks(block)).zip(cotangent.par_chunks(block));
         x_gradient
@@ -78,7 +88,13 @@ impl GatedRmsNormGradient for Flex {
             );
         let mut weight_gradient = vec![0.0; width];
         add_in_order(&mut weight_gradient, &partial);
-        [from_vec(x_gradient, shape), from_vec(gate_gradient, shape), from_vec(weight_gradient, [width])]
+        // SAFETY: a task writes all groups of its blocks, and the blocks are all of the buffers.
+        let (x_gradient, gate_gradient) = unsafe { (x_gradient.assume_init(), gate_gradient.assume_init()) };
+        [
+            from_vec(x_gradient.into_vec(), shape),
+            from_vec(gate_gradient.into_vec(), shape),
+            from_vec(weight_gradient, [width]),
+        ]
     }
 }
 
@@ -88,7 +104,7 @@ struct Forward<'a> {
     weight: &'a [f32],
     num_groups: usize,
     epsilon: f32,
-    y: &'a mut [f32],
+    y: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for Forward<'_> {
@@ -101,7 +117,7 @@ impl Kernel for Forward<'_> {
         let weights = self.weight.chunks_exact(size).cycle();
         for (((x, gate), weight), y) in groups.zip(weights).zip(self.y.chunks_exact_mut(size)) {
             let (x, gate, weight) = (Row::new(x), Row::new(gate), Row::new(weight));
-            RowMut::new(y).fill(|at| x.get::<L>(at).mul(gate.get::<L>(at).silu()));
+            let y = RowMut::new(y).fill(|at| x.get::<L>(at).mul(gate.get::<L>(at).silu()));
             let gated = Row::new(y);
             let square_sum = gated.sum::<L>(|at| (gated.get(at), gated.get(at)));
             let inverse = L::splat(inverse_rms(square_sum, size, self.epsilon));
@@ -125,8 +141,8 @@ struct BackwardPass<'a> {
     epsilon: f32,
     /// Three rows of one group.
     scratch: &'a mut [f32],
-    x_gradient: &'a mut [f32],
-    gate_gradient: &'a mut [f32],
+    x_gradient: &'a mut [MaybeUninit<f32>],
+    gate_gradient: &'a mut [MaybeUninit<f32>],
     weight_gradient: &'a mut [f32],
 }
 

@@ -2,8 +2,10 @@
 //!
 //! A row's arithmetic depends on that row alone, so results do not change with the batch.
 
+use std::mem::MaybeUninit;
+
 use super::{RmsNormGradient, RmsNormOps};
-use crate::cpu::{Floats, add_in_order, from_vec, sizes, unwritten};
+use crate::cpu::{Floats, add_in_order, from_vec, sizes};
 use crate::simd::{Kernel, Lanes, Row, RowMut, run};
 use burn::backend::{Flex, tensor::FloatTensor};
 use rayon::prelude::*;
@@ -15,9 +17,10 @@ impl RmsNormOps for Flex {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
         let [batch, tokens, width] = sizes(&x);
         let (x, weight) = (Floats::new(x), Floats::new(weight));
-        let mut y = unwritten(x.len());
+        assert_eq!(weight.len(), width, "rms_norm: weight");
+        let mut y = Box::<[f32]>::new_uninit_slice(x.len());
         let block = (ROWS_PER_TASK * width).max(1);
-        let task = |(y, x): (&mut [f32], &[f32])| {
+        let task = |(y, x): (&mut [MaybeUninit<f32>], &[f32])| {
             run(Forward { x, weight: &weight, epsilon: epsilon as f32, y });
         };
         if y.len() <= block {
@@ -25,7 +28,9 @@ impl RmsNormOps for Flex {
         } else {
             y.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(task);
         }
-        from_vec(y, [batch, tokens, width])
+        // SAFETY: a task writes all rows of its block, and the blocks are all of the buffer.
+        let y = unsafe { y.assume_init() };
+        from_vec(y.into_vec(), [batch, tokens, width])
     }
 
     fn add_rms_norm(
@@ -36,9 +41,11 @@ impl RmsNormOps for Flex {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let shape: [usize; 3] = sizes(&x);
         let (x, residual, weight) = (Floats::new(x), Floats::new(residual), Floats::new(weight));
-        let (mut sum, mut y) = (unwritten(x.len()), unwritten(x.len()));
+        assert_eq!((weight.len(), residual.len()), (shape[2], x.len()), "add_rms_norm: weight and residual");
+        let mut sum = Box::<[f32]>::new_uninit_slice(x.len());
+        let mut y = Box::<[f32]>::new_uninit_slice(x.len());
         let block = (ROWS_PER_TASK * shape[2]).max(1);
-        let task = |sum: &mut [f32], y: &mut [f32], x: &[f32], residual: &[f32]| {
+        let task = |sum: &mut [MaybeUninit<f32>], y: &mut [MaybeUninit<f32>], x: &[f32], residual: &[f32]| {
             run(AddForward { x, residual, weight: &weight, epsilon: epsilon as f32, sum, y });
         };
         if y.len() <= block {
@@ -48,7 +55,9 @@ impl RmsNormOps for Flex {
             let terms = x.par_chunks(block).zip(residual.par_chunks(block));
             results.zip(terms).for_each(|((sum, y), (x, residual))| task(sum, y, x, residual));
         }
-        (from_vec(sum, shape), from_vec(y, shape))
+        // SAFETY: a task writes all rows of its blocks, and the blocks are all of the buffers.
+        let (sum, y) = unsafe { (sum.assume_init(), y.assume_init()) };
+        (from_vec(sum.into_vec(), shape), from_vec(y.into_vec(), shape))
     }
 }
 
@@ -64,7 +73,8 @@ impl RmsNormGradient for Flex {
         let (x, weight, cotangent) = (Floats::new(x), Floats::new(weight), Floats::new(cotangent));
         let addend = addend.map(Floats::new);
         let block = (ROWS_PER_TASK * width).max(1);
-        let mut x_gradient = unwritten(x.len());
+        assert_eq!((weight.len(), cotangent.len()), (width, x.len()), "rms_norm_backward: weight and cotangent");
+        let mut x_gradient = Box::<[f32]>::new_uninit_slice(x.len());
         let mut partial = vec![0.0; x.len().div_ceil(block) * width];
         x_gradient
             .par_chunks_mut(block)
@@ -84,7 +94,9 @@ impl RmsNormGradient for Flex {
             });
         let mut weight_gradient = vec![0.0; width];
         add_in_order(&mut weight_gradient, &partial);
-        [from_vec(x_gradient, [batch, tokens, width]), from_vec(weight_gradient, [width])]
+        // SAFETY: a task writes all rows of its block, and the blocks are all of the buffer.
+        let x_gradient = unsafe { x_gradient.assume_init() };
+        [from_vec(x_gradient.into_vec(), [batch, tokens, width]), from_vec(weight_gradient, [width])]
     }
 }
 
@@ -92,7 +104,7 @@ struct Forward<'a> {
     x: &'a [f32],
     weight: &'a [f32],
     epsilon: f32,
-    y: &'a mut [f32],
+    y: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for Forward<'_> {
@@ -115,8 +127,8 @@ struct AddForward<'a> {
     residual: &'a [f32],
     weight: &'a [f32],
     epsilon: f32,
-    sum: &'a mut [f32],
-    y: &'a mut [f32],
+    sum: &'a mut [MaybeUninit<f32>],
+    y: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for AddForward<'_> {
@@ -130,7 +142,7 @@ impl Kernel for AddForward<'_> {
         let results = self.sum.chunks_exact_mut(width).zip(self.y.chunks_exact_mut(width));
         for ((x, residual), (sum, y)) in terms.zip(results) {
             let (x, residual) = (Row::new(x), Row::new(residual));
-            RowMut::new(sum).fill(|at| residual.get::<L>(at).add(x.get(at)));
+            let sum = RowMut::new(sum).fill(|at| residual.get::<L>(at).add(x.get(at)));
             // As above: a closure that two kernels share would not be inlined.
             let sum = Row::new(sum);
             let inverse = L::splat(inverse_rms::<L>(&sum, self.epsilon));
@@ -153,7 +165,7 @@ struct BackwardPass<'a> {
     /// What else `x` gets.
     addend: Option<&'a [f32]>,
     epsilon: f32,
-    x_gradient: &'a mut [f32],
+    x_gradient: &'a mut [MaybeUninit<f32>],
     weight_gradient: &'a mut [f32],
 }
 
@@ -175,11 +187,10 @@ impl Kernel for BackwardPass<'_> {
             let projection = x.sum::<L>(|at| (scaled(at), x.get(at)));
             let pull = -inverse * inverse * inverse * projection / width as f32;
             let (inverse, pull) = (L::splat(inverse), L::splat(pull));
-            let mut x_gradient = RowMut::new(x_gradient);
-            x_gradient.fill(|at| pull.mul_add(x.get(at), inverse.mul(scaled(at))));
+            let x_gradient = RowMut::new(x_gradient).fill(|at| pull.mul_add(x.get(at), inverse.mul(scaled(at))));
             if let Some(addend) = self.addend {
                 let addend = Row::new(&addend[row * width..][..width]);
-                x_gradient.update(|at, gradient: L| gradient.add(addend.get(at)));
+                RowMut::new(x_gradient).update(|at, gradient: L| gradient.add(addend.get(at)));
             }
             weight_gradient.update(|at, sum: L| cotangent.get::<L>(at).mul_add(x.get::<L>(at).mul(inverse), sum));
         }

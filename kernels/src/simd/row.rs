@@ -1,5 +1,7 @@
 //! Slices seen sixteen lanes at a time, with the last lanes masked.
 
+use std::mem::MaybeUninit;
+
 use super::{LANES, Lanes};
 
 /// Up to sixteen consecutive elements of a row.
@@ -13,8 +15,19 @@ pub(crate) struct Span {
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'a>(&'a [f32]);
 
-/// A row to write.
-pub(crate) struct RowMut<'a>(&'a mut [f32]);
+/// A row to write; one of `MaybeUninit<f32>` cannot be read before it is filled.
+pub(crate) struct RowMut<'a, T = f32>(&'a mut [T]);
+
+/// Memory of one f32, written or not.
+///
+/// # Safety
+/// The type must have the layout of an f32, and every f32 must be a value of it.
+pub(crate) unsafe trait Slot {}
+
+// SAFETY: it is the type itself.
+unsafe impl Slot for f32 {}
+// SAFETY: promised by the type's documentation.
+unsafe impl Slot for MaybeUninit<f32> {}
 
 impl<'a> Row<'a> {
     #[inline(always)]
@@ -50,18 +63,33 @@ impl<'a> Row<'a> {
     }
 }
 
-impl<'a> RowMut<'a> {
+impl<'a, T: Slot> RowMut<'a, T> {
     #[inline(always)]
-    pub(crate) fn new(values: &'a mut [f32]) -> Self {
+    pub(crate) fn new(values: &'a mut [T]) -> Self {
         Self(values)
     }
 
-    /// Writes every element.
+    /// Writes every element, and returns what is then a row of values.
     #[inline(always)]
-    pub(crate) fn fill<L: Lanes>(&mut self, value: impl Fn(Span) -> L) {
+    pub(crate) fn fill<L: Lanes>(mut self, value: impl Fn(Span) -> L) -> &'a mut [f32] {
         for_each_span(self.0.len(), |span| self.set(span, value(span)));
+        // SAFETY: the spans cover the row, so that each slot now holds an f32.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len()) }
     }
 
+    /// Writes the elements of a span.
+    #[inline(always)]
+    pub(crate) fn set<L: Lanes>(&mut self, span: Span, value: L) {
+        assert!(span.from + span.count <= self.0.len(), "write past the end of a row");
+        // SAFETY: the span lies inside the row.
+        unsafe {
+            let to = self.0.as_mut_ptr().add(span.from).cast();
+            if span.count == LANES { value.store(to) } else { value.store_first(to, span.count) }
+        }
+    }
+}
+
+impl RowMut<'_> {
     /// Replaces every element by a function of itself.
     #[inline(always)]
     pub(crate) fn update<L: Lanes>(&mut self, value: impl Fn(Span, L) -> L) {
@@ -75,17 +103,6 @@ impl<'a> RowMut<'a> {
     #[inline(always)]
     pub(crate) fn get<L: Lanes>(&self, span: Span) -> L {
         Row(self.0).get(span)
-    }
-
-    /// Replaces the elements of a span.
-    #[inline(always)]
-    pub(crate) fn set<L: Lanes>(&mut self, span: Span, value: L) {
-        assert!(span.from + span.count <= self.0.len(), "write past the end of a row");
-        // SAFETY: the span lies inside the row.
-        unsafe {
-            let to = self.0.as_mut_ptr().add(span.from);
-            if span.count == LANES { value.store(to) } else { value.store_first(to, span.count) }
-        }
     }
 }
 

@@ -244,3 +244,32 @@ fn operations_give_the_same_bits_at_every_level() {
         assert!(results.iter().all(|result| *result == results[0]), "attention, {num_queries}");
     }
 }
+
+struct Fill<'a>(&'a mut [std::mem::MaybeUninit<f32>]);
+
+impl Kernel for Fill<'_> {
+    type Output = Vec<f32>;
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> Vec<f32> {
+        RowMut::new(self.0).fill(|_| L::splat(2.5)).to_vec()
+    }
+}
+
+#[test]
+fn a_filled_row_has_every_value() {
+    for len in 0..=3 * LANES {
+        for row in at_every_level(|| run(Fill(&mut Box::<[f32]>::new_uninit_slice(len)))) {
+            assert_eq!(row, vec![2.5; len]);
+        }
+    }
+}
+
+/// The operations of a backend can be called without the checks that stand before them, and must not hand out memory that
+/// nothing was written to.
+#[test]
+#[should_panic(expected = "rms_norm: weight")]
+fn a_weight_of_another_width_is_refused() {
+    use crate::rms_norm::RmsNormOps;
+    let x = crate::cpu::from_vec(vec![1.0; 7], [1, 1, 7]);
+    burn::backend::Flex::rms_norm(x, crate::cpu::from_vec(vec![1.0; 4], [4]), 1e-5);
+}

@@ -1,7 +1,9 @@
 //! One pass, sixteen lanes wide; in place where nothing else needs the values.
 
+use std::mem::MaybeUninit;
+
 use super::{SquaredReluGradient, SquaredReluOps};
-use crate::cpu::{Floats, from_vec, unwritten};
+use crate::cpu::{Floats, from_vec};
 use crate::flex_slices::whole;
 use crate::simd::{Kernel, Lanes, Row, RowMut, run};
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
@@ -23,13 +25,15 @@ impl SquaredReluOps for Flex {
         }
         let shape = x.shape();
         let x = Floats::new(x);
-        let mut y = unwritten(x.len());
+        let mut y = Box::<[f32]>::new_uninit_slice(x.len());
         if y.len() <= PIECE {
             run(Forward { x: &x, y: &mut y });
         } else {
             y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(y, x)| run(Forward { x, y }));
         }
-        from_vec(y, shape)
+        // SAFETY: `y` is as long as `x`, and a task writes all of its piece.
+        let y = unsafe { y.assume_init() };
+        from_vec(y.into_vec(), shape)
     }
 }
 
@@ -57,7 +61,7 @@ fn rectified<L: Lanes>(x: L) -> L {
 
 struct Forward<'a> {
     x: &'a [f32],
-    y: &'a mut [f32],
+    y: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for Forward<'_> {

@@ -6,8 +6,8 @@
 //! Code over [`Lanes`] uses plain loops: an iterator adaptor that is not inlined would be compiled
 //! without the vector instructions.
 
-use super::{SsdScanOps, SsdTensors, cpu_forward};
-use crate::cpu::{DisjointMut, Floats, clear_padding, from_vec, sizes, unwritten};
+use super::{MAX_STATE, SsdScanOps, SsdTensors, cpu_forward};
+use crate::cpu::{DisjointMut, Floats, clear_padding, from_vec, sizes};
 use crate::simd::{self, LANES, Lanes};
 use burn::backend::{Flex, tensor::FloatTensor};
 
@@ -18,13 +18,15 @@ impl SsdScanOps for Flex {
         lengths: Vec<usize>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let scan = Scan::new(tensors, dt_limit, lengths);
-        let mut y = unwritten(scan.x.len());
+        let mut y = Box::<[f32]>::new_uninit_slice(scan.x.len());
         clear_padding(&mut y, &scan.lengths, scan.tokens, scan.heads * scan.width);
-        let mut state = unwritten(scan.batch * scan.state_row());
+        let mut state = Box::<[f32]>::new_uninit_slice(scan.batch * scan.state_row());
         cpu_forward::forward(&scan, DisjointMut::new(&mut y), DisjointMut::new(&mut state));
+        // SAFETY: the tasks write every state and all tokens within their row's length, behind which zeros stand.
+        let (y, state) = unsafe { (y.assume_init(), state.assume_init()) };
         let shape = [scan.batch, scan.tokens, scan.heads, scan.width];
         let state_shape = [scan.batch, scan.heads, scan.width, scan.state_size];
-        (from_vec(y, shape), from_vec(state, state_shape))
+        (from_vec(y.into_vec(), shape), from_vec(state.into_vec(), state_shape))
     }
 }
 
@@ -55,6 +57,8 @@ impl Scan {
         let [batch, tokens, heads, width] = sizes(&tensors.x);
         let [_, _, groups, state_size] = sizes(&tensors.b);
         let [state_batch, _, _, _] = sizes(&tensors.state);
+        // More would not fit the largest tile, and some of the outgoing state would stay unwritten.
+        assert!(state_size <= MAX_STATE, "scan: size of the state");
         Self {
             batch,
             tokens,

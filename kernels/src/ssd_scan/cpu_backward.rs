@@ -10,9 +10,11 @@
 //! States are recomputed: a first pass keeps one state per block of tokens, each block is then
 //! replayed and walked backwards. Sums over heads and rows run in a fixed order.
 
+use std::mem::MaybeUninit;
+
 use super::cpu::{Scan, Step, prefetch, run_sized};
 use super::{SsdSaved, SsdScanGradient};
-use crate::cpu::{DisjointMut, Floats, add_in_order, clear_padding, from_vec, parallel, unwritten};
+use crate::cpu::{DisjointMut, Floats, add_in_order, clear_padding, from_vec, parallel};
 use crate::simd::{self, Kernel, LANES, Lanes, run, sum_place};
 use burn::backend::{Flex, tensor::FloatTensor};
 
@@ -46,7 +48,7 @@ impl SsdScanGradient for Flex {
             Some(cotangent) => Floats::new(cotangent).to_vec(),
             None => vec![0.0; batch * scan.state_row()],
         };
-        let mut x = unwritten(scan.x.len());
+        let mut x = Box::<[f32]>::new_uninit_slice(scan.x.len());
         clear_padding(&mut x, &scan.lengths, tokens, heads * width);
         let mut dt = vec![0.0; scan.dt.len()];
         let mut b = vec![0.0; scan.b.len()];
@@ -101,8 +103,10 @@ impl SsdScanGradient for Flex {
             add_in_order(&mut total, &state);
             state = total;
         }
+        // SAFETY: the tasks wrote all tokens within their row's length, behind which zeros stand.
+        let x = unsafe { x.assume_init() };
         [
-            from_vec(x, [batch, tokens, heads, width]),
+            from_vec(x.into_vec(), [batch, tokens, heads, width]),
             from_vec(dt, [batch, tokens, heads]),
             from_vec(shared, [heads]),
             from_vec(b, [batch, tokens, groups, state_size]),
@@ -147,11 +151,11 @@ impl Scan {
     ///
     /// # Safety
     /// No other task may write this row and head.
-    unsafe fn scatter_head(&self, vectors: &[f32], row: usize, head: usize, to: DisjointMut) {
+    unsafe fn scatter_head(&self, vectors: &[f32], row: usize, head: usize, to: DisjointMut<MaybeUninit<f32>>) {
         for (token, vector) in vectors.chunks_exact(self.width).enumerate() {
             // SAFETY: the caller's.
             let to = unsafe { to.slice(self.head_place(row, token, head), self.width) };
-            to.copy_from_slice(vector);
+            to.write_copy_of_slice(vector);
         }
     }
 
@@ -219,7 +223,7 @@ struct Reverse<'a> {
     /// `[P, N]`: cotangent of the outgoing state on entry, gradient of the incoming on return.
     state: &'a mut [f32],
     /// `[B, T, H, P]`
-    x: DisjointMut<'a>,
+    x: DisjointMut<'a, MaybeUninit<f32>>,
     /// `[B, T, H]`
     dt: DisjointMut<'a>,
     /// `[T, N]`

@@ -5,6 +5,8 @@
 //! decode step adds in lane `r` are `r`, `r + 16`, ..., which make one tile here, and tiles come in the order in which
 //! the tree joins their lanes. A prompt and the same tokens one by one give the same bits.
 
+use std::mem::MaybeUninit;
+
 use super::cpu::{Scan, Step, prefetch, run_sized};
 use crate::cpu::{DisjointMut, parallel};
 use crate::simd::{Kernel, LANES, Lanes, run};
@@ -15,8 +17,8 @@ const BLOCK: usize = 32;
 /// Levels of the tree over sixteen lanes.
 const LEVELS: usize = LANES.ilog2() as usize;
 
-/// Writes `y` (valid tokens only) and the outgoing state of every row.
-pub(super) fn forward(scan: &Scan, y: DisjointMut, state: DisjointMut) {
+/// Writes all of `y` within the rows' lengths, and all of every row's outgoing state.
+pub(super) fn forward(scan: &Scan, y: DisjointMut<MaybeUninit<f32>>, state: DisjointMut<MaybeUninit<f32>>) {
     parallel(scan.batch * scan.heads, |task| {
         let (row, head) = (task / scan.heads, task % scan.heads);
         let size = scan.width * scan.state_size;
@@ -31,8 +33,8 @@ struct Forward<'a> {
     row: usize,
     head: usize,
     /// `[P, N]`, outgoing.
-    state: &'a mut [f32],
-    y: DisjointMut<'a>,
+    state: &'a mut [MaybeUninit<f32>],
+    y: DisjointMut<'a, MaybeUninit<f32>>,
 }
 
 impl Kernel for Forward<'_> {
@@ -170,11 +172,11 @@ fn load_rows<L: Lanes>(values: &[f32], first: usize) -> L {
 
 /// Writes what [`load_rows`] would read.
 #[inline(always)]
-fn store_rows<L: Lanes>(vector: L, values: &mut [f32], first: usize) {
+fn store_rows<L: Lanes>(vector: L, values: &mut [MaybeUninit<f32>], first: usize) {
     let from = first.min(values.len());
     let values = &mut values[from..];
     // SAFETY: as many values as there are, sixteen at most.
-    unsafe { vector.store_first(values.as_mut_ptr(), values.len().min(LANES)) }
+    unsafe { vector.store_first(values.as_mut_ptr().cast(), values.len().min(LANES)) }
 }
 
 /// The tiles of a `[P, N]` state, by groups of rows; rows and columns behind the last are zero.
@@ -206,7 +208,7 @@ fn load_tiles<L: Lanes, const V: usize, const R: usize>(
 #[inline(always)]
 fn store_tiles<L: Lanes, const V: usize, const R: usize>(
     groups: &[[Tile<L, V, R>; LANES]],
-    state: &mut [f32],
+    state: &mut [MaybeUninit<f32>],
     state_size: usize,
 ) {
     for (group, rows) in groups.iter().zip(state.chunks_mut(R * LANES * state_size)) {
