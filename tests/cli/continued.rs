@@ -86,20 +86,28 @@ fn assert_that_it_learned(folder: &Path, steps: u64) {
     assert!(weights(1) != weights(steps), "the weights have not moved");
 }
 
-/// Kills a job again and again, at moments spread over what it takes, and compares its end with that of one never killed.
+/// Kills a job before its first checkpoint and soon after each but the last, and compares its end with that of one never
+/// killed.
 fn killed_anywhere(dtype: &str, base: &[&str], more: &[&str], steps: u64) {
     let (whole, parts) = (workspace(dtype), workspace(dtype));
     let began = Instant::now();
     go(whole.path(), base, more).succeeded();
-    let duration = began.elapsed();
+    // With the start of the program, so that a quarter of it is surely less than a step.
+    let a_step = began.elapsed().div_f64(steps as f64);
     assert_that_it_learned(whole.path(), steps);
     let mut draw = 7u64;
-    for _ in 0..3 {
+    for saved in 0..steps {
         draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mut child = start(parts.path(), base, more);
-        std::thread::sleep(duration.mul_f64((draw >> 40) as f64 / (1u64 << 24) as f64));
+        let checkpoint = parts.path().join(format!("results/step_{saved}"));
+        while saved > 0 && !checkpoint.exists() {
+            assert!(child.try_wait().unwrap().is_none(), "ended before {}", checkpoint.display());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(a_step.mul_f64((draw >> 40) as f64 / (1u64 << 26) as f64));
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(!parts.path().join(format!("results/step_{steps}")).exists(), "killed too late");
     }
     go(parts.path(), base, more).succeeded();
     assert!(checkpoint(parts.path(), steps) == checkpoint(whole.path(), steps), "{dtype} {base:?}");
