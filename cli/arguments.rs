@@ -54,13 +54,13 @@ pub struct RunArguments {
     /// Configuration in NeMo RL's YAML keys [default: the built-in tiny job].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Settings that replace those of the file, such as grpo.max_num_steps=10.
+    /// Settings that replace those of the file, such as grpo.max_num_steps=10 (of `sft`, sft.max_num_steps=10).
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// Start a new run beside an existing one instead of continuing it.
     #[arg(long)]
     pub fresh: bool,
-    /// Print the resolved configuration and what would happen, and do nothing of it.
+    /// Print the resolved configuration and what would happen, or what would prevent it, and do nothing of it.
     #[arg(long)]
     pub dry_run: bool,
     /// Where to compute: cpu, cuda:N or wgpu.
@@ -167,7 +167,7 @@ pub struct GenerateInput {
     /// What the user says.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
-    /// JSON file with a list of chat messages, or an object with `messages` and `tools`.
+    /// JSON file with a list of chat messages, or an object with `messages`, `tools`, `documents` and `chat_template_kwargs`.
     #[arg(long, value_name = "FILE")]
     pub messages: Option<PathBuf>,
     /// Dataset of task records, one JSON object per line.

@@ -12,8 +12,9 @@ use nemo_model::generate::{Engine, SampleKey, SamplingParams, SequenceId, StopRe
 use nemo_model::text::{ChatMessage, ChatRole, RenderOptions, Tokenizer};
 use nemo_rl::assemble::LoadedModel;
 use nemo_rl::rollout::chat;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::conversation::Conversation;
 use super::places::places;
 use crate::arguments::{GenerateArguments, GenerateInput, SamplingArguments, WeightDtype};
 use crate::device::DeviceName;
@@ -191,9 +192,11 @@ fn prompts(arguments: &GenerateArguments, loaded: &LoadedModel) -> anyhow::Resul
             loaded.folder.display()
         )
     })?;
-    let chat = |messages: &[ChatMessage], tools: &[Value]| -> anyhow::Result<Vec<TokenId>> {
-        Ok(tokenizer.encode(&loaded.template.render(messages, tools, &RenderOptions::prompt())?)?)
+    let render = |messages: &[ChatMessage], tools: &[Value], variables| -> anyhow::Result<Vec<TokenId>> {
+        let options = RenderOptions { variables, ..RenderOptions::prompt() };
+        Ok(tokenizer.encode(&loaded.template.render(messages, tools, &options)?)?)
     };
+    let chat = |messages: &[ChatMessage], tools: &[Value]| render(messages, tools, Map::new());
     if let Some(path) = records {
         return Dataset::load(path)?
             .tasks
@@ -205,11 +208,9 @@ fn prompts(arguments: &GenerateArguments, loaded: &LoadedModel) -> anyhow::Resul
             .collect();
     }
     if let Some(path) = messages {
-        let value = jsonl::read_value(path)?;
-        let list = value.get("messages").unwrap_or(&value);
-        let messages = ChatMessage::list_from_json(list).with_context(|| path.display().to_string())?;
-        let tools = value.get("tools").and_then(Value::as_array).cloned().unwrap_or_default();
-        return Ok(vec![Prompt { label: "0".to_owned(), ids: chat(&messages, &tools)? }]);
+        let conversation = Conversation::read(path)?;
+        let ids = render(&conversation.messages, &conversation.tools, conversation.variables)?;
+        return Ok(vec![Prompt { label: "0".to_owned(), ids }]);
     }
     let text = match prompt {
         Some(text) => text.clone(),

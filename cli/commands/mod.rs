@@ -1,6 +1,7 @@
 //! One file per command. Each turns its arguments into calls of the libraries and prints what they return.
 
 pub mod completions;
+mod conversation;
 pub mod env;
 pub mod eval;
 pub mod fetch;

@@ -9,12 +9,15 @@ use anyhow::Context;
 use burn::tensor::Device;
 use nemo_env::{Offices, Task};
 use nemo_rl::assemble::{self, Places};
+use nemo_rl::checkpoint::{Checkpoint, TrainState};
 use nemo_rl::config::{self, DatasetConfig, RunConfig};
 use nemo_rl::contents::{self, Contents};
 use nemo_rl::policy::model_policy::ModelPolicy;
+use nemo_rl::resume;
 use nemo_rl::rollout::chat::Chat;
-use nemo_rl::run::{RunEnd, RunInputs, RunOptions, RunSummary};
+use nemo_rl::run::{RunEnd, RunInputs, RunOptions, RunSummary, threshold_reached};
 use nemo_rl::run_folder::RunFolder;
+use nemo_rl::sft;
 use nemo_rl::tasks::load_tasks;
 
 use super::places::places;
@@ -28,6 +31,12 @@ pub struct BuiltIn {
     /// Where the repository has it.
     pub path: &'static str,
     pub text: &'static str,
+}
+
+impl RunArguments {
+    fn options(&self, shuffle_rewards: bool) -> RunOptions {
+        RunOptions { max_open_sequences: self.max_open_sequences, shuffle_rewards_within_groups: shuffle_rewards }
+    }
 }
 
 /// Everything a run needs besides its training tasks.
@@ -66,10 +75,7 @@ impl Parts {
             arguments.device,
             began.elapsed().as_secs_f64()
         ));
-        let options = RunOptions {
-            max_open_sequences: arguments.max_open_sequences,
-            shuffle_rewards_within_groups: shuffle_rewards,
-        };
+        let options = arguments.options(shuffle_rewards);
         let contents = contents::of_run(&config, arguments.tables.as_deref(), &places)?;
         Ok(Self { config, policy, chat, environment, validation_tasks, options, folder, contents })
     }
@@ -112,36 +118,82 @@ pub fn load_config(arguments: &RunArguments, built_in: &BuiltIn, more: &[String]
     Ok(loaded.config)
 }
 
+/// What one of the two commands would do.
+pub struct Intent<'a> {
+    /// What its checkpoints say made them.
+    pub algorithm: &'static str,
+    pub seed: u64,
+    pub shuffle_rewards: bool,
+    /// The step that ends the run.
+    pub last_step: u64,
+    /// Where the finished model goes besides its checkpoint.
+    pub output: Option<&'a Path>,
+}
+
 /// Prints what a run would do, and does nothing of it: the resolved configuration to standard output, the rest beside it.
+/// Whatever would end the run at its start ends this too, as far as it shows without weights and without the network.
 ///
 /// # Errors
-/// When the results folder cannot be listed or the output not written.
-pub fn describe(arguments: &RunArguments, config: &RunConfig, max_steps: usize) -> anyhow::Result<()> {
-    let (folder, step) = RunFolder::find(&config.checkpointing.checkpoint_dir, arguments.fresh)?;
-    let folder = folder.display();
-    let max_steps = max_steps as u64;
+/// When the run could not start, or the output not be written.
+pub fn describe(arguments: &RunArguments, config: &RunConfig, intent: &Intent<'_>) -> anyhow::Result<()> {
+    arguments.device.open()?;
+    let places = places(arguments.config.as_deref())?;
+    assemble::environment(config, arguments.tables.as_deref())?;
+    if is_specified(&config.data.validation) {
+        load_tasks(&config.data.validation, "data.validation")?;
+    }
+    assemble::check_files(config, &places)?;
+    let (folder, checkpoint) = RunFolder::find(&config.checkpointing.checkpoint_dir, arguments.fresh)?;
+    let is_of_hub = assemble::is_of_hub(config, &places);
+    let mut notices = Vec::new();
+    if let Some(checkpoint) = &checkpoint {
+        let contents = match is_of_hub {
+            true => checkpoint.state.contents.clone(),
+            false => contents::of_run(config, arguments.tables.as_deref(), &places)?,
+        };
+        let options = arguments.options(intent.shuffle_rewards).named();
+        let start = TrainState::start(intent.algorithm, intent.seed, options, contents);
+        notices = resume::compare(checkpoint, &start, config)?;
+    } else if let Some(folder) = intent.output {
+        sft::check_output(folder)?;
+    }
     output::line(config.to_yaml()?.trim_end())?;
-    output::note(&match step {
-        None => format!("a new run in {folder}, up to {max_steps} steps"),
-        Some(step) if step >= max_steps => format!("nothing: the run in {folder} has its {max_steps} steps"),
-        Some(step) => format!("the run in {folder} goes on after step {step}, up to {max_steps}"),
+    let (folder, last_step) = (folder.display(), intent.last_step);
+    notices.iter().for_each(|notice| output::note(notice));
+    output::note(&match &checkpoint {
+        None => format!("a new run in {folder}, up to {last_step} steps"),
+        Some(Checkpoint { state, .. }) if threshold_reached(config, state) => {
+            format!("nothing: the run in {folder} has reached its validation threshold after {} steps", state.step)
+        }
+        Some(Checkpoint { state, .. }) if state.step >= last_step => {
+            format!("nothing: the run in {folder} has its {last_step} steps")
+        }
+        Some(Checkpoint { state, .. }) => {
+            format!("the run in {folder} goes on after step {}, up to {last_step}", state.step)
+        }
     });
     output::note(&match &config.policy.init.model_config {
         Some(shape) => format!("a model with random weights, of the shape in {}", shape.display()),
+        None if is_of_hub => {
+            format!("the model {} of the hub, whose files were not looked for", config.policy.model_name)
+        }
         None => format!("the model {}", config.policy.model_name),
     });
-    output::note("--dry-run: nothing was loaded, computed or written");
+    if let Some(folder) = intent.output {
+        output::note(&format!("the finished model goes into {}", folder.display()));
+    }
+    output::note("--dry-run: no weights were loaded, nothing was computed or written");
     Ok(())
 }
 
 /// Prints the end of a run: what changed, a curve, where everything is.
 pub fn conclude(summary: &RunSummary, kind: summary::Kind, elapsed: std::time::Duration) -> anyhow::Result<()> {
     let folder = summary.folder.display();
-    if summary.end == RunEnd::AlreadyFinished {
+    if let RunEnd::AlreadyFinished(limit) = summary.end {
         return output::line(&format!(
-            "the run in {folder} is already finished ({} steps); --fresh starts a new one beside it, a higher {} goes on",
+            "the run in {folder} is already finished ({} steps); --fresh starts a new one beside it, {}",
             summary.last_step,
-            kind.max_steps_keys()
+            kind.way_on(limit)
         ));
     }
     let plot_file = summary.folder.join("plot.svg");
@@ -176,6 +228,6 @@ pub fn conclude(summary: &RunSummary, kind: summary::Kind, elapsed: std::time::D
         RunEnd::ThresholdReached => {
             format!("the validation threshold is reached after {} steps, {minutes:.1} minutes", summary.last_step)
         }
-        RunEnd::Finished | RunEnd::AlreadyFinished => format!("{steps} steps in {minutes:.1} minutes"),
+        RunEnd::Finished | RunEnd::AlreadyFinished(_) => format!("{steps} steps in {minutes:.1} minutes"),
     })
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nemo_rl::sft;
 use nemo_rl::tasks::demonstrations;
 
-use super::run::{BuiltIn, Parts, conclude, describe, load_config};
+use super::run::{BuiltIn, Intent, Parts, conclude, describe, load_config};
 use crate::arguments::SftArguments;
 use crate::progress::Progress;
 use crate::report::summary::Kind;
@@ -19,10 +19,17 @@ pub fn run(arguments: SftArguments) -> anyhow::Result<()> {
     let output_dir = arguments.output.as_ref().map(|folder| format!("sft.output_dir={}", folder.display()));
     let config = load_config(&arguments.run, &BUILT_IN, output_dir.as_slice())?;
     config.check_supervised()?;
-    if arguments.run.dry_run {
-        return describe(&arguments.run, &config, config.sft.max_num_steps);
-    }
     let source = demonstrations(&config.data.train, "data.train")?;
+    if arguments.run.dry_run {
+        let intent = Intent {
+            algorithm: sft::ALGORITHM,
+            seed: config.sft.seed,
+            shuffle_rewards: false,
+            last_step: config.sft.max_num_steps as u64,
+            output: config.sft.output_dir.as_deref(),
+        };
+        return describe(&arguments.run, &config, &intent);
+    }
     let mut parts = Parts::assemble(&arguments.run, config, false)?;
     let stop = interrupt::install()?;
     let mut progress = Progress::new("loss", parts.config.logger.num_val_samples_to_print);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nemo_rl::tasks::load_tasks;
 use nemo_rl::train;
 
-use super::run::{BuiltIn, Parts, conclude, describe, load_config};
+use super::run::{BuiltIn, Intent, Parts, conclude, describe, load_config};
 use crate::arguments::TrainArguments;
 use crate::progress::Progress;
 use crate::report::summary::Kind;
@@ -17,10 +17,17 @@ const BUILT_IN: BuiltIn =
 pub fn run(arguments: TrainArguments) -> anyhow::Result<()> {
     let began = Instant::now();
     let config = load_config(&arguments.run, &BUILT_IN, &[])?;
-    if arguments.run.dry_run {
-        return describe(&arguments.run, &config, config.grpo.max_num_steps);
-    }
     let tasks = load_tasks(&config.data.train, "data.train")?;
+    if arguments.run.dry_run {
+        let intent = Intent {
+            algorithm: train::ALGORITHM,
+            seed: config.grpo.seed,
+            shuffle_rewards: arguments.shuffle_rewards,
+            last_step: train::last_step(&config, tasks.len())?.0,
+            output: None,
+        };
+        return describe(&arguments.run, &config, &intent);
+    }
     let mut parts = Parts::assemble(&arguments.run, config, arguments.shuffle_rewards)?;
     output::note(&format!(
         "tasks: {} to train on, {} to validate on; {} x {} rollouts a step",

@@ -1,7 +1,7 @@
 //! The end of a run: accuracy before and after, by what was held out, by length, by template; a reward curve.
 
 use nemo_rl::metrics::Metrics;
-use nemo_rl::run::RunSummary;
+use nemo_rl::run::{Limit, RunSummary};
 
 use super::curve;
 use super::table::{Table, share};
@@ -22,11 +22,15 @@ impl Kind {
         }
     }
 
-    /// The keys that bound the number of steps.
-    pub fn max_steps_keys(self) -> &'static str {
-        match self {
-            Self::Grpo => "grpo.max_num_steps (or max_num_epochs)",
-            Self::Supervised => "sft.max_num_steps",
+    /// How a run goes on that has ended at a limit.
+    pub fn way_on(self, limit: Limit) -> &'static str {
+        match (self, limit) {
+            (Self::Supervised, _) => "a higher sft.max_num_steps goes on",
+            (Self::Grpo, Limit::Steps) => "a higher grpo.max_num_steps goes on",
+            (Self::Grpo, Limit::Epochs) => "a higher grpo.max_num_epochs goes on",
+            (Self::Grpo, Limit::Threshold) => {
+                "its validation has reached grpo.stop_at_validation_threshold, a higher one or null goes on"
+            }
         }
     }
 }

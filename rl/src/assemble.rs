@@ -10,10 +10,8 @@ use burn::tensor::{DType, Device};
 use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
 use nemo_env::{EnvError, Environment, Offices, Task};
 use nemo_hub::{Hub, HubError, ModelName};
-use nemo_model::checkpoint::{CheckpointError, SidecarFile, read_sidecar_files};
-use nemo_model::config::{
-    CONFIG_FILE, ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids,
-};
+use nemo_model::checkpoint::{CheckpointError, SidecarFile};
+use nemo_model::config::{ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids};
 use nemo_model::generate::EngineOptions;
 use nemo_model::text::{
     BpeTraining, COMPACT_CHAT_TEMPLATE, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, TextError,
@@ -23,7 +21,7 @@ use nemo_model::{ModelError, NemotronH, WeightStorage};
 use serde_json::{Map, Value, json};
 
 use crate::config::{PolicyConfig, Precision, RunConfig};
-use crate::model_files;
+use crate::model_files::{self, CompanionFiles};
 use crate::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
 use crate::rollout::RenderError;
 use crate::rollout::chat::{self, Chat};
@@ -165,6 +163,11 @@ impl Places {
         Ok((model, tokenizer))
     }
 
+    /// Whether a model would be asked of the hub.
+    fn is_of_hub(&self, name: &str) -> bool {
+        self.hub.is_some() && !self.find(Path::new(name)).exists() && ModelName::parse(name).is_some()
+    }
+
     /// The folder of a model named by path or as on the hub; a path wins.
     fn folder(
         &self,
@@ -234,32 +237,14 @@ impl LoadedModel {
 
     fn of_policy(policy: &PolicyConfig, places: &Places, device: &Device) -> Result<Self, AssembleError> {
         let (folder, tokenizer_folder) = places.policy_folders(policy)?;
-        let config = overridden_config(&folder, &policy.hf_config_overrides)?;
+        let config = model_files::overridden_config(&folder, &policy.hf_config_overrides)?;
         let model = nemo_model::load_with_config(&folder, &config, device, DType::F32)?;
         Self::around(model, folder, &tokenizer_folder)
     }
 
     fn around(model: NemotronH, folder: PathBuf, tokenizer_folder: &Path) -> Result<Self, AssembleError> {
-        let tokenizer = match Tokenizer::load(tokenizer_folder) {
-            Ok(tokenizer) => Some(tokenizer),
-            Err(TextError::NoTokenizer { .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
-        let generation = GenerationConfig::load(&folder)?;
-        let mut warnings = Vec::new();
-        if let Some(tokenizer) = &tokenizer {
-            warnings.extend(model_files::check_tokenizer(model.config(), tokenizer, tokenizer_folder)?);
-        }
-        if let Some(generation) = &generation {
-            warnings.extend(model_files::check_generation(model.config(), generation, &folder)?);
-        }
-        let eos = tokenizer.as_ref().and_then(Tokenizer::eos_id);
-        let stop_tokens = end_token_ids(model.config(), generation.as_ref(), eos);
-        let template = ChatTemplate::load(tokenizer_folder)?;
-        if tokenizer.is_some() && template.is_built_in() {
-            warnings.push(model_files::no_template(tokenizer_folder));
-        }
-        let sidecar_files = read_sidecar_files(tokenizer_folder)?;
+        let CompanionFiles { tokenizer, template, generation, stop_tokens, sidecar_files, warnings } =
+            CompanionFiles::load(model.config(), &folder, tokenizer_folder)?;
         Ok(Self { model, tokenizer, template, generation, stop_tokens, sidecar_files, folder, warnings })
     }
 
@@ -394,6 +379,40 @@ pub struct PolicySizes {
     pub max_batch_tokens: usize,
 }
 
+/// Reads the small files that a configuration's model consists of, and leaves its weights alone. Files of the hub are not
+/// asked for.
+///
+/// # Errors
+/// As [`policy`], as far as these files show it.
+pub fn check_files(config: &RunConfig, places: &Places) -> Result<(), AssembleError> {
+    let policy = &config.policy;
+    check_precision(policy)?;
+    if let Some(shape) = &policy.init.model_config {
+        ModelConfig::from_file(&places.find(shape))?;
+    } else if !is_of_hub(config, places) {
+        let (folder, tokenizer_folder) = places.policy_folders(policy)?;
+        let model = model_files::overridden_config(&folder, &policy.hf_config_overrides)?;
+        CompanionFiles::load(&model, &folder, &tokenizer_folder)?
+            .tokenizer
+            .ok_or(TextError::NoTokenizer { folder: tokenizer_folder })?;
+    }
+    Ok(())
+}
+
+/// Whether files of a configuration's model would be asked of the hub.
+pub fn is_of_hub(config: &RunConfig, places: &Places) -> bool {
+    let policy = &config.policy;
+    policy.init.model_config.is_none()
+        && [&policy.model_name, &policy.tokenizer.name].into_iter().any(|name| places.is_of_hub(name))
+}
+
+fn check_precision(policy: &PolicyConfig) -> Result<(), AssembleError> {
+    match policy.precision {
+        Precision::Float32 => Ok(()),
+        _ => Err(AssembleError::Precision),
+    }
+}
+
 /// The policy that a configuration describes, its chat format, and what its user should know about the model's files.
 ///
 /// # Errors
@@ -404,9 +423,7 @@ pub fn policy(
     places: &Places,
     device: &Device,
 ) -> Result<(ModelPolicy, Chat, Vec<String>), AssembleError> {
-    if config.policy.precision != Precision::Float32 {
-        return Err(AssembleError::Precision);
-    }
+    check_precision(&config.policy)?;
     let mut loaded = match &config.policy.init.model_config {
         Some(model_config) => LoadedModel::fresh(config, model_config, places, device)?,
         None => LoadedModel::of_policy(&config.policy, places, device)?,
@@ -438,21 +455,6 @@ pub fn environment(config: &RunConfig, tables: Option<&Path>) -> Result<Offices,
         Some(folder) => Offices::with_folder(folder),
         None => Ok(Offices::new()),
     }
-}
-
-/// A folder's `config.json` with keys replaced.
-fn overridden_config(folder: &Path, overrides: &Map<String, Value>) -> Result<ModelConfig, AssembleError> {
-    if overrides.is_empty() {
-        return Ok(ModelConfig::load(folder)?);
-    }
-    let path = folder.join(CONFIG_FILE);
-    let text =
-        std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-    let mut document = nemo_model::config::parse_lenient_json(&text)
-        .map_err(|source| ConfigError::NotJson { path: path.clone(), source })?;
-    let Value::Object(keys) = &mut document else { return Err(AssembleError::Overrides { path }) };
-    keys.extend(overrides.clone());
-    Ok(ModelConfig::from_json_text(&document.to_string(), &path)?)
 }
 
 /// Demonstrations as whole conversations. The tool list, equal in all, is rendered into the first only: a tokenizer

@@ -52,6 +52,28 @@ pub struct TrainState {
     pub metrics: BTreeMap<String, f64>,
 }
 
+impl TrainState {
+    /// The state of a run before its first step.
+    pub fn start(
+        algorithm: &str,
+        seed: u64,
+        options: BTreeMap<String, String>,
+        contents: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            algorithm: algorithm.to_owned(),
+            step: 0,
+            current_epoch: 0,
+            consumed_samples: 0,
+            total_valid_tokens: 0,
+            seed,
+            options,
+            contents,
+            metrics: BTreeMap::new(),
+        }
+    }
+}
+
 /// Why a checkpoint could not be written, found or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -96,7 +118,7 @@ pub enum CheckpointError {
         source: PolicyError,
     },
     /// A file that the manifest lists is not there.
-    #[error("{}: the file is missing from the checkpoint; restore it, or remove the folder {} to continue from the checkpoint before it", path.display(), checkpoint.display())]
+    #[error("{}: the file is missing from the checkpoint; restore it, or remove the folder {} to continue from the checkpoint before it, or from the start if it is the only one", path.display(), checkpoint.display())]
     Missing {
         /// The file.
         path: PathBuf,
@@ -104,7 +126,7 @@ pub enum CheckpointError {
         checkpoint: PathBuf,
     },
     /// A file does not hold what was written.
-    #[error("{}: the file is damaged (found {found}, expected {expected}); restore it, or remove the folder {} to continue from the checkpoint before it", path.display(), checkpoint.display())]
+    #[error("{}: the file is damaged (found {found}, expected {expected}); restore it, or remove the folder {} to continue from the checkpoint before it, or from the start if it is the only one", path.display(), checkpoint.display())]
     Damaged {
         /// The file.
         path: PathBuf,

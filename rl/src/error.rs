@@ -79,6 +79,15 @@ pub enum TrainError {
         /// One line per key: the key, the value then and now.
         changes: Vec<String>,
     },
+    /// A new run would replace a model that it has not made.
+    #[error(
+        "{}: there is a model in this folder, which the run would replace at its end (sft.output_dir, or --output); name \
+         another folder, or remove this one", folder.display()
+    )]
+    OutputTaken {
+        /// Where the finished model was to be written.
+        folder: PathBuf,
+    },
     /// Fewer tasks than a step needs.
     #[error("{key}: found {found} tasks, expected at least {expected}; give more tasks or lower it")]
     TooFewTasks {

@@ -1,11 +1,81 @@
-//! Whether the files of a model folder fit each other. What cannot work is an error, what may surprise a warning.
+//! The small files of a model's folder: read, and checked whether they fit each other. What cannot work is an error, what may
+//! surprise a warning.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use nemo_model::config::{GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig};
-use nemo_model::text::Tokenizer;
+use nemo_model::checkpoint::{SidecarFile, read_sidecar_files};
+use nemo_model::config::{
+    CONFIG_FILE, ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids,
+};
+use nemo_model::text::{ChatTemplate, TextError, Tokenizer};
+use serde_json::{Map, Value};
 
 use crate::assemble::AssembleError;
+
+/// What lies beside the weights in a model's folder and its tokenizer's.
+pub struct CompanionFiles {
+    /// Text to ids; some folders hold weights only.
+    pub tokenizer: Option<Tokenizer>,
+    /// The folder's chat template, or the family's.
+    pub template: ChatTemplate,
+    /// Sampling defaults of the folder.
+    pub generation: Option<GenerationConfig>,
+    /// Tokens that end a turn.
+    pub stop_tokens: BTreeSet<u32>,
+    /// Files to save with the weights.
+    pub sidecar_files: Vec<SidecarFile>,
+    /// What a user should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl CompanionFiles {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When one cannot be used, or does not fit the model's configuration.
+    pub fn load(model: &ModelConfig, folder: &Path, tokenizer_folder: &Path) -> Result<Self, AssembleError> {
+        let tokenizer = match Tokenizer::load(tokenizer_folder) {
+            Ok(tokenizer) => Some(tokenizer),
+            Err(TextError::NoTokenizer { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let generation = GenerationConfig::load(folder)?;
+        let mut warnings = Vec::new();
+        if let Some(tokenizer) = &tokenizer {
+            warnings.extend(check_tokenizer(model, tokenizer, tokenizer_folder)?);
+        }
+        if let Some(generation) = &generation {
+            warnings.extend(check_generation(model, generation, folder)?);
+        }
+        let eos = tokenizer.as_ref().and_then(Tokenizer::eos_id);
+        let stop_tokens = end_token_ids(model, generation.as_ref(), eos);
+        let template = ChatTemplate::load(tokenizer_folder)?;
+        if tokenizer.is_some() && template.is_built_in() {
+            warnings.push(no_template(tokenizer_folder));
+        }
+        let sidecar_files = read_sidecar_files(tokenizer_folder)?;
+        Ok(Self { tokenizer, template, generation, stop_tokens, sidecar_files, warnings })
+    }
+}
+
+/// A folder's `config.json` with keys replaced.
+///
+/// # Errors
+/// When it cannot be read, or describes no model with these keys.
+pub fn overridden_config(folder: &Path, overrides: &Map<String, Value>) -> Result<ModelConfig, AssembleError> {
+    if overrides.is_empty() {
+        return Ok(ModelConfig::load(folder)?);
+    }
+    let path = folder.join(CONFIG_FILE);
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    let mut document = nemo_model::config::parse_lenient_json(&text)
+        .map_err(|source| ConfigError::NotJson { path: path.clone(), source })?;
+    let Value::Object(keys) = &mut document else { return Err(AssembleError::Overrides { path }) };
+    keys.extend(overrides.clone());
+    Ok(ModelConfig::from_json_text(&document.to_string(), &path)?)
+}
 
 /// The tokenizer's ids need embeddings, and its special tokens should be those of `config.json`.
 ///

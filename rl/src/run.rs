@@ -32,6 +32,14 @@ pub struct RunOptions {
     pub shuffle_rewards_within_groups: bool,
 }
 
+impl RunOptions {
+    /// Those that change results, by name, as a checkpoint keeps them.
+    pub fn named(&self) -> BTreeMap<String, String> {
+        let shuffle = self.shuffle_rewards_within_groups.to_string();
+        BTreeMap::from([("shuffle_rewards_within_groups".to_owned(), shuffle)])
+    }
+}
+
 impl Default for RunOptions {
     fn default() -> Self {
         Self { max_open_sequences: 256, shuffle_rewards_within_groups: false }
@@ -43,12 +51,23 @@ impl Default for RunOptions {
 pub enum RunEnd {
     /// All steps are done.
     Finished,
-    /// The run was already finished; nothing was done.
-    AlreadyFinished,
+    /// The run was already finished by this limit; nothing was done.
+    AlreadyFinished(Limit),
     /// The validation metric reached its threshold.
     ThresholdReached,
     /// It was asked to stop; the same command continues it.
     Stopped,
+}
+
+/// What a run cannot go beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The number of steps.
+    Steps,
+    /// The passes over the tasks.
+    Epochs,
+    /// The value of the validation metric that ends the run.
+    Threshold,
 }
 
 /// What a run did, earlier processes included.
@@ -154,6 +173,16 @@ impl RunInputs<'_> {
     }
 }
 
+/// Whether the validation metric of a step has reached the threshold that ends the run.
+pub fn threshold_reached(config: &RunConfig, state: &TrainState) -> bool {
+    let grpo = &config.grpo;
+    let value = grpo.stop_at_validation_metric.as_ref().and_then(|name| {
+        let name = name.strip_prefix("val:").unwrap_or(name);
+        state.metrics.get(&format!("val:{name}"))
+    });
+    value.zip(grpo.stop_at_validation_threshold).is_some_and(|(value, threshold)| *value >= threshold)
+}
+
 /// A run in progress.
 pub struct Run<'a> {
     inputs: RunInputs<'a>,
@@ -186,21 +215,7 @@ impl<'a> Run<'a> {
     ) -> Result<Self, TrainError> {
         let folder = inputs.folder;
         let config_yaml = inputs.config.to_yaml().map_err(|source| TrainError::Config(Box::new(source)))?;
-        let options = BTreeMap::from([(
-            "shuffle_rewards_within_groups".to_owned(),
-            inputs.options.shuffle_rewards_within_groups.to_string(),
-        )]);
-        let mut state = TrainState {
-            algorithm: algorithm.to_owned(),
-            step: 0,
-            current_epoch: 0,
-            consumed_samples: 0,
-            total_valid_tokens: 0,
-            seed,
-            options,
-            contents: inputs.contents.clone(),
-            metrics: BTreeMap::new(),
-        };
+        let mut state = TrainState::start(algorithm, seed, inputs.options.named(), inputs.contents.clone());
         let mut saved = None;
         if let Some(checkpoint) = folder.latest()? {
             let mut notices = resume::compare(&checkpoint, &state, inputs.config)?;
@@ -373,6 +388,15 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// Why the run failed after the present step, if `error` is no more than a consequence: weights that the policy cannot
+    /// act with.
+    pub fn explain(&self, policy: &dyn Policy, error: TrainError) -> TrainError {
+        match (self.state.step > self.first_step, self.check_usable(policy)) {
+            (true, Err(cause)) => cause,
+            _ => error,
+        }
+    }
+
     /// Whether the run has to end after this step: it was asked to, or the next step might end after
     /// `checkpoint_must_save_by`.
     pub fn must_stop(&self) -> bool {
@@ -382,12 +406,7 @@ impl<'a> Run<'a> {
 
     /// Whether the validation metric of this step has reached the threshold that ends the run.
     pub fn threshold_reached(&self) -> bool {
-        let grpo = &self.inputs.config.grpo;
-        let value = grpo.stop_at_validation_metric.as_ref().and_then(|name| {
-            let name = name.strip_prefix("val:").unwrap_or(name);
-            self.state.metrics.get(&format!("val:{name}"))
-        });
-        value.zip(grpo.stop_at_validation_threshold).is_some_and(|(value, threshold)| *value >= threshold)
+        threshold_reached(self.inputs.config, &self.state)
     }
 
     /// Mean duration of this process's steps, validations and checkpoints included.

@@ -37,24 +37,38 @@ impl RunFolder {
     /// When the folder cannot be created or written to, or belongs to another process.
     pub fn open(base: &Path, fresh: bool, process: u32) -> Result<Self, CheckpointError> {
         let siblings = Siblings::of(base);
-        let (path, is_beside) = siblings.choose(base, fresh)?;
-        let folder = Self::lock(path, process)?;
-        if is_beside {
-            let record = folder.path.join(SIBLING_FILE);
+        let mut first = 1;
+        let (folder, number) = loop {
+            let number = siblings.choose(fresh, first)?;
+            match Self::lock(siblings.path(number), process) {
+                // Another process has started afresh at the same time.
+                Err(CheckpointError::Locked { .. }) if fresh => first = number + 1,
+                locked => break (locked?, number),
+            }
+        };
+        let record = folder.path.join(SIBLING_FILE);
+        if number > 1 && !record.exists() {
             fs::write(&record, &siblings.name).map_err(failed(&record, "write to the results folder"))?;
         }
         Ok(folder)
     }
 
-    /// The folder that [`RunFolder::open`] would take, and the step that a run would continue after. Nothing is locked or
+    /// The folder that [`RunFolder::open`] would take, and the checkpoint that a run would continue from. Nothing is
     /// written.
     ///
     /// # Errors
-    /// When the folder is there and cannot be listed.
-    pub fn find(base: &Path, fresh: bool) -> Result<(PathBuf, Option<u64>), CheckpointError> {
-        let (path, _) = Siblings::of(base).choose(base, fresh)?;
+    /// When the folder is there and cannot be listed or belongs to another process, or the checkpoint is damaged.
+    pub fn find(base: &Path, fresh: bool) -> Result<(PathBuf, Option<Checkpoint>), CheckpointError> {
+        let siblings = Siblings::of(base);
+        let path = siblings.path(siblings.choose(fresh, 1)?);
+        if let Ok(mut file) = File::open(path.join(LOCK_FILE))
+            && let Err(TryLockError::WouldBlock) = file.try_lock_shared()
+        {
+            return Err(locked(path, &mut file));
+        }
         let step = if path.exists() { numbered(&path, "step_")?.into_iter().max() } else { None };
-        Ok((path, step))
+        let checkpoint = step.map(|step| Checkpoint::open(&path.join(format!("step_{step}")))).transpose()?;
+        Ok((path, checkpoint))
     }
 
     fn lock(path: PathBuf, process: u32) -> Result<Self, CheckpointError> {
@@ -68,12 +82,7 @@ impl RunFolder {
                 // Its last owner may have removed the folder in between.
                 Ok(()) if file.exists() => break (lock, is_new),
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    let mut owner = String::new();
-                    // Without a number the message says less, that is all.
-                    let _ = lock.read_to_string(&mut owner);
-                    return Err(CheckpointError::Locked { path, owner: owner.trim().to_owned() });
-                }
+                Err(TryLockError::WouldBlock) => return Err(locked(path, &mut lock)),
                 Err(TryLockError::Error(source)) => return Err(failed(&path, "lock the results folder")(source)),
             }
         };
@@ -202,6 +211,8 @@ impl Drop for RunFolder {
 
 /// The folders beside a run's first one that were started afresh.
 struct Siblings {
+    /// The first folder.
+    base: PathBuf,
     /// Where they lie.
     parent: PathBuf,
     /// Name of the first folder.
@@ -209,18 +220,17 @@ struct Siblings {
 }
 
 impl Siblings {
-    /// The folder to start in, and whether it is one that is made beside another now.
-    fn choose(&self, base: &Path, fresh: bool) -> Result<(PathBuf, bool), CheckpointError> {
-        let latest = self.latest()?;
-        let path = latest.map_or_else(|| base.to_owned(), |number| self.path(number));
-        if !fresh || is_empty(&path) {
-            return Ok((path, false));
+    /// The number of the folder to start in, for a fresh start at least `first`.
+    fn choose(&self, fresh: bool, first: u64) -> Result<u64, CheckpointError> {
+        let latest = self.latest()?.unwrap_or(1);
+        if !fresh || (latest >= first && is_empty(&self.path(latest))) {
+            return Ok(latest);
         }
-        let mut number = latest.unwrap_or(1) + 1;
+        let mut number = first.max(latest + 1);
         while self.path(number).exists() {
             number += 1;
         }
-        Ok((self.path(number), true))
+        Ok(number)
     }
 
     fn of(base: &Path) -> Self {
@@ -230,11 +240,15 @@ impl Siblings {
             None => base.canonicalize().unwrap_or_else(|_| base.to_owned()),
         };
         let name = named.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { parent: named.parent().unwrap_or(Path::new("")).to_owned(), name }
+        Self { base: base.to_owned(), parent: named.parent().unwrap_or(Path::new("")).to_owned(), name }
     }
 
+    /// The folder of a number; the first is number 1.
     fn path(&self, number: u64) -> PathBuf {
-        self.parent.join(format!("{}-{number}", self.name))
+        match number {
+            1 => self.base.clone(),
+            _ => self.parent.join(format!("{}-{number}", self.name)),
+        }
     }
 
     /// The highest number of a folder that says it was started beside this run.
@@ -250,6 +264,14 @@ impl Siblings {
     }
 }
 
+/// The error for a folder whose lock file another process holds.
+fn locked(path: PathBuf, file: &mut File) -> CheckpointError {
+    let mut owner = String::new();
+    // Without a number the message says less, that is all.
+    let _ = file.read_to_string(&mut owner);
+    CheckpointError::Locked { path, owner: owner.trim().to_owned() }
+}
+
 /// Whether a folder is absent or holds nothing of a run.
 fn is_empty(path: &Path) -> bool {
     let is_own = |entry: &fs::DirEntry| entry.file_name() == LOCK_FILE || entry.file_name() == SIBLING_FILE;
@@ -262,9 +284,9 @@ fn numbered(path: &Path, prefix: &str) -> Result<Vec<u64>, CheckpointError> {
     for entry in fs::read_dir(path).map_err(failed(path, "list the folder"))? {
         let entry = entry.map_err(failed(path, "list the folder"))?;
         let name = entry.file_name();
-        let number: Option<u64> =
-            name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|number| number.parse().ok());
-        numbers.extend(number);
+        let digits = name.to_str().and_then(|name| name.strip_prefix(prefix)).unwrap_or_default();
+        // As it is written here, without zeros in front: the name of another is not taken for it.
+        numbers.extend(digits.parse().ok().filter(|number: &u64| number.to_string() == digits));
     }
     Ok(numbers)
 }

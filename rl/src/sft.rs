@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use nemo_env::{Environment, Task, ToolCall};
+use nemo_model::config::CONFIG_FILE;
 
 use crate::checkpoint::CheckpointError;
 use crate::demonstrations::{DemonstrationSource, Stream};
@@ -17,10 +18,13 @@ use crate::policy::api::{Policy, SequenceId, StopReason, SupervisedBatch, Superv
 use crate::progress::{Observer, Phase};
 use crate::rollout::episode::{Episode, EpisodeLimits, Next};
 use crate::rollout::{Renderer, RolloutError};
-use crate::run::{Run, RunEnd, RunInputs, RunSummary};
+use crate::run::{Limit, Run, RunEnd, RunInputs, RunSummary};
 use crate::schedule::sft_learning_rate;
 use crate::step_clock::StepClock;
 use crate::trajectory::Ending;
+
+/// What the checkpoints of this loop say made them.
+pub const ALGORITHM: &str = "sft";
 
 /// The tokens of a task's demonstration and their weights: 1 for what the model has to write,
 /// `context_loss_weight` for what it reads, 0 for the first token.
@@ -108,10 +112,15 @@ pub fn train_supervised(
         return Err(TrainError::TooFewTasks { key: "data.train", found: 0, expected: 1 });
     }
     let max_steps = sft.max_num_steps as u64;
-    let mut run = Run::open(inputs, "sft", sft.seed, policy, observer)?;
+    if let Some(folder) = &sft.output_dir
+        && inputs.folder.steps()?.is_empty()
+    {
+        check_output(folder)?;
+    }
+    let mut run = Run::open(inputs, ALGORITHM, sft.seed, policy, observer)?;
     observer.on_start(run.folder(), run.state.step, max_steps);
     if run.state.step >= max_steps {
-        return Ok(run.summary(RunEnd::AlreadyFinished));
+        return Ok(run.summary(RunEnd::AlreadyFinished(Limit::Steps)));
     }
     let mut stream = Stream::new(source, sft.seed);
     loop {
@@ -119,12 +128,18 @@ pub fn train_supervised(
             run.save(policy, observer)?;
             return Ok(run.summary(RunEnd::Stopped));
         }
-        let mut metrics = supervised_step(policy, &inputs, &mut stream, &mut run, observer)?;
+        let mut metrics = match supervised_step(policy, &inputs, &mut stream, &mut run, observer) {
+            Ok(metrics) => metrics,
+            Err(error) => return Err(run.explain(policy, error)),
+        };
         let (step, last) = (run.state.step, run.state.step == max_steps);
         let save = run.save_is_due() || last;
         let periodic = sft.val_period > 0 && step.is_multiple_of(sft.val_period as u64);
         if periodic || last || (save && run.ranks_by_validation()) {
-            metrics.extend(run.validate(policy, observer)?);
+            match run.validate(policy, observer) {
+                Ok(measured) => metrics.extend(measured),
+                Err(error) => return Err(run.explain(policy, error)),
+            }
         }
         run.log(metrics, max_steps, observer)?;
         let stop = !last && run.must_stop();
@@ -235,6 +250,21 @@ fn drop_shared_context(batch: &mut SupervisedBatch) {
     let shared = batch.sequences.iter().filter_map(written).fold(shared, usize::min);
     for sequence in &mut batch.sequences {
         sequence.weights[..shared].fill(0.0);
+    }
+}
+
+/// Checks that a new run would not write its finished model over another.
+///
+/// # Errors
+/// [`TrainError::OutputTaken`] when the folder holds a model.
+pub fn check_output(folder: &Path) -> Result<(), TrainError> {
+    let is_model = |entry: fs::DirEntry| {
+        entry.file_name() == CONFIG_FILE || entry.path().extension().is_some_and(|end| end == "safetensors")
+    };
+    // What cannot be listed has nothing that could be lost.
+    match fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(is_model)) {
+        true => Err(TrainError::OutputTaken { folder: folder.to_owned() }),
+        false => Ok(()),
     }
 }
 

@@ -8,16 +8,49 @@ use nemo_env::Task;
 
 use crate::advantage::group_advantages;
 use crate::batch::{batch_metrics, prompt_groups, shuffle_rewards_within_groups, train_batch};
-use crate::config::TRAIN_METRICS;
+use crate::config::{RunConfig, TRAIN_METRICS};
 use crate::error::TrainError;
 use crate::metrics::{Metrics, fidelity_metrics, insert_prefixed, rollout_metrics};
 use crate::policy::api::{Policy, UpdateParams};
 use crate::progress::{Observer, Phase};
 use crate::rollout::collector::collect;
-use crate::run::{Run, RunEnd, RunInputs, RunSummary};
+use crate::run::{Limit, Run, RunEnd, RunInputs, RunSummary};
 use crate::schedule::learning_rate;
 use crate::shuffle::TaskOrder;
 use crate::step_clock::StepClock;
+
+/// What the checkpoints of this loop say made them.
+pub const ALGORITHM: &str = "grpo";
+
+/// The step that ends a run over `num_tasks` tasks, and which limit that is.
+///
+/// # Errors
+/// [`TrainError::TooFewTasks`] when there are not enough for one step.
+pub fn last_step(config: &RunConfig, num_tasks: usize) -> Result<(u64, Limit), TrainError> {
+    let grpo = &config.grpo;
+    let per_epoch = task_order(config, num_tasks).steps_per_epoch();
+    if per_epoch == 0 {
+        return Err(TrainError::TooFewTasks {
+            key: "grpo.num_prompts_per_step",
+            found: num_tasks,
+            expected: grpo.num_prompts_per_step,
+        });
+    }
+    let of_epochs = grpo.max_num_epochs.saturating_mul(per_epoch);
+    Ok(match of_epochs < grpo.max_num_steps {
+        true => (of_epochs as u64, Limit::Epochs),
+        false => (grpo.max_num_steps as u64, Limit::Steps),
+    })
+}
+
+fn task_order(config: &RunConfig, num_tasks: usize) -> TaskOrder {
+    TaskOrder {
+        seed: config.grpo.seed,
+        num_tasks,
+        batch_size: config.grpo.num_prompts_per_step,
+        shuffle: config.data.shuffle,
+    }
+}
 
 /// Trains `policy` on `tasks` until the configured number of steps is reached, a threshold or a stop request
 /// ends the run; continues the run in the results folder if there is one.
@@ -31,24 +64,15 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<RunSummary, TrainError> {
     let grpo = &inputs.config.grpo;
-    let order = TaskOrder {
-        seed: grpo.seed,
-        num_tasks: tasks.len(),
-        batch_size: grpo.num_prompts_per_step,
-        shuffle: inputs.config.data.shuffle,
-    };
-    if order.steps_per_epoch() == 0 {
-        return Err(TrainError::TooFewTasks {
-            key: "grpo.num_prompts_per_step",
-            found: tasks.len(),
-            expected: grpo.num_prompts_per_step,
-        });
-    }
-    let max_steps = grpo.max_num_steps.min(grpo.max_num_epochs.saturating_mul(order.steps_per_epoch())) as u64;
-    let mut run = Run::open(inputs, "grpo", grpo.seed, policy, observer)?;
+    let order = task_order(inputs.config, tasks.len());
+    let (max_steps, limit) = last_step(inputs.config, tasks.len())?;
+    let mut run = Run::open(inputs, ALGORITHM, grpo.seed, policy, observer)?;
     observer.on_start(run.folder(), run.state.step, max_steps);
-    if run.state.step >= max_steps || run.threshold_reached() {
-        return Ok(run.summary(RunEnd::AlreadyFinished));
+    if run.threshold_reached() {
+        return Ok(run.summary(RunEnd::AlreadyFinished(Limit::Threshold)));
+    }
+    if run.state.step >= max_steps {
+        return Ok(run.summary(RunEnd::AlreadyFinished(limit)));
     }
     if !run.is_resumed() && grpo.val_at_start {
         let metrics = run.validate(policy, observer)?;
@@ -64,14 +88,20 @@ pub fn train(
             run.save(policy, observer)?;
             return Ok(run.summary(RunEnd::Stopped));
         }
-        let mut metrics = train_step(policy, &inputs, tasks, &order, &mut run, observer)?;
+        let mut metrics = match train_step(policy, &inputs, tasks, &order, &mut run, observer) {
+            Ok(metrics) => metrics,
+            Err(error) => return Err(run.explain(policy, error)),
+        };
         let (step, last) = (run.state.step, run.state.step == max_steps);
         let save = run.save_is_due() || last;
         let periodic = grpo.val_period > 0
             && step.is_multiple_of(grpo.val_period as u64)
             && i64::try_from(step).is_ok_and(|step| step >= grpo.val_start_at);
         if periodic || (last && grpo.val_at_end) || (save && run.ranks_by_validation()) {
-            metrics.extend(run.validate(policy, observer)?);
+            match run.validate(policy, observer) {
+                Ok(measured) => metrics.extend(measured),
+                Err(error) => return Err(run.explain(policy, error)),
+            }
         }
         run.log(metrics, max_steps, observer)?;
         let threshold = run.threshold_reached();

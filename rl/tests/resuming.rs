@@ -10,7 +10,7 @@ use std::path::Path;
 use nemo_rl::checkpoint::CheckpointError;
 use nemo_rl::demonstrations::Listed;
 use nemo_rl::error::TrainError;
-use nemo_rl::run::{RunEnd, RunSummary};
+use nemo_rl::run::{Limit, RunEnd, RunSummary};
 use nemo_rl::run_folder::RunFolder;
 use nemo_rl::sft::train_supervised;
 use nemo_rl::train::train;
@@ -42,8 +42,19 @@ fn a_results_folder_belongs_to_one_holder() {
     // Beside it there is room.
     let beside = RunFolder::open(&base, true, 5).unwrap();
     assert_eq!(beside.path(), place.path().join("run-2"));
+    // And beside that, if somebody else had the same wish at the same time.
+    assert_eq!(RunFolder::open(&base, true, 5).unwrap().path(), place.path().join("run-3"));
     drop((first, beside));
     assert_eq!(open(&base).path(), base, "nothing was written into the folder beside it, so it is gone");
+}
+
+#[test]
+fn two_fresh_starts_of_a_new_run_get_a_folder_each() {
+    let place = tempfile::tempdir().unwrap();
+    let base = place.path().join("run");
+    let first = RunFolder::open(&base, true, 5).unwrap();
+    let second = RunFolder::open(&base, true, 6).unwrap();
+    assert_eq!((first.path(), second.path()), (base.as_path(), place.path().join("run-2").as_path()));
 }
 
 #[test]
@@ -64,13 +75,13 @@ fn numbered_folders_are_siblings_only_if_they_were_started_beside() {
     run(&other, &place.path().join("run-2")).unwrap();
     let before = contents(&place.path().join("run-2"));
     assert_eq!(run(&setup, &base).unwrap().folder, base);
-    assert_eq!(run(&setup, &base).unwrap().end, RunEnd::AlreadyFinished);
+    assert_eq!(run(&setup, &base).unwrap().end, RunEnd::AlreadyFinished(Limit::Steps));
     // `--fresh` keeps out of it too, and is found again from then on, also under another spelling.
     let start =
         |folder: RunFolder, setup: &Setup| train(&mut learner(), setup.inputs(&folder), &tasks(16), &mut ()).unwrap();
     let third = place.path().join("run-3");
     assert_eq!(start(RunFolder::open(&base, true, 5).unwrap(), &other).folder, third);
-    assert_eq!(run(&other, &base).unwrap().end, RunEnd::AlreadyFinished);
+    assert_eq!(run(&other, &base).unwrap().end, RunEnd::AlreadyFinished(Limit::Steps));
     assert_eq!(open(&place.path().join("run/")).path(), third);
     assert_eq!(start(RunFolder::open(&base, true, 5).unwrap(), &setup).folder, place.path().join("run-4"));
     assert_eq!(contents(&place.path().join("run-2")), before);
@@ -182,7 +193,7 @@ fn a_run_without_saved_optimizer_goes_on_with_its_weights() {
     let mut observer = StopAfter::default();
     let setup = Setup::new(&[without[0], "grpo.max_num_steps=4"]);
     let summary = train(&mut second, setup.inputs(&open(results.path())), &tasks(16), &mut observer).unwrap();
-    assert_eq!((summary.end, second.skill, second.moment), (RunEnd::AlreadyFinished, first.skill, 0.0));
+    assert_eq!((summary.end, second.skill, second.moment), (RunEnd::AlreadyFinished(Limit::Steps), first.skill, 0.0));
     assert!(
         observer.notices.iter().any(|n| n.contains("save_optimizer") && n.contains("anew")),
         "{:?}",

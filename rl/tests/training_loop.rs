@@ -20,7 +20,7 @@ use nemo_rl::error::TrainError;
 use nemo_rl::policy::scripted::ScriptedPolicy;
 use nemo_rl::rollout::episode::EpisodeLimits;
 use nemo_rl::rollout::plain_text::PlainText;
-use nemo_rl::run::{RunEnd, RunSummary};
+use nemo_rl::run::{Limit, RunEnd, RunSummary};
 use nemo_rl::sft::{demonstrate, train_supervised};
 use nemo_rl::train::train;
 use scenario::{Counter, Setup, StopAfter, contents, learner, open, task, tasks};
@@ -97,7 +97,7 @@ fn a_run_learns_validates_and_saves() {
     assert_eq!(summary.validation.len(), 2);
 
     let again = train(&mut learner(), setup.inputs(&open(results.path())), &tasks(16), &mut observer).unwrap();
-    assert_eq!(again.end, RunEnd::AlreadyFinished);
+    assert_eq!(again.end, RunEnd::AlreadyFinished(Limit::Steps));
     assert_eq!(again.history.len(), 31);
 }
 
@@ -219,7 +219,20 @@ fn a_threshold_ends_the_run_for_good() {
     ]);
     let summary = run(&setup, results.path()).unwrap();
     assert_eq!((summary.end, summary.last_step), (RunEnd::ThresholdReached, 2));
-    assert_eq!(run(&setup, results.path()).unwrap().end, RunEnd::AlreadyFinished);
+    assert_eq!(run(&setup, results.path()).unwrap().end, RunEnd::AlreadyFinished(Limit::Threshold));
+}
+
+/// What ended a run is what has to be raised to go on.
+#[test]
+fn a_finished_run_knows_its_limit() {
+    let results = tempfile::tempdir().unwrap();
+    // Of 16 tasks, 4 a step: one pass takes 4 steps.
+    let epochs = ["grpo.max_num_epochs=1", "grpo.max_num_steps=9"];
+    assert_eq!(run(&Setup::new(&epochs), results.path()).unwrap().last_step, 4);
+    assert_eq!(run(&Setup::new(&epochs), results.path()).unwrap().end, RunEnd::AlreadyFinished(Limit::Epochs));
+    let steps = ["grpo.max_num_epochs=2", "grpo.max_num_steps=5"];
+    assert_eq!(run(&Setup::new(&steps), results.path()).unwrap().last_step, 5);
+    assert_eq!(run(&Setup::new(&steps), results.path()).unwrap().end, RunEnd::AlreadyFinished(Limit::Steps));
 }
 
 /// The validation before the first step counts as any other; nothing is trained then.
@@ -239,7 +252,7 @@ fn a_threshold_that_is_reached_at_the_start_ends_the_run_there() {
         assert_eq!((first.end, first.last_step), (RunEnd::ThresholdReached, 0), "{metric}");
         assert_eq!(steps(results.path()), vec![0]);
         let again = run(&setup, results.path()).unwrap();
-        assert_eq!((again.end, again.last_step), (RunEnd::AlreadyFinished, 0), "{metric}");
+        assert_eq!((again.end, again.last_step), (RunEnd::AlreadyFinished(Limit::Threshold), 0), "{metric}");
     }
 }
 

@@ -5,16 +5,18 @@ use std::fs;
 use super::program::{contents, run_in};
 use super::small_model::{CONFIG, workspace};
 
-/// Runs `train` with a configuration and checks that it is refused without a trace.
+/// Runs both trainings with a configuration and checks that they, and what only says what they would do, are refused without
+/// a trace.
 #[track_caller]
 fn refused(text: &str, overrides: &[&str], words: &[&str]) {
     let folder = workspace();
     fs::write(folder.path().join("config.yaml"), text).unwrap();
     let before = contents(folder.path());
     for command in ["train", "sft"] {
-        let mut arguments = vec![command, "--config=config.yaml"];
-        arguments.extend(overrides);
-        run_in(folder.path(), &arguments).refused(words);
+        for more in [&[][..], &["--dry-run"]] {
+            let arguments = [&[command, "--config=config.yaml"], overrides, more].concat();
+            run_in(folder.path(), &arguments).refused(words);
+        }
     }
     assert_eq!(contents(folder.path()), before);
 }

@@ -159,9 +159,15 @@ fn conversations_that_are_none() {
         run_in(folder.path(), &["generate", "--model=model", "--messages=chat.json"]).refused(words);
     };
     refused("[{]", &["chat.json", "not valid JSON"]);
-    refused("{\"role\": \"user\"}", &["chat.json", "list of messages"]);
+    refused("5", &["chat.json", "list of messages"]);
     refused(
         "[{\"role\": \"me\", \"content\": \"x\"}]",
         &["chat.json", "message 0", "expected system, user, assistant or tool"],
     );
+    let request = |more: &str| format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"x\"}}], {more}}}");
+    refused(&request("\"tools\": {}"), &["chat.json", "\"tools\" is not a list"]);
+    refused(&request("\"tools\": [5]"), &["chat.json", "\"tools\" holds something that is not an object"]);
+    refused(&request("\"chat_template_kwargs\": 1"), &["chat.json", "\"chat_template_kwargs\" is not an object"]);
+    refused(&request("\"temperature\": 0.5"), &["chat.json", "\"temperature\" has no place", "\"tools\""]);
+    refused("{\"tools\": []}", &["chat.json", "found no \"messages\""]);
 }

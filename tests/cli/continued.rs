@@ -186,6 +186,7 @@ fn a_second_process_is_told_whose_the_folder_is() {
     let process = format!("process {}", first.id());
     go(folder.path(), &TRAIN, &more).refused(&["results", &process, "checkpointing.checkpoint_dir", "--fresh"]);
     go(folder.path(), &SFT, &[]).refused(&["results", &process]);
+    go(folder.path(), &TRAIN, &["--dry-run"]).refused(&["results", &process]);
     first.kill().unwrap();
     first.wait().unwrap();
     // The lock is gone with its process, whatever the file says.
@@ -229,7 +230,7 @@ fn files_that_hold_something_else_are_refused_like_other_files() {
     let base: Vec<&str> = TRAIN.into_iter().filter(|word| !word.contains("train.generate")).collect();
     let more = ["data.train.generate.count=0", "data.train.data_path=data.jsonl", "env.tables_dir=tables"];
     go(folder.path(), &base, &[&more[..], &["grpo.max_num_steps=1"]].concat()).succeeded();
-    let on = || go(folder.path(), &base, &[&more[..], &["grpo.max_num_steps=2"]].concat());
+    let on = |last: &[&str]| go(folder.path(), &base, &[&more[..], &["grpo.max_num_steps=2"], last].concat());
     let changes = [
         ("data.jsonl", "data.train.data_path", "a record"),
         ("tables/processed/emails.csv", "env.tables_dir", "a letter"),
@@ -255,10 +256,17 @@ fn files_that_hold_something_else_are_refused_like_other_files() {
         };
         assert_ne!(before, after);
         fs::write(&path, after).unwrap();
-        on().refused(&[key, "SHA-256", "--fresh", "files"]);
+        on(&[]).refused(&[key, "SHA-256", "--fresh", "files"]);
+        on(&["--dry-run"]).refused(&[key, "SHA-256", "--fresh", "files"]);
         fs::write(&path, before).unwrap();
     }
-    on().succeeded();
+    let foreseen = on(&["--dry-run"]);
+    for line in ["max_num_steps: then 1, now 2", "results goes on after step 1, up to 2"] {
+        assert!(foreseen.stderr.contains(line), "{}", foreseen.stderr);
+    }
+    foreseen.succeeded();
+    assert!(!folder.path().join("results/step_2").exists());
+    on(&[]).succeeded();
     assert!(folder.path().join("results/step_2").exists());
 }
 
@@ -272,4 +280,29 @@ fn weights_gone_wild_are_not_saved() {
     assert!(!folder.path().join("results/step_2").exists() && !folder.path().join("published").exists());
     assert!(checkpoint(folder.path(), 1) == before);
     go(folder.path(), &SFT, &["sft.max_num_steps=2"]).succeeded();
+    // Where no checkpoint is due, what fails first is the next rollout. The weights are named all the same.
+    let wild = ["grpo.max_num_steps=3", "checkpointing.save_period=3", "policy.megatron_cfg.optimizer.lr=1e30"];
+    let more = ["checkpointing.checkpoint_dir=wild"];
+    go(folder.path(), &TRAIN, &[&wild[..], &more].concat()).refused(&[
+        "backbone.",
+        "step 1",
+        "not saved",
+        "starts anew",
+    ]);
+}
+
+#[test]
+fn a_finished_model_replaces_no_other() {
+    let folder = workspace("float32");
+    let model = contents(&folder.path().join("model"));
+    let over = ["sft.max_num_steps=1", "--output=model"];
+    for more in [&[][..], &["--dry-run"]] {
+        go(folder.path(), &SFT, &[&over[..], more].concat()).refused(&["model", "--output", "another folder"]);
+    }
+    assert!(contents(&folder.path().join("model")) == model && !folder.path().join("results").exists());
+    // What the run has made itself is replaced when it goes on.
+    go(folder.path(), &SFT, &["sft.max_num_steps=1", "--output=new"]).succeeded();
+    let first = contents(&folder.path().join("new"));
+    go(folder.path(), &SFT, &["sft.max_num_steps=2", "--output=new"]).succeeded();
+    assert!(contents(&folder.path().join("new")) != first);
 }

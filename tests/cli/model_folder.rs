@@ -47,6 +47,22 @@ fn special_tokens_that_disagree() {
     warned(generate(folder.path(), &[]), "config.json says \"pad_token_id\" 200");
 }
 
+/// The template, which shows what it was given, is given everything a conversation's file has for it.
+#[test]
+fn a_conversation_with_variables_of_the_template() {
+    let folder = workspace();
+    let shown = "{{ raise_exception(documents[0].title ~ enable_thinking ~ tools[0].name ~ messages[0].name) }}";
+    fs::write(folder.path().join("model/chat_template.jinja"), shown).unwrap();
+    let chat = json!({
+        "messages": [{"role": "user", "content": "x", "name": "Kim"}],
+        "tools": [{"name": "look"}],
+        "documents": [{"title": "Plan"}],
+        "chat_template_kwargs": {"enable_thinking": false},
+    });
+    fs::write(folder.path().join("chat.json"), chat.to_string()).unwrap();
+    run_in(folder.path(), &["generate", "--model=model", "--messages=chat.json"]).refused(&["PlanFalselookKim"]);
+}
+
 #[test]
 fn no_chat_template() {
     let folder = workspace();
