@@ -64,10 +64,27 @@ fn go(folder: &Path, base: &[&str], more: &[&str]) -> Finished {
     run_in(folder, &job(base, more))
 }
 
-fn start(folder: &Path, base: &[&str], more: &[&str]) -> Child {
+/// A job in the background, which no failure of a test outlives.
+struct Started(Child);
+
+impl Started {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(folder: &Path, base: &[&str], more: &[&str]) -> Started {
     let mut command = Command::new(PROGRAM);
     command.current_dir(folder).args(job(base, more)).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    Started(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
 /// Files of a checkpoint below its own folder.
@@ -101,12 +118,11 @@ fn killed_anywhere(dtype: &str, base: &[&str], more: &[&str], steps: u64) {
         let mut child = start(parts.path(), base, more);
         let checkpoint = parts.path().join(format!("results/step_{saved}"));
         while saved > 0 && !checkpoint.exists() {
-            assert!(child.try_wait().unwrap().is_none(), "ended before {}", checkpoint.display());
+            assert!(child.0.try_wait().unwrap().is_none(), "ended before {}", checkpoint.display());
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(a_step.mul_f64((draw >> 40) as f64 / (1u64 << 26) as f64));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill();
         assert!(!parts.path().join(format!("results/step_{steps}")).exists(), "killed too late");
     }
     go(parts.path(), base, more).succeeded();
@@ -183,12 +199,11 @@ fn a_second_process_is_told_whose_the_folder_is() {
         assert!(began.elapsed() < Duration::from_secs(60), "no lock");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let process = format!("process {}", first.id());
+    let process = format!("process {}", first.0.id());
     go(folder.path(), &TRAIN, &more).refused(&["results", &process, "checkpointing.checkpoint_dir", "--fresh"]);
     go(folder.path(), &SFT, &[]).refused(&["results", &process]);
     go(folder.path(), &TRAIN, &["--dry-run"]).refused(&["results", &process]);
-    first.kill().unwrap();
-    first.wait().unwrap();
+    first.kill();
     // The lock is gone with its process, whatever the file says.
     go(folder.path(), &TRAIN, &["grpo.max_num_steps=1"]).succeeded();
 }
