@@ -23,6 +23,7 @@ mod aggregate;
 mod close_session;
 mod config;
 mod connections;
+mod encoding;
 mod error;
 mod long_work;
 mod metrics;
