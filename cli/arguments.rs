@@ -3,12 +3,16 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command as CommandLine, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use nemo_env::generate::{Split, Suite};
 use nemo_env::prepare::{DATASET, DATASET_FILE, DATASET_REVISION};
 
 use crate::device::DeviceName;
+use crate::values::{
+    address, at_least_one, difficulty, non_negative, num_offices, num_tasks, num_threads, number, port, probability,
+    share, zero_or_more,
+};
 
 /// Reinforcement learning of tool-using hybrid language models (Nemotron-H), in one program.
 #[derive(Debug, Parser)]
@@ -19,6 +23,26 @@ pub struct Arguments {
     pub verbose: u8,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Arguments {
+    /// What was typed. Help, and what cannot be understood, ends the program.
+    pub fn of_process() -> Self {
+        let mut command = with_negative_values(Self::command());
+        let matches = command.get_matches_mut();
+        // The definition and the type are one, so that this cannot fail.
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+    }
+}
+
+/// Takes a number after an option for its value even if it is negative: what is wrong with it is for the option to say.
+fn with_negative_values(command: CommandLine) -> CommandLine {
+    command
+        .mut_args(|arg| match arg.get_action().takes_values() && !arg.is_positional() {
+            true => arg.allow_negative_numbers(true),
+            false => arg,
+        })
+        .mut_subcommands(with_negative_values)
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,7 +138,7 @@ pub struct SamplingArguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub samples: usize,
     /// Seed of the random numbers.
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = number)]
     pub seed: u64,
 }
 
@@ -190,19 +214,20 @@ pub struct EvalArguments {
     #[arg(long, value_name = "SUITE", default_value = "core")]
     pub suite: Suite,
     /// Generated tasks of each split.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = num_tasks)]
     pub count: usize,
     /// Seed of the generated tasks.
-    #[arg(long, value_name = "S", default_value_t = 1000)]
+    #[arg(long, value_name = "S", default_value_t = 1000, value_parser = number)]
     pub task_seed: u64,
     /// Offices the generated tasks are set in.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = num_offices)]
     pub num_offices: usize,
     /// Dataset of task records instead of generated tasks.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["split", "suite", "count", "task_seed", "num_offices"])]
     pub records: Option<PathBuf>,
     /// Folder with office tables for records that name no office; generated tasks bring their own.
-    #[arg(long, value_name = "DIR", requires = "records")]
+    // What records exclude is excluded once more: it would lift the requirement.
+    #[arg(long, value_name = "DIR", requires = "records", conflicts_with_all = ["split", "suite", "count", "task_seed", "num_offices"])]
     pub tables: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: SamplingArguments,
@@ -269,7 +294,7 @@ pub enum EnvCommand {
         /// Calls, one JSON object {"name", "arguments"} per line; or task records, whose ground truth is replayed.
         file: PathBuf,
         /// Replay only the record with this id.
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", value_parser = number)]
         id: Option<u64>,
         #[command(flatten)]
         office: OfficeArguments,
@@ -295,19 +320,19 @@ pub enum EnvCommand {
         #[arg(long, value_name = "SPLIT", default_value = "train")]
         split: Split,
         /// Number of tasks.
-        #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
+        #[arg(long, value_name = "N", default_value_t = 1000, value_parser = num_tasks)]
         count: usize,
         /// Seed of the tasks.
-        #[arg(long, value_name = "S", default_value_t = 0)]
+        #[arg(long, value_name = "S", default_value_t = 0, value_parser = number)]
         seed: u64,
         /// Offices the tasks are set in.
-        #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
+        #[arg(long, value_name = "N", default_value_t = 16, value_parser = num_offices)]
         num_offices: usize,
         /// Which templates and offices: core, or full, which has more of both.
         #[arg(long, value_name = "SUITE", default_value = "core")]
         suite: Suite,
         /// Only templates up to this difficulty, 1 (one call) to 4.
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
+        #[arg(long, value_name = "N", value_parser = difficulty)]
         difficulty: Option<u8>,
         /// Only these templates.
         #[arg(long, value_name = "NAME")]
@@ -337,10 +362,10 @@ pub enum EnvCommand {
 #[derive(Debug, Args)]
 pub struct ServeArguments {
     /// Address to listen on [default: 127.0.0.1, which only this machine can reach].
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", value_parser = address)]
     pub host: Option<IpAddr>,
     /// Port to listen on; 0 takes a free one [default: 8080].
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = port)]
     pub port: Option<u16>,
     #[command(flatten)]
     pub office: OfficeArguments,
@@ -361,7 +386,7 @@ pub struct ServeLimits {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_sessions: Option<usize>,
     /// Seconds after which a session that is not used is dropped [default: 3600].
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = number)]
     pub idle_timeout: Option<u64>,
     /// MiB that the calls of one session may add to its tables [default: 16].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -370,22 +395,22 @@ pub struct ServeLimits {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_total_mib: Option<usize>,
     /// Offices that records may name, besides the default one [default: 256].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = zero_or_more)]
     pub max_offices: Option<usize>,
     /// MiB of a request that carries a conversation [default: 32].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_body_mib: Option<usize>,
     /// Seconds after which a request is given up [default: 30].
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = number)]
     pub request_timeout: Option<u64>,
     /// Seconds after which a client that does not take its answer is cut off [default: 60].
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = number)]
     pub response_timeout: Option<u64>,
     /// Connections at the same time; further ones wait [default: 4096].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_connections: Option<usize>,
     /// Threads that answer requests [default: one for each core].
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = num_threads)]
     pub threads: Option<usize>,
 }
 
@@ -436,7 +461,8 @@ pub struct PlayArguments {
     #[arg(long, value_name = "FILE")]
     pub records: Option<PathBuf>,
     /// Which of the records [default: the first].
-    #[arg(long, value_name = "ID", requires = "records")]
+    // What records exclude is excluded once more: it would lift the requirement.
+    #[arg(long, value_name = "ID", requires = "records", conflicts_with_all = ["split", "suite", "seed"], value_parser = number)]
     pub id: Option<u64>,
     /// Which tasks to generate one of: warm_start, train, unseen_fillings or unseen_templates.
     #[arg(long, value_name = "SPLIT", default_value = "train", conflicts_with = "records")]
@@ -445,48 +471,19 @@ pub struct PlayArguments {
     #[arg(long, value_name = "SUITE", default_value = "core", conflicts_with = "records")]
     pub suite: Suite,
     /// Seed of the generated task.
-    #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "records")]
+    #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "records", value_parser = number)]
     pub seed: u64,
     /// Folder with office tables for records that name no office; generated tasks bring their own.
-    #[arg(long, value_name = "DIR", requires = "records")]
+    #[arg(long, value_name = "DIR", requires = "records", conflicts_with_all = ["split", "suite", "seed"])]
     pub tables: Option<PathBuf>,
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number of at least 1".to_owned()),
-        Ok(number) => Ok(number),
-    }
-}
-
-fn non_negative(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number >= 0.0 && number.is_finite() => Ok(number),
-        _ => Err("expected a number of at least 0".to_owned()),
-    }
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
-        _ => Err("expected a number from 0 to 1".to_owned()),
-    }
-}
-
-fn probability(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number <= 1.0 => Ok(number),
-        _ => Err("expected a number above 0 and at most 1".to_owned()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_consistent() {
-        Arguments::command().debug_assert();
+        with_negative_values(Arguments::command()).debug_assert();
     }
 }

@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
-use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nemo_hub::{Backoff, Hub, HubSettings, Listener};
+use nemo_hub::{Backoff, Hub, HubSettings, Listener, Retry};
 
 use crate::output;
 
@@ -15,14 +14,19 @@ pub fn hub() -> anyhow::Result<Hub> {
     Ok(Hub { settings, backoff: Backoff::default(), listener: Arc::new(Display::default()) })
 }
 
-/// Waits, and says so.
-pub fn pause(pause: Duration, asked: Option<Duration>) {
-    let asked = match asked {
-        Some(asked) if asked > pause => format!(" (the server asks for {} s)", asked.as_secs()),
+/// Waits, and says why and how long.
+pub fn pause(retry: &Retry) {
+    output::note(&notice(retry));
+    sleep(retry.wait);
+}
+
+fn notice(retry: &Retry) -> String {
+    let asked = match retry.asked {
+        Some(asked) if asked > retry.wait => format!(" (the server asks for {} s)", asked.as_secs()),
         _ => String::new(),
     };
-    output::note(&format!("waiting {} s before the next attempt{asked}", pause.as_secs()));
-    sleep(pause);
+    let Retry { wait, reason, attempts, max_attempts, .. } = retry;
+    format!("{reason}; attempt {} of {max_attempts} follows in {} s{asked}", attempts + 1, wait.as_secs())
 }
 
 /// A bar for a person, one line per file for a log.
@@ -44,9 +48,9 @@ impl Display {
 }
 
 impl Listener for Display {
-    fn pause(&self, duration: Duration, asked: Option<Duration>) {
+    fn pause(&self, retry: &Retry) {
         self.clear();
-        pause(duration, asked);
+        pause(retry);
     }
 
     fn progress(&self, file: &str, done: u64, total: u64) {
@@ -81,5 +85,26 @@ impl Listener for Display {
     fn note(&self, text: &str) {
         self.clear();
         output::note(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_pause_says_why_and_how_long() {
+        let mut retry = Retry {
+            wait: Duration::from_secs(4),
+            asked: None,
+            reason: "http://x/a.csv: no route".to_owned(),
+            attempts: 3,
+            max_attempts: 7,
+        };
+        assert_eq!(notice(&retry), "http://x/a.csv: no route; attempt 4 of 7 follows in 4 s");
+        retry.asked = Some(Duration::from_secs(90));
+        assert!(notice(&retry).ends_with("follows in 4 s (the server asks for 90 s)"));
     }
 }

@@ -13,17 +13,16 @@ mod jsonl;
 mod output;
 mod progress;
 mod report;
+mod values;
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 use arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
     exit::install_panic_hook();
     // Usage errors end the process here, with exit code 2.
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     install_subscriber(arguments.verbose);
     if let Some(level) = std::env::var_os("NEMO_BURN_SIMD").filter(|level| !level.is_empty())
         && let Err(error) = nemo_kernels::choose_simd_level(&level.to_string_lossy())

@@ -13,6 +13,7 @@ use serde_json::{Map, json};
 use anyhow::Context;
 
 use super::generate::sampling;
+use super::ground_truths;
 use super::offices::offices;
 use super::places::places;
 use crate::arguments::EvalArguments;
@@ -26,6 +27,9 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     let device = arguments.device.open()?;
     let environment = offices(arguments.tables.as_deref())?;
     let tasks = tasks(&arguments)?;
+    if let Some(path) = &arguments.records {
+        ground_truths::check(path, &tasks, &environment)?;
+    }
     let total = tasks.len().saturating_mul(arguments.sampling.samples);
     anyhow::ensure!(
         total <= MAX_CONVERSATIONS,

@@ -6,6 +6,7 @@ pub mod env;
 pub mod eval;
 pub mod fetch;
 pub mod generate;
+mod ground_truths;
 mod offices;
 mod places;
 pub mod play;

@@ -5,6 +5,7 @@ use std::time::Instant;
 use nemo_rl::sft;
 use nemo_rl::tasks::demonstrations;
 
+use super::ground_truths;
 use super::run::{BuiltIn, Intent, Parts, conclude, describe, load_config};
 use crate::arguments::SftArguments;
 use crate::progress::Progress;
@@ -31,6 +32,11 @@ pub fn run(arguments: SftArguments) -> anyhow::Result<()> {
         return describe(&arguments.run, &config, &intent);
     }
     let mut parts = Parts::assemble(&arguments.run, config, false)?;
+    if parts.config.data.train.data_path.is_some() {
+        // The whole file is one chunk.
+        ground_truths::check_set(&parts.config.data.train, &source.chunk(0, None)?, &parts.environment)?;
+    }
+    ground_truths::check_set(&parts.config.data.validation, &parts.validation_tasks, &parts.environment)?;
     let stop = interrupt::install()?;
     let mut progress = Progress::new("loss", parts.config.logger.num_val_samples_to_print);
     let (inputs, policy) = parts.inputs(&stop);

@@ -5,6 +5,7 @@ use std::time::Instant;
 use nemo_rl::tasks::load_tasks;
 use nemo_rl::train;
 
+use super::ground_truths;
 use super::run::{BuiltIn, Intent, Parts, conclude, describe, load_config};
 use crate::arguments::TrainArguments;
 use crate::progress::Progress;
@@ -29,6 +30,8 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<()> {
         return describe(&arguments.run, &config, &intent);
     }
     let mut parts = Parts::assemble(&arguments.run, config, arguments.shuffle_rewards)?;
+    ground_truths::check_set(&parts.config.data.train, &tasks, &parts.environment)?;
+    ground_truths::check_set(&parts.config.data.validation, &parts.validation_tasks, &parts.environment)?;
     output::note(&format!(
         "tasks: {} to train on, {} to validate on; {} x {} rollouts a step",
         tasks.len(),

@@ -21,7 +21,7 @@ pub mod workplace;
 
 pub use environment::{EnvSession, Environment, Offices, Outcome};
 pub use error::EnvError;
-pub use scoring::{FailedCall, Replay, VerifyReport, replay, verify_records};
+pub use scoring::{FailedCall, Replay, VerifyReport, failed_calls, replay, verify_records};
 pub use strict::{StrictOutcome, StrictReport};
 pub use task::dataset::{Dataset, DatasetError};
 pub use task::record::{Demonstration, Holdout, Message, Provenance, RecordError, Role, Task, WORKPLACE_SYSTEM_PROMPT};

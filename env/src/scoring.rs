@@ -92,18 +92,27 @@ pub fn verify_records(offices: &Offices, dataset: &Dataset) -> Result<VerifyRepo
                 report.failed_demonstrations.push(task.id);
             }
         }
-        let mut session = workplace.session();
+    }
+    report.failed_calls = failed_calls(offices, &dataset.tasks)?.into_iter().map(|(_, failed)| failed).collect();
+    Ok(report)
+}
+
+/// The ground-truth calls that end in an error or a refusal, each with the position of its task. Where they are all that a
+/// ground truth has, doing nothing earns the reward.
+///
+/// # Errors
+/// A task's office is unknown or its tables cannot be read.
+pub fn failed_calls(offices: &Offices, tasks: &[Task]) -> Result<Vec<(usize, FailedCall)>, EnvError> {
+    let mut failed = Vec::new();
+    for (position, task) in tasks.iter().enumerate() {
+        let mut session = offices.workplace(task)?.session();
         for (index, call) in task.ground_truth.iter().enumerate() {
             let result = session.call(call);
             if !is_success(&result) {
-                report.failed_calls.push(FailedCall {
-                    task: task.id,
-                    index,
-                    call: call.clone(),
-                    answer: result.body(),
-                });
+                let (call, answer) = (call.clone(), result.body());
+                failed.push((position, FailedCall { task: task.id, index, call, answer }));
             }
         }
     }
-    Ok(report)
+    Ok(failed)
 }

@@ -127,7 +127,7 @@ fn task() -> impl Strategy<Value = Task> {
     )
         .prop_map(|(id, messages, ground_truth, temperature, office, provenance, demonstration)| Task {
             id,
-            messages: messages.into_iter().map(|(role, content)| Message { role, content }).collect(),
+            messages: messages.into_iter().map(|(role, content)| Message::new(role, content)).collect(),
             tools: Workplace::tools(),
             parallel_tool_calls: id % 2 == 0,
             temperature,

@@ -265,5 +265,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
         let size = format!("it has {} bytes, at most {LARGEST_BYTES} are read", about.len());
         return Err(unreadable(std::io::Error::other(size)));
     }
-    std::fs::read_to_string(path).map_err(unreadable)
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    crate::git_lfs::refuse(text.as_bytes()).map_err(unreadable)?;
+    Ok(text)
 }

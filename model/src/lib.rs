@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod config;
 mod error;
 pub mod generate;
+mod git_lfs;
 mod layers;
 mod load;
 mod matrix;

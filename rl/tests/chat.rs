@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use nemo_env::{EnvError, EnvSession, Environment, Message, Outcome, Role, Task, ToolCall, ToolSchema};
 use nemo_model::text::{
-    BpeTraining, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, Tokenizer, train_bpe,
+    BpeTraining, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, Tokenizer, TokenizerSettings,
+    train_bpe,
 };
 use nemo_rl::rollout::chat::{Chat, messages, tools};
 use nemo_rl::rollout::episode::EpisodeLimits;
 use nemo_rl::rollout::{RenderError, Renderer};
 use nemo_rl::sft::demonstrate;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 const STOP: &str = "<SPECIAL_12>";
 
@@ -30,10 +31,9 @@ fn task(system: &str, user: &str) -> Task {
             "strict": false
         }))
     };
-    let message = |role, content: &str| Message { role, content: content.to_owned() };
     Task {
         id: 1,
-        messages: vec![message(Role::System, system), message(Role::User, user)],
+        messages: vec![Message::new(Role::System, system), Message::new(Role::User, user)],
         tools: Arc::new(vec![tool("email_delete_email"), tool("email_search_emails")]),
         parallel_tool_calls: false,
         temperature: None,
@@ -122,6 +122,23 @@ fn the_reasoning_switch_of_a_message_decides_what_follows_results() {
         assert_eq!(after("Delete it."), format!("{response}<think>\n"));
         assert_eq!(after("Delete it. /no_think"), format!("{response}<think></think>"));
     }
+}
+
+#[test]
+fn every_field_of_a_message_reaches_the_template() {
+    const SOURCE: &str = "{% for m in messages %}{{ m.role }} {{ m.name }} {{ m.content }} \
+                          {{ m.tool_calls[0].function.name }} {{ m.tool_call_id }};{% endfor %}";
+    let template = ChatTemplate::from_jinja("test", SOURCE, None, &TokenizerSettings::default()).unwrap();
+    let mut task = task("S", "U");
+    let fields = |value: Value| value.as_object().cloned().unwrap();
+    task.messages[0].more = fields(json!({ "name": "boss" }));
+    task.messages[1].more = fields(json!({
+        "tool_calls": [{ "name": "f", "arguments": "{}" }], "tool_call_id": "c"
+    }));
+    let messages = messages(&task);
+    assert_eq!(messages[1].tool_calls[0].name, "f");
+    let text = template.render(&messages, &[], &RenderOptions::prompt()).unwrap();
+    assert_eq!(text, "system boss S  ;user  U f c;");
 }
 
 #[test]

@@ -50,6 +50,35 @@ fn a_ground_truth_that_cannot_be_carried_out() {
     }
 }
 
+/// Such a task is accepted, as the reference accepts it, and said to be one.
+#[test]
+fn a_ground_truth_that_its_tool_refuses() {
+    let folder = workspace();
+    let with = |call: &str| RECORD.replace("\"ground_truth\":[]", &format!("\"ground_truth\":[{call}]"));
+    let unknown = with(r#"{"name":"email_delete_email","arguments":"{\"email_id\":\"nobody's\"}"}"#);
+    let missing = with(r#"{"name":"email_send_email","arguments":"{}"}"#);
+    let tasks = folder.path().join("tasks.jsonl");
+    let words = [
+        "warning: tasks.jsonl: 2 call(s) of ground truths are refused by their tools",
+        "tasks.jsonl:3, task 7",
+        "Email not found",
+    ];
+    let settings = ["--config=config.yaml", "checkpointing.save_period=9", "data.validation.generate.count=0"];
+    for (records, num_warnings) in
+        [(format!("{RECORD}\n\n{unknown}\n{missing}\n"), 1), (format!("{RECORD}\n{RECORD}"), 0)]
+    {
+        fs::write(&tasks, records).unwrap();
+        let train = [&["train", "data.train=tasks.jsonl", "--fresh"][..], &settings].concat();
+        for command in [&["eval", "--model=model", "--records=tasks.jsonl", "--max-new-tokens=2"][..], &train] {
+            let finished = run_in(folder.path(), command);
+            let said = &finished.stderr;
+            assert_eq!(finished.code, Some(0), "{said}");
+            assert_eq!(said.matches("call(s) of ground truths").count(), num_warnings, "{said}");
+            assert!(num_warnings == 0 || words.iter().all(|word| said.contains(word)), "{said}");
+        }
+    }
+}
+
 #[test]
 fn a_line_without_end() {
     let folder = workspace();
@@ -83,9 +112,18 @@ fn what_is_no_file() {
 fn more_tasks_than_memory_holds() {
     let folder = tempfile::tempdir().unwrap();
     let generate = |option: &str| run_in(folder.path(), &["env", "generate", "--output=out", option]);
-    generate("--count=999999999").refused(&["count is 999999999", "at most 1000000"]);
-    generate("--count=99999999999").refused(&["count is 99999999999", "at most 1000000"]);
-    generate("--num-offices=99999999999").refused(&["num_offices is 99999999999", "1 to 1000"]);
+    generate("--count=999999999").refused(&["--count", "999999999", "1 to 1000000"]);
+    generate("--count=99999999999").refused(&["--count", "99999999999", "1 to 1000000"]);
+    generate("--num-offices=99999999999").refused(&["--num-offices", "99999999999", "1 to 1000"]);
+}
+
+#[test]
+fn a_place_that_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let finished = run_in(folder.path(), &["env", "generate", "--count=2", "--output=file/x"]);
+    finished.refused(&["cannot write file/x/offices/office-", "free space and permissions"]);
+    assert!(!finished.stderr.contains("env fetch"), "{}", finished.stderr);
 }
 
 #[test]

@@ -70,3 +70,45 @@ fn usage_errors_end_with_code_2() {
     run(&["env", "fetch", "--wheel=a", "--folder=b"]).refused(&["cannot be used with"]);
     run(&["generate", "--model=x", "--prompt=a", "--temperature=-1"]).refused(&["--temperature", "at least 0"]);
 }
+
+/// Something may exclude what an option needs: then the two exclude each other.
+#[test]
+fn options_of_records_do_not_go_with_those_of_generated_tasks() {
+    for option in ["--seed=2", "--split=train", "--suite=full"] {
+        run(&["env", "play", "--id=4", option]).refused(&["cannot be used with"]);
+        run(&["env", "play", "--tables=x", option]).refused(&["cannot be used with"]);
+    }
+    for option in ["--count=2", "--split=train", "--suite=full", "--task-seed=1", "--num-offices=2"] {
+        run(&["eval", "--model=x", "--tables=x", option]).refused(&["cannot be used with"]);
+    }
+}
+
+#[test]
+fn numbers_out_of_place_are_refused_in_plain_words() {
+    let whole = |range: &str| format!("expected a whole number from {range}");
+    let any = whole("0 to 18446744073709551615");
+    let one = "expected a whole number of at least 1";
+    for (command, option, values, words) in [
+        (&["generate", "--model=x", "--prompt=a"][..], "--seed", &["abc", "-1", "1.5"][..], &*any),
+        (&["generate", "--model=x", "--prompt=a"], "--top-k", &["-1", "0", "many"], one),
+        (&["generate", "--model=x", "--prompt=a"], "--samples", &["-1"], one),
+        (&["generate", "--model=x", "--prompt=a"], "--temperature", &["-1", "-0.5", "hot"], "a number of at least 0"),
+        (&["generate", "--model=x", "--prompt=a"], "--top-p", &["-1", "0"], "a number above 0 and at most 1"),
+        (&["eval", "--model=x"], "--task-seed", &["abc", "-1"], &any),
+        (&["eval", "--model=x"], "--count", &["-1", "99999999999"], &whole("1 to 1000000")),
+        (&["env", "generate", "--output=x"], "--count", &["0", "1e3"], &whole("1 to 1000000")),
+        (&["env", "generate", "--output=x"], "--num-offices", &["99999999999"], &whole("1 to 1000")),
+        (&["env", "generate", "--output=x"], "--difficulty", &["-1", "5", "hard"], &whole("1 to 4")),
+        (&["env", "replay", "x"], "--id", &["nope", "-1"], &any),
+        (&["env", "play", "--records=x"], "--id", &["nope"], &any),
+        (&["env", "serve"], "--port", &["abc", "-1", "65536"], &whole("0 to 65535")),
+        (&["env", "serve"], "--host", &["localhost", "-1"], "expected an IP address"),
+        (&["env", "serve"], "--threads", &["0", "100000", "99999999"], &whole("1 to 1024")),
+        (&["env", "serve"], "--max-connections", &["0", "-1"], one),
+        (&["env", "serve"], "--idle-timeout", &["-1", "soon"], &any),
+    ] {
+        for value in values {
+            run(&[command, &[option, value]].concat()).refused(&[option, value, words]);
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! `POST /aggregate_metrics`: statistics of many verify answers, by task and overall.
 //!
 //! Every numeric field of an answer is a column, booleans as 0 and 1, and so is every numeric field of its
-//! `response.usage`. A column that an answer lacks is left out of its statistics. Answers with `mask_sample` measured
-//! nothing: they are counted and otherwise left out.
+//! `response.usage`. A column that an answer lacks is left out of its statistics, and names that start with an underscore
+//! are no columns. Answers with `mask_sample` measured nothing: they are counted and otherwise left out.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::reply::Reply;
 
-/// Which task an answer belongs to; 0 if it does not say.
+/// Which task an answer belongs to, a number or text; 0 if it does not say.
 const TASK_INDEX: &str = "_ng_task_index";
 /// Which of the attempts at a task it is; 0 if it does not say.
 const ROLLOUT_INDEX: &str = "_ng_rollout_index";
@@ -28,8 +29,8 @@ const STATISTICS: [&str; 5] = ["mean", "max", "min", "median", "std"];
 
 /// One answer that is a measurement.
 struct Row<'a> {
-    task: i128,
-    rollout: i128,
+    task: Value,
+    rollout: Value,
     answer: &'a Entries,
     /// Its numbers and the columns they belong to.
     numbers: Vec<(usize, f64)>,
@@ -53,7 +54,7 @@ pub(crate) fn answer(entries: &Entries) -> Reply {
     let (masked, measured): (Vec<&Entries>, Vec<&Entries>) =
         answers.iter().partition(|answer| find(answer, MASK).is_some_and(Value::is_truthy));
     let frame = Frame::new(&measured);
-    let groups: Vec<Json> = frame.rows.chunk_by(|a, b| a.task == b.task).map(|rows| frame.group(rows)).collect();
+    let groups: Vec<Json> = frame.rows.chunk_by(|a, b| a.task.equals(&b.task)).map(|rows| frame.group(rows)).collect();
     let mut overall = frame.describe(&frame.rows);
     if !masked.is_empty() {
         overall.extend(coverage(&frame, &groups, &masked));
@@ -72,10 +73,10 @@ pub(crate) fn answer(entries: &Entries) -> Reply {
 
 /// How much of what was run was measured; only said where something was not.
 fn coverage(frame: &Frame, groups: &[Json], masked: &[&Entries]) -> Map<String, Json> {
-    let mut tasks: Vec<i128> = masked.iter().map(|answer| index(answer, TASK_INDEX)).collect();
-    tasks.sort_unstable();
-    tasks.dedup();
-    tasks.retain(|task| frame.rows.binary_search_by_key(task, |row| row.task).is_err());
+    let mut tasks: Vec<Value> = masked.iter().map(|answer| index(answer, TASK_INDEX)).collect();
+    tasks.sort_by(order);
+    tasks.dedup_by(|a, b| a.equals(b));
+    tasks.retain(|task| frame.rows.binary_search_by(|row| order(&row.task, task)).is_err());
     let count = |name: &str, count: usize| (format!("coverage/{name}"), count.into());
     Map::from_iter([
         count("measured_rollouts", frame.rows.len()),
@@ -105,6 +106,22 @@ fn verify_responses(entries: &Entries) -> Result<Vec<&Entries>, Vec<Issue>> {
             _ => break,
         }
     }
+    for key in [TASK_INDEX, ROLLOUT_INDEX] {
+        let first = answers.first().map(|answer| index(answer, key));
+        for (place, answer) in answers.iter().enumerate() {
+            let found = index(answer, key);
+            let is_ordered = found.compare(&found).is_some();
+            let is_of_one_kind = first.as_ref().is_none_or(|first| first.compare(&found).is_some());
+            if (!is_ordered || !is_of_one_kind) && issues.len() < MAX_ISSUES {
+                let message = if is_ordered {
+                    "Input should be of the kind of the first answer's: all numbers, or all text"
+                } else {
+                    "Input should be a valid number or string"
+                };
+                issues.push(Issue::new("value_error", &[KEY.into(), place.into(), key.into()], message, &found));
+            }
+        }
+    }
     if issues.is_empty() { Ok(answers) } else { Err(issues) }
 }
 
@@ -112,8 +129,13 @@ fn find<'a>(entries: &'a Entries, key: &str) -> Option<&'a Value> {
     entries.iter().find_map(|(name, value)| (&**name == key).then_some(value))
 }
 
-fn index(answer: &Entries, key: &str) -> i128 {
-    find(answer, key).and_then(Value::as_index).unwrap_or_default()
+fn index(answer: &Entries, key: &str) -> Value {
+    find(answer, key).cloned().unwrap_or(Value::Int(0))
+}
+
+/// The order of two indices, which are of one kind.
+fn order(a: &Value, b: &Value) -> Ordering {
+    a.compare(b).unwrap_or(Ordering::Equal)
 }
 
 fn usage(answer: &Entries) -> &Entries {
@@ -128,7 +150,7 @@ fn usage(answer: &Entries) -> &Entries {
 
 /// The numbers of some entries that are measurements.
 fn numbers(entries: &Entries) -> impl Iterator<Item = (&str, &Value)> {
-    let is_measured = |name: &str| ![TASK_INDEX, ROLLOUT_INDEX, MASK].contains(&name);
+    let is_measured = |name: &str| !name.starts_with('_') && name != MASK;
     let numbers = entries.iter().map(|(name, value)| (&**name, value));
     numbers.filter(move |(name, value)| is_measured(name) && value.as_number().is_some_and(|number| !number.is_nan()))
 }
@@ -164,13 +186,13 @@ impl<'a> Frame<'a> {
         }
         // A missing number makes a column one of floats.
         frame.is_integral &= frame.rows.iter().all(|row| row.numbers.len() == frame.columns.len());
-        frame.rows.sort_by_key(|row| (row.task, row.rollout));
+        frame.rows.sort_by(|a, b| order(&a.task, &b.task).then_with(|| order(&a.rollout, &b.rollout)));
         frame
     }
 
     /// What is said of the attempts at one task.
     fn group(&self, rows: &[Row]) -> Json {
-        let task = Value::Int(rows.first().map(|row| row.task).unwrap_or_default()).to_json();
+        let task = rows.first().map(|row| row.task.to_json()).unwrap_or_default();
         let mut group = Map::from_iter([(TASK_INDEX.to_owned(), task)]);
         group.extend(self.describe(rows));
         group.insert("sample".into(), json!({ "agent_ref": { "name": "agent" } }));
@@ -214,11 +236,15 @@ impl Row<'_> {
     /// The numbers of the attempt by themselves.
     fn info(&self) -> Json {
         let mut info = Map::new();
-        info.insert("rollout_id".into(), format!("{}:{}", self.task, self.rollout).into());
-        info.insert(TASK_INDEX.into(), Value::Int(self.task).to_json());
-        info.insert(ROLLOUT_INDEX.into(), Value::Int(self.rollout).to_json());
-        let (reward, others): (Vec<_>, Vec<_>) = numbers(self.answer).partition(|(name, _)| *name == REWARD);
-        for (name, value) in reward.into_iter().chain(numbers(usage(self.answer))).chain(others) {
+        info.insert("rollout_id".into(), format!("{}:{}", self.task.text(), self.rollout.text()).into());
+        info.insert(TASK_INDEX.into(), self.task.to_json());
+        info.insert(ROLLOUT_INDEX.into(), self.rollout.to_json());
+        // Whatever it is: an answer without a reward, which counts in no statistics, is told from a reward of null.
+        if let Some(reward) = find(self.answer, REWARD) {
+            info.insert(REWARD.into(), reward.to_json());
+        }
+        let others = numbers(self.answer).filter(|(name, _)| *name != REWARD);
+        for (name, value) in numbers(usage(self.answer)).chain(others) {
             info.insert(name.into(), number_json(value));
         }
         info.into()
@@ -317,6 +343,58 @@ mod tests {
             "{\"coverage/measured_rollouts\":0,\"coverage/masked_rollouts\":1,\"coverage/measured_tasks\":0,\
              \"coverage/fully_masked_tasks\":1}"
         );
+    }
+
+    #[tokio::test]
+    async fn tasks_are_told_apart_by_whatever_names_them() {
+        let of = |indices: &[&str]| {
+            let answers: Vec<String> = indices
+                .iter()
+                .enumerate()
+                .map(|(i, index)| {
+                    format!("{{\"_ng_task_index\": {index}, \"_ng_rollout_index\": {i}, \"reward\": {i}}}")
+                })
+                .collect();
+            format!("{{\"verify_responses\": [{}]}}", answers.join(", "))
+        };
+        let texts = body(&of(&["\"b\"", "\"a\"", "\"b\""])).await;
+        let groups = texts["group_level_metrics"].as_array().unwrap();
+        assert_eq!((groups.len(), &groups[0][TASK_INDEX], &groups[1][TASK_INDEX]), (2, &json!("a"), &json!("b")));
+        assert_eq!((&groups[0]["mean/reward"], &groups[1]["mean/reward"]), (&json!(1.0), &json!(1.0)));
+        assert_eq!(groups[1]["rollout_infos"][1]["rollout_id"], "b:2");
+        let numbers = body(&of(&["2", "1.5", "1", "true", "1.0", "9007199254740993", "9007199254740992"])).await;
+        let groups = numbers["group_level_metrics"].as_array().unwrap();
+        let tasks: Vec<&Json> = groups.iter().map(|group| &group[TASK_INDEX]).collect();
+        assert_eq!(json!(tasks).to_string(), "[1,1.5,2,9007199254740992,9007199254740993]");
+        assert_eq!(groups[0]["num_rollouts"], 3);
+        assert_eq!(groups[0]["rollout_infos"][1]["rollout_id"], "True:3");
+        for (indices, place, message) in [
+            (&["0", "null"][..], 1, "a valid number or string"),
+            (&["[1]"], 0, "a valid number or string"),
+            (&["0", "{}"], 1, "a valid number or string"),
+            (&["NaN"], 0, "a valid number or string"),
+            (&["0", "\"0\""], 1, "of the kind of the first answer's"),
+        ] {
+            let refused = body(&of(indices)).await;
+            assert_eq!(refused["detail"][0]["loc"], json!(["body", "verify_responses", place, TASK_INDEX]));
+            let said = refused["detail"][0]["msg"].as_str().unwrap();
+            assert!(said.contains(message), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reward_is_shown_as_it_was_sent() {
+        let answers = "{\"verify_responses\": [{\"reward\": null, \"_ng_rollout_index\": 0, \"_x\": 3, \"n\": 2},\
+             {\"reward\": 1, \"_ng_rollout_index\": 1}, {\"_ng_rollout_index\": 2}]}";
+        let found = body(answers).await;
+        let group = &found["group_level_metrics"][0];
+        let infos = group["rollout_infos"].as_array().unwrap();
+        assert_eq!(
+            infos[0].to_string(),
+            "{\"rollout_id\":\"0:0\",\"_ng_task_index\":0,\"_ng_rollout_index\":0,\"reward\":null,\"n\":2}"
+        );
+        assert_eq!((infos[1].get("reward"), infos[2].get("reward")), (Some(&json!(1)), None));
+        assert_eq!(group["mean/reward"], 1.0);
     }
 
     /// Every answer has a column of its own, so a table of all cells would have 10^8.

@@ -46,7 +46,7 @@ pub struct ServerConfig {
     /// Whether SIGTERM stops the server as [`StopHandle::stop`](crate::StopHandle::stop) does. The signal then no longer
     /// ends the process by itself.
     pub stops_on_sigterm: bool,
-    /// Threads that answer requests; 0 = one for each core.
+    /// Threads that answer requests, at most [`ServerConfig::MAX_THREADS`]; 0 = one for each core.
     pub num_threads: usize,
 }
 
@@ -80,6 +80,9 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// More threads than this are of no use, and a system that cannot start them all gives up halfway.
+    pub const MAX_THREADS: usize = 1024;
+
     /// The address to listen on.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)

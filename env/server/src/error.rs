@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+use crate::ServerConfig;
 use nemo_env::EnvError;
 
 /// An error of the server itself.
@@ -24,6 +25,8 @@ pub enum ServerError {
     Zero { option: &'static str },
     #[error("the operating system gives no random numbers for the key of the session cookies: {what}")]
     Key { what: String },
+    #[error("{found} threads; expected at most {}", ServerConfig::MAX_THREADS)]
+    Threads { found: usize },
     #[error("cannot start the server's threads: {source}")]
-    Threads { source: std::io::Error },
+    Start { source: std::io::Error },
 }

@@ -23,6 +23,7 @@ mod aggregate;
 mod close_session;
 mod config;
 mod connections;
+mod encoding;
 mod error;
 mod long_work;
 mod metrics;
@@ -85,7 +86,8 @@ impl Server {
     /// Takes the address and makes the office of records that name none.
     ///
     /// # Errors
-    /// The address is taken or not ours, the office is unknown, a limit is 0, the cookie's name cannot be sent.
+    /// The address is taken or not ours, the office is unknown, a limit is 0, there are more threads than
+    /// [`ServerConfig::MAX_THREADS`], the cookie's name cannot be sent.
     pub fn bind(offices: Offices, config: ServerConfig) -> Result<Self, ServerError> {
         for (option, value) in [
             ("max_sessions", config.max_sessions),
@@ -96,6 +98,9 @@ impl Server {
             if value == 0 {
                 return Err(ServerError::Zero { option });
             }
+        }
+        if config.num_threads > ServerConfig::MAX_THREADS {
+            return Err(ServerError::Threads { found: config.num_threads });
         }
         let workplace = match &config.office {
             Some(name) => {
@@ -152,7 +157,7 @@ impl Server {
     /// # Errors
     /// The threads cannot be started.
     pub fn run(self) -> Result<Ending, ServerError> {
-        let threads_error = |source| ServerError::Threads { source };
+        let start_error = |source| ServerError::Start { source };
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.enable_all().thread_name("env-server").max_blocking_threads(NUM_LONG_WORK_THREADS);
         // A thread that has done its long work ends, and what it kept for itself with it.
@@ -168,9 +173,9 @@ impl Server {
         if self.shared.config.num_threads > 0 {
             builder.worker_threads(self.shared.config.num_threads);
         }
-        let runtime = builder.build().map_err(threads_error)?;
+        let runtime = builder.build().map_err(start_error)?;
         let num_cut = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(self.listener).map_err(threads_error)?;
+            let listener = tokio::net::TcpListener::from_std(self.listener).map_err(start_error)?;
             let router = routes::router(Arc::clone(&self.shared));
             Ok::<usize, ServerError>(connections::serve(listener, router, self.shared, &self.stop).await)
         })?;

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
+use crate::encoding::{self, Undecodable};
 use crate::reply::Reply;
 use nemo_env::python_compat::Value;
 use nemo_env::python_compat::json::{self, JsonError};
@@ -101,8 +102,14 @@ impl RequestBody {
             let text = String::from_utf8_lossy(&self.bytes).into_owned();
             return Err(refuse(Issue::object_expected(&[], &text.into())));
         }
-        let text = std::str::from_utf8(&self.bytes).map_err(|_| Reply::refused(StatusCode::BAD_REQUEST, UNREADABLE))?;
-        match json::parse(text.trim_start_matches('\u{feff}')) {
+        let text = match encoding::decode(&self.bytes) {
+            Ok(text) => text,
+            Err(Undecodable::Malformed) => return Err(Reply::refused(StatusCode::BAD_REQUEST, UNREADABLE)),
+            Err(Undecodable::Surrogate(code)) => {
+                return Ok(Object::Unrepresentable(format!("unpaired surrogate \\u{code:04x}")));
+            }
+        };
+        match json::parse(&text) {
             Ok(Value::Dict(entries)) => Ok(Object::Entries(Arc::unwrap_or_clone(entries))),
             Ok(other) => Err(refuse(Issue::object_expected(&[], &other))),
             Err(JsonError::Syntax(error)) => Err(refuse(Issue::not_json(&error.message, error.position))),
@@ -172,7 +179,14 @@ mod tests {
         ] {
             assert_eq!(shown(&read(content_type, body.as_bytes()).await), expected, "{content_type:?} {body}");
         }
-        assert_eq!(shown(&read(None, b"{\"a\": \"\xff\"}").await), "refused with 400");
+        for (body, expected) in [
+            (&b"{\"a\": \"\xff\"}"[..], "refused with 400"),
+            (b"{\0\"\0a\0\"\0:\x001\0}\0", "{'a': 1}"),
+            (b"\xff\xfe{", "refused with 400"),
+            (b"\xff\xfe\0\xd8", "unrepresentable: unpaired surrogate \\ud800"),
+        ] {
+            assert_eq!(shown(&read(None, body).await), expected, "{body:?}");
+        }
     }
 
     #[tokio::test]

@@ -59,11 +59,12 @@ pub(crate) struct Shared {
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     // A tool may have any name, so addresses that are read with GET stand for tools when posted to.
     Router::new()
-        .route("/", get(status).post(not_found))
+        // `get` alone answers HEAD as well, which the reference does for its description only.
+        .route("/", get(status).head(method_not_allowed).post(not_found))
         .route("/health", get(health).post(call_tool))
         .route("/metrics", get(render_metrics).post(call_tool))
         .route("/openapi.json", get(openapi).post(call_tool))
-        .route("/reverify_mode", get(reverify_mode).post(call_tool))
+        .route("/reverify_mode", get(reverify_mode).head(method_not_allowed).post(call_tool))
         .route("/seed_session", post(seed_session))
         .route("/verify", post(verify))
         .route("/close_session", post(close_session))

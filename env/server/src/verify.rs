@@ -171,26 +171,48 @@ fn ground_truth_calls(ground_truth: &Value, issues: &mut Vec<Issue>) -> Vec<Tool
     calls
 }
 
-/// What is wrong with an integer: text of digits and floats without a fraction are right.
+/// Floats of this size and larger are refused as integers.
+const FLOAT_LIMIT: f64 = -(i64::MIN as f64);
+
+/// Longer text is refused as an integer.
+const MAX_DIGITS: usize = 4300;
+
+/// What is wrong with an integer, in the eyes of Pydantic: text of digits and floats without a fraction are right.
 fn check_integer(key: &'static str, value: &Value) -> Option<Issue> {
     let (kind, message) = match value {
         Value::Int(_) | Value::Bool(_) => return None,
-        Value::Float(number) if number.is_finite() && number.fract() == 0.0 => return None,
-        Value::Float(number) if number.is_finite() => {
+        Value::Float(number) if !number.is_finite() => ("finite_number", "Input should be a finite number"),
+        Value::Float(number) if number.fract() != 0.0 => {
             ("int_from_float", "Input should be a valid integer, got a number with a fractional part")
         }
-        Value::Float(_) => ("finite_number", "Input should be a finite number"),
-        Value::Str(text) => {
-            let digits = text.trim();
-            let digits = digits.strip_prefix(['+', '-']).unwrap_or(digits);
-            if !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit()) {
-                return None;
-            }
+        Value::Float(number) if number.abs() < FLOAT_LIMIT => return None,
+        Value::Str(text) if integer_text(text).is_some_and(|digits| digits.len() <= MAX_DIGITS) => return None,
+        Value::Str(text) if integer_text(text).is_none() => {
             ("int_parsing", "Input should be a valid integer, unable to parse string as an integer")
+        }
+        Value::Float(_) | Value::Str(_) => {
+            ("int_parsing_size", "Unable to parse input string as an integer, exceeded maximum size")
         }
         _ => ("int_type", "Input should be a valid integer"),
     };
     Some(Issue::new(kind, &[key.into()], message, value))
+}
+
+/// The integer that a text stands for, with its sign and without leading zeros: digits, single underscores between them,
+/// and a point and zeros after them.
+fn integer_text(text: &str) -> Option<String> {
+    let text = text.trim();
+    let (sign, text) = match text.strip_prefix(['+', '-']) {
+        Some(rest) => (if text.starts_with('-') { "-" } else { "" }, rest),
+        None => ("", text),
+    };
+    let text = match text.split_once('.') {
+        Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|c| c == b'0') => whole,
+        _ => text,
+    };
+    let is_group = |group: &str| !group.is_empty() && group.bytes().all(|c| c.is_ascii_digit());
+    let digits: String = text.split('_').collect();
+    text.split('_').all(is_group).then(|| format!("{sign}{}", digits.trim_start_matches('0')))
 }
 
 #[cfg(test)]
@@ -229,9 +251,35 @@ mod tests {
         let ground_truth = "[{\"name\": \"b\", \"arguments\": \"x\"}, {\"name\": \"c\"}]";
         assert_eq!(with("ground_truth", ground_truth).unwrap().ground_truth, [call("b", "x")]);
         assert_eq!(with("ground_truth", "\"text\"").unwrap().ground_truth, []);
-        for id in ["\"12\"", "true", "3.0", "-1"] {
+    }
+
+    #[test]
+    fn integers_are_what_pydantic_takes_for_them() {
+        let long = |digits: &str| format!("\"{digits}\"");
+        for id in
+            ["\"12\"", "true", "3.0", "-1", "\"1.0\"", "\"1_0\"", "\"5.00\"", "\"+1_0.0\"", "\"-007\"", "\"-0.0\""]
+        {
             assert!(with("id", id).is_ok(), "{id}");
         }
+        for id in ["9223372036854774784.0", "\"\u{a0}1\\t\"", "\"9223372036854775808\"", "\"0_0\""] {
+            assert!(with("id", id).is_ok(), "{id}");
+        }
+        for id in [long(&"1".repeat(4300)), long(&"0".repeat(5000)), long(&format!("{}_1", "1".repeat(4299)))] {
+            assert!(with("id", &id).is_ok());
+        }
+        let refused = |kind: &str, id: &str| {
+            let detail = with("id", id).unwrap_err();
+            assert!(detail.contains(&format!("\"{kind}\"")), "{id}: {detail}");
+        };
+        for id in ["1.", "1.5", ".0", "+-1", "_1", "1_", "1__0", "-_1", "1.0_0", "1 .0", "", "-", "1e3", "٣", "1,0"] {
+            refused("int_parsing", &long(id));
+        }
+        for id in ["1e19", "-1e19", "9223372036854775808.0", "-9223372036854775808.0"] {
+            refused("int_parsing_size", id);
+        }
+        refused("int_parsing_size", &long(&"1".repeat(4301)));
+        refused("int_parsing_size", &long(&format!("-{}", "1".repeat(4300))));
+        refused("finite_number", "Infinity");
     }
 
     #[test]

@@ -8,9 +8,10 @@ pub mod tables;
 
 use std::path::PathBuf;
 
+use nemo_hub::Reason;
 use thiserror::Error;
 
-pub use nemo_hub::{Backoff, Pause};
+pub use nemo_hub::{Backoff, Pause, Retry};
 
 use crate::workplace::tables::TablesError;
 
@@ -31,6 +32,16 @@ pub enum FetchError {
     Io { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Tables(#[from] TablesError),
+}
+
+impl Reason for FetchError {
+    fn reason(&self) -> String {
+        match self {
+            Self::Request { url, problem } => format!("{url}: {problem}"),
+            Self::Status { url, status, .. } => format!("{url}: the server answers with status {status}"),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// SHA-256 in hexadecimal digits.

@@ -244,11 +244,10 @@ fn assemble(
 ) -> Task {
     let ground_truth = draft.writes();
     let final_text = if ground_truth.is_empty() { FINAL_TEXT_NOTHING } else { FINAL_TEXT_DONE };
-    let message = |role, content: &str| Message { role, content: content.to_owned() };
     Task {
         // Fillings are numbered apart by split, which makes them good ids as well.
         id: filling,
-        messages: vec![message(Role::System, SYSTEM_PROMPT), message(Role::User, &draft.request)],
+        messages: vec![Message::new(Role::System, SYSTEM_PROMPT), Message::new(Role::User, draft.request.as_str())],
         tools: Arc::clone(tools),
         parallel_tool_calls: false,
         temperature: Some(1.0),

@@ -42,10 +42,17 @@ impl Timestamp {
             Value::None => Ok(Self::Missing),
             Value::Float(number) if number.is_nan() => Ok(Self::Missing),
             // Numbers count nanoseconds since 1970.
-            Value::Int(number) => i64::try_from(*number)
-                .map_err(|_| Exception::value("Python int too large to convert to C long"))
-                .and_then(Self::from_nanoseconds),
-            Value::Float(number) => Self::from_nanoseconds(*number as i64),
+            Value::Int(number) => {
+                let outside = |_| Exception::value(format!("Out of bounds nanosecond timestamp {number}"));
+                Self::from_nanoseconds(i64::try_from(*number).map_err(outside)?)
+            }
+            // The upper end, 2^63, is the first float that 64 bits do not hold.
+            Value::Float(number) if (i64::MIN as f64..-(i64::MIN as f64)).contains(number) => {
+                Self::from_nanoseconds(*number as i64)
+            }
+            Value::Float(_) => {
+                Err(Exception::value(format!("cannot convert input {} with the unit 'None'", value.repr())))
+            }
             other => Err(Exception::other(format!(
                 "Cannot convert input [{}] of type <class '{}'> to Timestamp",
                 other.repr(),
@@ -55,6 +62,10 @@ impl Timestamp {
     }
 
     fn from_nanoseconds(nanoseconds: i64) -> Result<Self, Exception> {
+        // pandas keeps NaT as the smallest integer.
+        if nanoseconds == i64::MIN {
+            return Ok(Self::Missing);
+        }
         date(1970, 1, 1)
             .to_datetime(Time::midnight())
             .checked_add(SignedDuration::from_nanos(nanoseconds))
@@ -261,7 +272,11 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> String {
-        match Timestamp::from_text(text) {
+        shown(Timestamp::from_text(text))
+    }
+
+    fn shown(timestamp: Result<Timestamp, Exception>) -> String {
+        match timestamp {
             Ok(Timestamp::Missing) => "NaT".into(),
             Ok(Timestamp::Naive(time)) => time.to_string(),
             Ok(Timestamp::Aware(time, offset)) => format!("{time}{offset:+}"),
@@ -386,6 +401,32 @@ mod tests {
         ] {
             let expected = format!("Unknown datetime string format, unable to parse: {text}");
             assert_eq!(read(text), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_count_nanoseconds_and_end_where_64_bits_end() {
+        for (number, expected) in [
+            (Value::Int(1), "1970-01-01T00:00:00.000000001"),
+            (Value::Int(i64::MAX.into()), "2262-04-11T23:47:16.854775807"),
+            (Value::Int(i128::from(i64::MAX) + 1), "Out of bounds nanosecond timestamp 9223372036854775808"),
+            (Value::Int(u64::MAX.into()), "Out of bounds nanosecond timestamp 18446744073709551615"),
+            (Value::Int(i128::from(i64::MIN) + 1), "1677-09-21T00:12:43.145224193"),
+            (Value::Int(i64::MIN.into()), "NaT"),
+            (Value::Int(i128::from(i64::MIN) - 1), "Out of bounds nanosecond timestamp -9223372036854775809"),
+            (Value::Float(1.5), "1970-01-01T00:00:00.000000001"),
+            (Value::Float(-0.5), "1970-01-01T00:00:00"),
+            (Value::Float(9.223_372_036_854_775e18), "2262-04-11T23:47:16.854774784"),
+            (Value::Float(9.223_372_036_854_776e18), "cannot convert input 9.223372036854776e+18 with the unit 'None'"),
+            (Value::Float(-9.223_372_036_854_775e18), "1677-09-21T00:12:43.145225216"),
+            (Value::Float(-9.223_372_036_854_776e18), "NaT"),
+            (Value::Float(-9.3e18), "cannot convert input -9.3e+18 with the unit 'None'"),
+            (Value::Float(1e19), "cannot convert input 1e+19 with the unit 'None'"),
+            (Value::Float(f64::INFINITY), "cannot convert input inf with the unit 'None'"),
+            (Value::Float(f64::NEG_INFINITY), "cannot convert input -inf with the unit 'None'"),
+            (Value::Float(f64::NAN), "NaT"),
+        ] {
+            assert_eq!(shown(Timestamp::from_value(&number)), expected, "{number:?}");
         }
     }
 

@@ -150,17 +150,13 @@ impl Value {
         match (self, other) {
             (Self::None, Self::None) => true,
             (Self::Str(a), Self::Str(b)) => a == b,
-            (Self::Int(a), Self::Int(b)) => a == b,
             (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.equals(b)),
             (Self::Dict(a), Self::Dict(b)) => {
                 a.len() == b.len()
                     && a.iter()
                         .all(|(key, value)| b.iter().any(|(other_key, other)| key == other_key && value.equals(other)))
             }
-            (a, b) => match (a.as_number(), b.as_number()) {
-                (Some(a), Some(b)) => a == b,
-                _ => false,
-            },
+            (a, b) => a.compare_numbers(b) == Some(Ordering::Equal),
         }
     }
 
@@ -169,7 +165,17 @@ impl Value {
         match (self, other) {
             // UTF-8 bytes sort like code points.
             (Self::Str(a), Self::Str(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
-            (a, b) => a.as_number()?.partial_cmp(&b.as_number()?),
+            (a, b) => a.compare_numbers(b),
+        }
+    }
+
+    /// The order of two numbers, exact whatever their types; `None` if one is no number or NaN.
+    fn compare_numbers(&self, other: &Self) -> Option<Ordering> {
+        match (self.as_index(), other.as_index()) {
+            (Some(a), Some(b)) => Some(a.cmp(&b)),
+            (Some(a), None) => compare_to_float(a, other.as_number()?),
+            (None, Some(b)) => compare_to_float(b, self.as_number()?).map(Ordering::reverse),
+            (None, None) => self.as_number()?.partial_cmp(&other.as_number()?),
         }
     }
 
@@ -190,6 +196,12 @@ impl Value {
     }
 }
 
+/// The order of an integer and a float. As a float the integer might be another one.
+fn compare_to_float(integer: i128, float: f64) -> Option<Ordering> {
+    // Beyond its range the conversion gives the last integer, which is further out than those that a value holds.
+    (!float.is_nan()).then(|| integer.cmp(&(float as i128)).then_with(|| 0.0_f64.total_cmp(&(float.fract() + 0.0))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +212,29 @@ mod tests {
         assert!(Value::Int(5).equals(&Value::Float(5.0)));
         assert!(!Value::MISSING.equals(&Value::MISSING));
         assert!(!Value::Int(1).equals(&"1".into()));
+        let large = 1_i128 << 53;
+        assert!(!Value::Int(large + 1).equals(&Value::Float(large as f64)));
+    }
+
+    #[test]
+    fn numbers_are_ordered_exactly_across_types() {
+        let large = 1_i128 << 53;
+        for (a, b, expected) in [
+            (Value::Int(large), Value::Int(large + 1), Some(Ordering::Less)),
+            (Value::Int(large + 1), Value::Float(large as f64), Some(Ordering::Greater)),
+            (Value::Float(large as f64), Value::Int(large + 1), Some(Ordering::Less)),
+            (Value::Int(1), Value::Float(1.5), Some(Ordering::Less)),
+            (Value::Int(-1), Value::Float(-1.5), Some(Ordering::Greater)),
+            (Value::Int(0), Value::Float(-0.0), Some(Ordering::Equal)),
+            (Value::Bool(true), Value::Float(0.5), Some(Ordering::Greater)),
+            (Value::Int(u64::MAX.into()), Value::Float(f64::INFINITY), Some(Ordering::Less)),
+            (Value::Float(f64::NEG_INFINITY), Value::Int(i64::MIN.into()), Some(Ordering::Less)),
+            (Value::Int(1), Value::MISSING, None),
+            ("a".into(), "b".into(), Some(Ordering::Less)),
+            ("1".into(), Value::Int(1), None),
+        ] {
+            assert_eq!(a.compare(&b), expected, "{a:?} {b:?}");
+        }
     }
 
     #[test]

@@ -83,6 +83,11 @@ impl Dataset {
         Ok(Self { tasks })
     }
 
+    /// The line, from 1, of the task at a position of a file; `None` if the file has no such task any more.
+    pub fn line_of(path: impl AsRef<Path>, position: usize) -> Option<usize> {
+        input::open_lines(path).ok()?.nth(position).map(|(line, _)| line)
+    }
+
     /// Writes the records, one a line.
     ///
     /// # Errors
@@ -152,6 +157,18 @@ mod tests {
     }
 
     #[test]
+    fn messages_keep_every_field_they_have() {
+        let input = r#"[{"role":"system","content":[{"type":"input_text","text":"S"}],"name":"boss"},{"role":"assistant","content":null,"tool_calls":[{"id":"c","name":"f","arguments":"{}"}]},{"role":"tool","content":"r","tool_call_id":"c"}]"#;
+        let record = RECORD.replace(r#"[{"role":"user","content":"Hi"}]"#, input);
+        let task = Task::from_json_line(&record).unwrap();
+        assert_eq!(task.messages[0].content, "S");
+        assert_eq!(task.messages[0].more["name"], "boss");
+        assert_eq!((&*task.messages[1].content, &task.messages[1].more["tool_calls"][0]["id"]), ("", &"c".into()));
+        assert_eq!(task.messages[2].more["tool_call_id"], "c");
+        assert_eq!(Task::from_json_line(&task.to_json_line()).unwrap(), task);
+    }
+
+    #[test]
     fn errors_name_file_and_line() {
         for (text, expected) in [
             ("", "FILE: found no records"),
@@ -162,6 +179,10 @@ mod tests {
             (
                 &format!("{RECORD}\n{}", RECORD.replace("\"user\"", "\"me\"")),
                 "FILE:2: key `responses_create_params.input[0].role` holds a string (\"me\")",
+            ),
+            (
+                &RECORD.replace("\"Hi\"", "\"Hi\",\"tool_calls\":[{\"name\":\"f\"}]"),
+                "FILE:1: key `responses_create_params.input[0].tool_calls[0]` holds an object",
             ),
             (
                 &RECORD.replace("[{\"name\":\"email_delete_email\",\"arguments\":\"{}\"}]", "\"[]\""),

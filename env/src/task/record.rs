@@ -25,10 +25,20 @@ pub enum Role {
 }
 
 /// One message of the prompt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
     pub role: Role,
     pub content: String,
+    /// What else the record says of it, such as `name` or `tool_calls`, for templates that look at it.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+impl Message {
+    /// A message without further fields.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), more: Map::new() }
+    }
 }
 
 /// Which tasks a generated task is kept apart from.
@@ -156,7 +166,7 @@ fn parse_messages(input: &Value) -> Result<Vec<Message>, RecordError> {
     const KEY: &str = "responses_create_params.input";
     let items = match input {
         Value::String(text) => {
-            return Ok(vec![Message { role: Role::User, content: text.clone() }]);
+            return Ok(vec![Message::new(Role::User, text.as_str())]);
         }
         Value::Array(items) if !items.is_empty() => items,
         other => return Err(wrong(KEY, other, "a non-empty list of messages")),
@@ -171,14 +181,43 @@ fn parse_messages(input: &Value) -> Result<Vec<Message>, RecordError> {
             };
             let prefix = format!("{key}.");
             let role = require(object, &prefix, "role", "a role name")?;
-            let content = require(object, &prefix, "content", "the message text")?;
+            let content = match object.get("content") {
+                // Who calls tools need not say anything.
+                None | Some(Value::Null) if object.contains_key("tool_calls") => String::new(),
+                _ => {
+                    let content = require(object, &prefix, "content", "the message text")?;
+                    content_text(content, &format!("{prefix}content"))?
+                }
+            };
+            check_chat_calls(object.get("tool_calls"), &prefix)?;
+            let mut more = object.clone();
+            more.retain(|key, _| !matches!(key.as_str(), "role" | "content"));
             Ok(Message {
                 role: Role::deserialize(role)
                     .map_err(|_| wrong(format!("{prefix}role"), role, "`system`, `user`, `assistant` or `tool`"))?,
-                content: content_text(content, &format!("{prefix}content"))?,
+                content,
+                more,
             })
         })
         .collect()
+}
+
+/// Refuses calls of a message that no template could write.
+fn check_chat_calls(calls: Option<&Value>, prefix: &str) -> Result<(), RecordError> {
+    let key = format!("{prefix}tool_calls");
+    let calls = match calls {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::Array(calls)) => calls,
+        Some(other) => return Err(wrong(key, other, "a list of tool calls")),
+    };
+    let is_call = |call: &Value| {
+        let function = call.get("function").unwrap_or(call);
+        function.get("name").is_some_and(Value::is_string) && function.get("arguments").is_some()
+    };
+    match calls.iter().position(|call| !is_call(call)) {
+        Some(i) => Err(wrong(format!("{key}[{i}]"), &calls[i], "a call with `name` and `arguments`")),
+        None => Ok(()),
+    }
 }
 
 fn parse_tools(tools: Option<&Value>) -> Result<Vec<ToolSchema>, RecordError> {

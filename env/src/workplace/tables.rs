@@ -56,6 +56,8 @@ pub enum TablesError {
         "{path}: {source}; `nemo-burn env fetch` gets the tables of the real office, `nemo-burn env generate` makes others"
     )]
     Io { path: PathBuf, source: std::io::Error },
+    #[error("cannot write {path}: {source}; check the free space and permissions of its folder")]
+    Write { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}")]
     Csv { path: PathBuf, source: csv::Error },
     #[error("{path}: found the columns {found:?}, expected {expected:?}")]
@@ -114,19 +116,20 @@ fn read_rows(dir: &Path, file: &str, columns: &[&'static str], has_header: bool)
 
 fn write_rows(dir: &Path, file: &str, columns: Option<&[&str]>, rows: &[Row]) -> Result<(), TablesError> {
     let path = dir.join(file);
-    let io_error = |source| TablesError::Io { path: path.clone(), source };
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(io_error)?;
-    }
-    let csv_error = |source| TablesError::Csv { path: path.clone(), source };
-    let mut writer = csv::Writer::from_path(&path).map_err(csv_error)?;
-    if let Some(columns) = columns {
-        writer.write_record(columns).map_err(csv_error)?;
-    }
-    for row in rows {
-        writer.write_record(row.iter().map(|cell| cell.as_deref().unwrap_or(""))).map_err(csv_error)?;
-    }
-    writer.flush().map_err(io_error)
+    let write = || -> std::io::Result<()> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let mut writer = csv::Writer::from_path(&path)?;
+        if let Some(columns) = columns {
+            writer.write_record(columns)?;
+        }
+        for row in rows {
+            writer.write_record(row.iter().map(|cell| cell.as_deref().unwrap_or("")))?;
+        }
+        writer.flush()
+    };
+    write().map_err(|source| TablesError::Write { path: path.clone(), source })
 }
 
 impl Tables {

@@ -4,12 +4,11 @@
 use std::cell::RefCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::fake_server::{FakeServer, Response};
 use nemo_env::Tables;
 use nemo_env::fetch::tables::{FetchedTables, TableSource, fetch_tables};
-use nemo_env::fetch::{Backoff, FetchError};
+use nemo_env::fetch::{Backoff, FetchError, Retry};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -35,9 +34,13 @@ fn real_tables() -> Option<PathBuf> {
 
 fn fetch(source: &TableSource, folder: &Path) -> (Result<FetchedTables, FetchError>, Vec<u64>) {
     let pauses = RefCell::new(Vec::new());
+    let pause = |retry: &Retry| {
+        // The advice is for who has given up.
+        assert!(retry.reason.starts_with("http://127.0.0.1:") && !retry.reason.contains(';'), "{}", retry.reason);
+        pauses.borrow_mut().push(retry.wait.as_secs());
+    };
     let backoff = Backoff { max_attempts: 3, ..Backoff::default() };
-    let fetched =
-        fetch_tables(source, folder, &backoff, &|pause: Duration, _| pauses.borrow_mut().push(pause.as_secs()));
+    let fetched = fetch_tables(source, folder, &backoff, &pause);
     (fetched, pauses.into_inner())
 }
 

@@ -4,9 +4,29 @@ use std::time::{Duration, SystemTime};
 
 use ureq::http::HeaderMap;
 
-/// How to wait before a request is repeated (`std::thread::sleep` in earnest): so long, and how long the server asked
-/// for, if it did.
-pub type Pause<'a> = &'a dyn Fn(Duration, Option<Duration>);
+/// How to wait before a request is repeated: `std::thread::sleep` in earnest.
+pub type Pause<'a> = &'a dyn Fn(&Retry);
+
+/// A request that is going to be repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// To be waited before.
+    pub wait: Duration,
+    /// How long the server asked to wait, which may be longer.
+    pub asked: Option<Duration>,
+    /// Why the last attempt failed.
+    pub reason: String,
+    /// The attempts made.
+    pub attempts: u32,
+    /// The attempts that are made at most.
+    pub max_attempts: u32,
+}
+
+/// An error that may pass.
+pub trait Reason {
+    /// What went wrong, without the advice for when it does not pass.
+    fn reason(&self) -> String;
+}
 
 /// How often and how patiently a request is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +57,11 @@ impl Backoff {
     ///
     /// # Errors
     /// The last attempt's.
-    pub fn run<T, E>(&self, pause: Pause<'_>, mut attempt: impl FnMut(u32) -> Result<T, Failure<E>>) -> Result<T, E> {
+    pub fn run<T, E: Reason>(
+        &self,
+        pause: Pause<'_>,
+        mut attempt: impl FnMut(u32) -> Result<T, Failure<E>>,
+    ) -> Result<T, E> {
         let mut wait = self.first_pause;
         let mut number = 1;
         loop {
@@ -45,9 +69,13 @@ impl Backoff {
                 Ok(value) => return Ok(value),
                 Err(Failure::ForGood(error)) => return Err(error),
                 Err(Failure::ForNow(error, _)) if number >= self.max_attempts => return Err(error),
-                Err(Failure::ForNow(_, asked)) => {
-                    pause(asked.unwrap_or(wait).min(self.longest_pause), asked);
-                }
+                Err(Failure::ForNow(error, asked)) => pause(&Retry {
+                    wait: asked.unwrap_or(wait).min(self.longest_pause),
+                    asked,
+                    reason: error.reason(),
+                    attempts: number,
+                    max_attempts: self.max_attempts,
+                }),
             }
             wait = wait.saturating_mul(2);
             number += 1;
@@ -78,14 +106,22 @@ mod tests {
 
     use super::*;
 
+    impl Reason for u32 {
+        fn reason(&self) -> String {
+            format!("failure {self}")
+        }
+    }
+
     fn pauses(failures: &[Option<u64>], max_attempts: u32) -> (Result<u32, u32>, Vec<u64>) {
         let backoff = Backoff { max_attempts, ..Backoff::default() };
         let waited = RefCell::new(Vec::new());
-        let result = backoff.run(&|pause: Duration, _| waited.borrow_mut().push(pause.as_secs()), |number| {
-            match failures.get(number as usize - 1) {
-                Some(asked) => Err(Failure::ForNow(number, asked.map(Duration::from_secs))),
-                None => Ok(number),
-            }
+        let pause = |retry: &Retry| {
+            assert_eq!((&*retry.reason, retry.max_attempts), (&*retry.attempts.reason(), max_attempts));
+            waited.borrow_mut().push(retry.wait.as_secs());
+        };
+        let result = backoff.run(&pause, |number| match failures.get(number as usize - 1) {
+            Some(asked) => Err(Failure::ForNow(number, asked.map(Duration::from_secs))),
+            None => Ok(number),
         });
         (result, waited.into_inner())
     }
@@ -101,10 +137,10 @@ mod tests {
 
     #[test]
     fn gives_up_at_once_when_it_is_hopeless() {
-        fn no_pause(_: Duration, _: Option<Duration>) {
+        fn no_pause(_: &Retry) {
             panic!("waited for something hopeless");
         }
-        let result: Result<(), u16> = Backoff::default().run(&no_pause, |_| Err(Failure::ForGood(404)));
+        let result: Result<(), u32> = Backoff::default().run(&no_pause, |_| Err(Failure::ForGood(404)));
         assert_eq!(result, Err(404));
         assert!(is_for_now(429) && is_for_now(503) && !is_for_now(404) && !is_for_now(401));
     }

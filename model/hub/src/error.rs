@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::Reason;
+
 #[derive(Debug, Error)]
 pub enum HubError {
     /// The hub, or where it sends us, cannot be reached, or stays busy, or breaks off.
@@ -49,15 +51,34 @@ impl HubError {
     }
 }
 
+/// Why a token may not have been sent.
+const UNLESS_WITHHELD: &str = " (HF_HUB_DISABLE_IMPLICIT_TOKEN must not be set)";
+
+impl Reason for HubError {
+    fn reason(&self) -> String {
+        match self {
+            Self::Connection { place, problem, .. } => format!("{place}: {problem}"),
+            Self::Status { place, status, details, .. } => {
+                format!("{place}: the hub answers with status {status}{details}")
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 /// What to do about a status, in words. `has_token` says whether one was sent.
 pub(crate) fn advice(status: u16, code: &str, repository_url: &str, has_token: bool) -> String {
     match (status, code) {
-        (_, "GatedRepo") => format!("accept its terms at {repository_url} and set HF_TOKEN to a token of that account"),
+        (_, "GatedRepo") => {
+            format!("accept its terms at {repository_url} and set HF_TOKEN to a token of that account{UNLESS_WITHHELD}")
+        }
         (401 | 403, _) if has_token => {
             format!("the token in HF_TOKEN or of your login may not read it; see {repository_url}")
         }
         (401 | 403, _) => {
-            "check the name; if it is private or gated, set HF_TOKEN to a token that may read it".to_owned()
+            format!(
+                "check the name; if it is private or gated, set HF_TOKEN to a token that may read it{UNLESS_WITHHELD}"
+            )
         }
         (404, "RevisionNotFound") => "check the revision".to_owned(),
         (404 | 410, _) => "check the name, the revision and the file".to_owned(),

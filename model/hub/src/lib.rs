@@ -14,9 +14,8 @@ mod settings;
 use std::fmt::{Debug, Formatter};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-pub use backoff::{Backoff, Failure, Pause, is_for_now, retry_after};
+pub use backoff::{Backoff, Failure, Pause, Reason, Retry, is_for_now, retry_after};
 pub use error::HubError;
 pub use model::ModelName;
 pub use settings::HubSettings;
@@ -26,8 +25,8 @@ use request::Client;
 
 /// Hears what the hub is being asked for, and waits when it asks for patience.
 pub trait Listener: Send + Sync {
-    /// Waits before a request is repeated; `asked` is how long the server asked to wait, which may be longer.
-    fn pause(&self, pause: Duration, asked: Option<Duration>);
+    /// Waits before a request is repeated.
+    fn pause(&self, retry: &Retry);
     /// `done` of `total` bytes of a file are there; called at the beginning, with every piece, and at the end.
     fn progress(&self, file: &str, done: u64, total: u64);
     /// Something worth knowing, such as that only the cache was asked.
@@ -114,6 +113,6 @@ impl Hub {
     }
 
     fn patiently<T>(&self, attempt: impl FnMut(u32) -> Result<T, Failure<HubError>>) -> Result<T, HubError> {
-        self.backoff.run(&|pause, asked| self.listener.pause(pause, asked), attempt)
+        self.backoff.run(&|retry| self.listener.pause(retry), attempt)
     }
 }

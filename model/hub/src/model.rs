@@ -16,6 +16,8 @@ const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What a LoRA adapter has instead of weights.
+const ADAPTER: &str = "adapter_model.safetensors";
 /// Files that a model may have beside its configuration and its weights.
 const COMPANIONS: [&str; 10] = [
     TOKENIZER,
@@ -109,6 +111,9 @@ impl Hub {
                 None => self.facts(&client, repository, first),
             };
             let facts = match (asked, &cached) {
+                (Err(error), None) if has_weights && error.is_missing_entry() => {
+                    return Err(self.adapter_alone(&client, repository).unwrap_or(error));
+                }
                 (Err(error), Some(found)) => {
                     self.listener.note(&format!("{error}; taken from the cache: {}", found.display()));
                     return Ok(found.clone());
@@ -129,6 +134,16 @@ impl Hub {
         }
         let problem = format!("it changed {MAX_MOVES} times while it was downloaded; name a commit with @");
         Err(HubError::NotAModel { place: repository.place(first), problem })
+    }
+
+    /// The error of a repository that has a LoRA adapter where a model is looked for, if it has one.
+    fn adapter_alone(&self, client: &Client, repository: &Repository) -> Option<HubError> {
+        self.once().facts(client, repository, ADAPTER).ok()?;
+        let problem = format!(
+            "the repository has {ADAPTER}, a LoRA adapter, which is no model by itself: merge it into its base model and \
+             give that"
+        );
+        Some(HubError::NotAModel { place: repository.name.clone(), problem })
     }
 
     /// The same hub, asked once.
@@ -152,7 +167,8 @@ impl Snapshot<'_> {
                 return Ok(());
             }
             let problem = format!("the repository has neither {WEIGHTS} nor {INDEX}; expected a model in safetensors");
-            return Err(HubError::NotAModel { place: self.repository.name.clone(), problem });
+            let neither = HubError::NotAModel { place: self.repository.name.clone(), problem };
+            return Err(self.hub.adapter_alone(&self.client, self.repository).unwrap_or(neither));
         };
         for shard in shards(&index)? {
             if self.take_if_there(&shard)?.is_none() && !self.has_moved {

@@ -29,6 +29,9 @@ impl HubSettings {
     /// Python, and the older names `HUGGINGFACE_HUB_CACHE` and `HUGGING_FACE_HUB_TOKEN` of two of them. Without a token
     /// in the variables the one that a login has left in `HF_HOME` is used.
     ///
+    /// `HF_HUB_DISABLE_IMPLICIT_TOKEN` withholds both: in Python it leaves only tokens that a program hands over itself,
+    /// and those of variables and logins are not.
+    ///
     /// # Errors
     /// The time-out is no number of seconds above 0.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
@@ -60,7 +63,9 @@ impl HubSettings {
         Ok(Self {
             endpoint: set("HF_ENDPOINT")
                 .map_or_else(|| ENDPOINT.to_owned(), |url| url.trim_end_matches('/').to_owned()),
-            token: set("HF_TOKEN").or_else(|| set("HUGGING_FACE_HUB_TOKEN")).or_else(saved_token),
+            token: (!is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN"))
+                .then(|| set("HF_TOKEN").or_else(|| set("HUGGING_FACE_HUB_TOKEN")).or_else(saved_token))
+                .flatten(),
             is_offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
             cache: folder("HF_HUB_CACHE")
                 .or_else(|| folder("HUGGINGFACE_HUB_CACHE"))
@@ -120,5 +125,11 @@ mod tests {
         let elsewhere = home.path().join("token");
         let named = [("HF_HOME", "/nowhere"), ("HF_TOKEN_PATH", elsewhere.to_str().unwrap())];
         assert_eq!(settings(&named).token.as_deref(), Some("hf_saved"));
+        let withheld = |value: &str, source: (&str, &str)| {
+            settings(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", value), source]).token.is_none()
+        };
+        for source in [("HF_HOME", path), ("HF_TOKEN", "hf_2"), ("HUGGING_FACE_HUB_TOKEN", "hf_2")] {
+            assert!(withheld("1", source) && withheld("true", source) && !withheld("0", source), "{source:?}");
+        }
     }
 }

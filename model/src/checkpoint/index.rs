@@ -11,6 +11,7 @@ use crate::config::read_text;
 
 pub(super) const SINGLE_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
+const ADAPTER_FILE: &str = "adapter_model.safetensors";
 
 /// Opens the single file, or every shard the index names.
 ///
@@ -27,12 +28,24 @@ pub(super) fn open_files(folder: &Path) -> Result<Vec<TensorFile>, CheckpointErr
     if index.exists() {
         return open_shards(folder, &index);
     }
-    let hint = if folder.join("pytorch_model.bin").exists() || folder.join("pytorch_model.bin.index.json").exists() {
+    Err(no_weights(folder))
+}
+
+/// Whether a folder has a LoRA adapter and no weights of a model.
+pub(super) fn holds_adapter_only(folder: &Path) -> bool {
+    folder.join(ADAPTER_FILE).exists() && !folder.join(SINGLE_FILE).exists() && !folder.join(INDEX_FILE).exists()
+}
+
+/// The error of a folder without weights, which says what it has instead.
+pub(super) fn no_weights(folder: &Path) -> CheckpointError {
+    let hint = if holds_adapter_only(folder) {
+        "; found adapter_model.safetensors, a LoRA adapter, which is no model by itself: merge it into its base model and save that"
+    } else if folder.join("pytorch_model.bin").exists() || folder.join("pytorch_model.bin.index.json").exists() {
         "; found pytorch_model.bin, which is not supported: save the model as safetensors"
     } else {
         "; download the model's weights into it"
     };
-    Err(CheckpointError::NoWeights { path: folder.to_owned(), hint })
+    CheckpointError::NoWeights { path: folder.to_owned(), hint }
 }
 
 fn open_shards(folder: &Path, index: &Path) -> Result<Vec<TensorFile>, CheckpointError> {

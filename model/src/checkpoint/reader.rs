@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::dtype::{FLOAT_TYPES, StoredDtype, decode_f32, decode_f64};
 use super::error::CheckpointError;
-use super::index::open_files;
+use super::index::{holds_adapter_only, no_weights, open_files};
 use super::tensor_file::{TensorFile, TensorInfo};
 use super::usable::first_unusable;
 use super::weight_names::{
@@ -50,6 +50,10 @@ impl CheckpointReader {
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         if !folder.is_dir() {
             return Err(CheckpointError::NotAFolder { path: folder.to_owned() });
+        }
+        // An adapter has no configuration of a model either, which would be said first.
+        if holds_adapter_only(folder) {
+            return Err(no_weights(folder));
         }
         Self::open_as(folder, ModelConfig::load(folder)?)
     }

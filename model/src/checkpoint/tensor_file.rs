@@ -15,6 +15,7 @@ use safetensors::{SafeTensorError, SafeTensors};
 
 use super::dtype::{FLOAT_TYPES, StoredDtype, decode_f32, decode_f64};
 use super::error::CheckpointError;
+use crate::git_lfs;
 
 /// Bytes of the header's length field at the start of the file.
 const LENGTH_FIELD: usize = 8;
@@ -166,6 +167,7 @@ fn map_file(path: &Path) -> Result<Bytes, CheckpointError> {
     // SAFETY: the mapping is read-only and private to this process. Its contents would change only if another
     // program wrote to the file in place; see the module's header for why that is excluded.
     let mapping = unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable)?;
+    git_lfs::refuse(&mapping).map_err(unreadable)?;
     Ok(Bytes::from_owner(mapping))
 }
 

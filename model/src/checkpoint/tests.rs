@@ -58,6 +58,31 @@ fn error_of(folder: &Path, parts: &[&str]) {
     assert!(parts.iter().all(|part| message.contains(part)), "expected {parts:?} in: {message}");
 }
 
+#[test]
+fn pointers_of_git_lfs_are_named() {
+    const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    for (parent, file) in [
+        (saved(&SaveOptions::default()), "model.safetensors"),
+        (saved(&SaveOptions::default()), "config.json"),
+        (sharded(), "model-00003-of-00005.safetensors"),
+        (sharded(), "model.safetensors.index.json"),
+    ] {
+        let folder = parent.path().join("model");
+        std::fs::write(folder.join(file), POINTER).unwrap();
+        error_of(&folder, &[file, "a pointer of Git LFS", "`git lfs pull`"]);
+    }
+}
+
+#[test]
+fn an_adapter_is_no_model() {
+    let parent = saved(&SaveOptions::default());
+    let folder = parent.path().join("model");
+    std::fs::rename(folder.join("model.safetensors"), folder.join("adapter_model.safetensors")).unwrap();
+    error_of(&folder, &["holds no weights", "adapter_model.safetensors", "a LoRA adapter", "merge it"]);
+    std::fs::remove_file(folder.join("config.json")).unwrap();
+    error_of(&folder, &["holds no weights", "adapter_model.safetensors", "a LoRA adapter", "merge it"]);
+}
+
 /// Rewrites the single file of a saved model with other tensors.
 fn rewrite(folder: &Path, change: impl FnOnce(&mut Vec<TensorHeader>)) {
     let mut headers: Vec<TensorHeader> = expected_tensors(&config()).into_iter().map(f32_header).collect();

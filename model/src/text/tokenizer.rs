@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::error::TextError;
+use crate::git_lfs;
 
 /// File name of the tokenizer in a Hugging Face folder.
 pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -91,7 +92,9 @@ impl Tokenizer {
         if !path.exists() {
             return Err(TextError::NoTokenizer { folder: folder.to_owned() });
         }
-        let bytes = std::fs::read(&path).map_err(|source| TextError::Unreadable { path: path.clone(), source })?;
+        let unreadable = |source| TextError::Unreadable { path: path.clone(), source };
+        let bytes = std::fs::read(&path).map_err(unreadable)?;
+        git_lfs::refuse(&bytes).map_err(unreadable)?;
         let inner = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| TextError::BadFile { path, problem: error.to_string() })?;
         Ok(Self::new(inner, TokenizerSettings::load(folder)?))

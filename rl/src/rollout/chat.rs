@@ -224,8 +224,7 @@ impl Chat {
 }
 
 fn task_key(task: &Task) -> (u64, usize, String) {
-    let text: Vec<&str> = task.messages.iter().map(|message| message.content.as_str()).collect();
-    (task.id, task.tools.len(), text.join("\0"))
+    (task.id, task.tools.len(), json!(task.messages).to_string())
 }
 
 /// The messages of a task's prompt.
@@ -239,7 +238,7 @@ pub fn messages(task: &Task) -> Vec<ChatMessage> {
                 Role::Assistant => ChatRole::Assistant,
                 Role::Tool => ChatRole::Tool,
             };
-            ChatMessage::new(role, message.content.clone())
+            ChatMessage::new(role, message.content.as_str()).with_fields(&message.more)
         })
         .collect()
 }

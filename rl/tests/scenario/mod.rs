@@ -74,7 +74,7 @@ pub fn task(id: u64, target: i64, steps: usize) -> Task {
     };
     Task {
         id,
-        messages: vec![Message { role: Role::User, content: format!("reach {target}") }],
+        messages: vec![Message::new(Role::User, format!("reach {target}"))],
         tools: Arc::new(Vec::new()),
         parallel_tool_calls: false,
         temperature: None,

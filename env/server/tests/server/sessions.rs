@@ -1,6 +1,8 @@
 //! Cookies, and who sees what.
 
 use nemo_env::{Offices, ToolCall, Workplace, generate};
+use std::io::Read;
+
 use serde_json::json;
 
 use super::client::{Answer, COOKIE_NAME};
@@ -48,6 +50,26 @@ fn every_answer_carries_the_cookie_of_its_session() {
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
         check_cookie(&answer, path);
         assert_eq!(connection.cookie, cookie, "{path}");
+    }
+}
+
+#[test]
+fn only_what_the_reference_shows_the_head_of_has_one() {
+    let server = Running::with(config());
+    for (path, status) in [
+        ("/", "405"),
+        ("/reverify_mode", "405"),
+        ("/verify", "405"),
+        ("/email_search_emails", "405"),
+        ("/a/b", "404"),
+        ("/openapi.json", "200"),
+        ("/health", "200"),
+    ] {
+        let mut client = server.client();
+        client.write(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes());
+        let mut answer = String::new();
+        client.stream().read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
     }
 }
 

@@ -6,6 +6,8 @@ use crate::python_compat::Exception;
 use crate::python_compat::text::string_repr;
 
 const UNSUPPORTED_LOOK: &str = "look-around is";
+/// Python's inline flags.
+const FLAGS: &str = "iLmsxau";
 
 impl Translator {
     pub(super) fn group(&mut self, start: usize) -> Result<Item, Exception> {
@@ -29,7 +31,7 @@ impl Translator {
                     return Err(self.source.unsupported("conditional group is", start));
                 }
                 Token::Plain('>') => return Err(self.source.unsupported("atomic group is", start)),
-                Token::Plain(c @ ('a' | 'i' | 'm' | 's' | 'u' | 'x' | 'L' | '-')) => {
+                Token::Plain(c) if c == '-' || FLAGS.contains(c) => {
                     captures = false;
                     match self.flags(c, start)? {
                         Some(scoped) => prefix = scoped,
@@ -121,34 +123,65 @@ impl Translator {
 
     /// Inline flags: the opening of a scoped group, or `None` for flags of the whole pattern.
     fn flags(&mut self, first: char, start: usize) -> Result<Option<String>, Exception> {
-        let mut letters = String::from(first);
-        letters += &self.source.take_while(usize::MAX, |c| c.is_ascii_alphabetic() || c == '-');
-        self.source.check_end()?;
-        if letters.ends_with('-') {
-            return Err(self.source.error("missing flag", self.source.position()));
+        let (mut switched_on, mut switched_off) = (String::new(), String::new());
+        let mut next = first;
+        while !")-:".contains(next) {
+            if next == 'L' {
+                return Err(self.bad_flags("cannot use 'L' flag with a str pattern", 0));
+            }
+            switched_on.push(next);
+            if switched_on.contains('a') && switched_on.contains('u') {
+                return Err(self.bad_flags("flags 'a', 'u' and 'L' are incompatible", 0));
+            }
+            next = self.flag(")-:", "missing -, : or )")?;
         }
-        let (switched_on, switched_off) = letters.split_once('-').unwrap_or((&letters, ""));
+        let is_scoped = next != ')';
+        if next == '-' {
+            next = self.flag("", "missing flag")?;
+            while next != ':' {
+                if "auL".contains(next) {
+                    return Err(self.bad_flags("cannot turn off flags 'a', 'u' and 'L'", 0));
+                }
+                switched_off.push(next);
+                next = self.flag(":", "missing :")?;
+            }
+        }
+        if switched_on.contains(|flag| switched_off.contains(flag)) {
+            return Err(self.bad_flags("flag turned on and off", 1));
+        }
+        if !is_scoped && self.is_past_start {
+            return Err(self.source.error("global flags not at the start of the expression", start));
+        }
         self.flags.ascii = (self.flags.ascii || switched_on.contains('a')) && !switched_on.contains('u');
         self.flags.ignore_case &= !switched_off.contains('i');
         self.flags.ignore_case |= switched_on.contains('i');
         self.flags.verbose = (self.flags.verbose || switched_on.contains('x')) && !switched_off.contains('x');
-        let kept: String = letters.chars().filter(|c| matches!(c, 'i' | 'm' | 's' | '-')).collect();
-        let kept = kept.trim_end_matches('-');
-        if self.source.take(')')? {
-            if self.is_past_start {
-                return Err(self.source.error("global flags not at the start of the expression", start));
-            }
-            self.multi_line |= kept.contains('m');
-            if !kept.is_empty() {
-                self.out.push_str(&format!("(?{kept})"));
-            }
-            return Ok(None);
-        }
-        if self.source.take(':')? {
+        // Each once, as the target wants them; the others are kept by `self.flags`.
+        let kept = |flags: &str| "ims".chars().filter(|flag| flags.contains(*flag)).collect::<String>();
+        let (on, off) = (kept(&switched_on), kept(&switched_off));
+        let kept = if off.is_empty() { on } else { format!("{on}-{off}") };
+        if is_scoped {
             return Ok(Some(format!("(?{kept}:")));
         }
+        self.multi_line |= kept.contains('m');
+        if !kept.is_empty() {
+            self.out.push_str(&format!("(?{kept})"));
+        }
+        Ok(None)
+    }
+
+    /// The next inline flag, or one of the characters that may `end` them; `missing` is said where there is neither.
+    fn flag(&mut self, end: &str, missing: &str) -> Result<char, Exception> {
         let at = self.source.position();
-        let message = if self.source.peek().is_none() { "missing -, : or )" } else { "unknown flag" };
-        Err(self.source.error(message, at))
+        match self.source.next()? {
+            Some(Token::Plain(c)) if FLAGS.contains(c) || end.contains(c) => Ok(c),
+            Some(Token::Plain(c)) if c.is_alphabetic() => Err(self.source.error("unknown flag", at)),
+            _ => Err(self.source.error(missing, at)),
+        }
+    }
+
+    /// Flags that do not go together, `num_back` characters before the next one.
+    fn bad_flags(&self, reason: &str, num_back: usize) -> Exception {
+        self.source.error(&format!("bad inline flags: {reason}"), self.source.position() - num_back)
     }
 }

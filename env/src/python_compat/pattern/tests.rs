@@ -43,6 +43,42 @@ fn malformed_patterns_have_pythons_texts() {
 }
 
 #[test]
+fn inline_flags_are_checked_as_python_checks_them() {
+    let bad = |reason: &str| format!("bad inline flags: {reason}");
+    let (no_locale, one_type) =
+        (bad("cannot use 'L' flag with a str pattern"), bad("flags 'a', 'u' and 'L' are incompatible"));
+    let (stay_on, both) = (bad("cannot turn off flags 'a', 'u' and 'L'"), bad("flag turned on and off"));
+    for (pattern, reason, position) in [
+        ("(?L:a)", &*no_locale, 3),
+        ("(?L)a", &no_locale, 3),
+        ("(?L", &no_locale, 3),
+        ("a(?iL:b)", &no_locale, 5),
+        ("(?au:x)", &one_type, 4),
+        ("(?ua-i)", &one_type, 4),
+        ("(?-L:a)", &stay_on, 4),
+        ("(?i-a:a)", &stay_on, 5),
+        ("(?-u", &stay_on, 4),
+        ("(?i-i:x)", &both, 5),
+        ("(?m-sm:x)", &both, 6),
+        ("(?i-s)x", "missing :", 5),
+        ("(?-i", "missing :", 4),
+        ("(?i", "missing -, : or )", 3),
+        ("(?i1)", "missing -, : or )", 3),
+        ("(?i-", "missing flag", 4),
+        ("(?-:a)", "missing flag", 3),
+        ("(?iz:a)", "unknown flag", 3),
+        ("(?i-z:a)", "unknown flag", 4),
+        ("(?iié:a)", "unknown flag", 4),
+        ("(?i:a", "missing ), unterminated subpattern", 0),
+    ] {
+        assert_eq!(error(pattern), format!("{reason} at position {position}"), "{pattern:?}");
+    }
+    for pattern in ["(?ii:a)", "(?aa:x)", "(?u-i:a)", "(?sm-i:a)", "(?ai-s:x)", "(?x-ms:a)"] {
+        assert_eq!(error(pattern), "compiles", "{pattern:?}");
+    }
+}
+
+#[test]
 fn deep_and_long_patterns_are_refused_in_time() {
     let nested = |depth: usize| format!("{}a{}", "(".repeat(depth), ")".repeat(depth));
     assert!(matches(&nested(100), "a"));

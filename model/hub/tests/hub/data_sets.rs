@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::fake_server::{FakeServer, Request, Response};
-use nemo_hub::{Backoff, Hub, HubError, HubSettings, Kind, Listener, Origin, Repository};
+use nemo_hub::{Backoff, Hub, HubError, HubSettings, Kind, Listener, Origin, Repository, Retry};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -44,8 +44,8 @@ pub fn serve_right(request: &Request) -> Response {
 pub struct Pauses(pub Mutex<Vec<u64>>, pub Mutex<Vec<String>>);
 
 impl Listener for Pauses {
-    fn pause(&self, pause: Duration, _: Option<Duration>) {
-        self.0.lock().unwrap().push(pause.as_secs());
+    fn pause(&self, retry: &Retry) {
+        self.0.lock().unwrap().push(retry.wait.as_secs());
     }
 
     fn progress(&self, _: &str, _: u64, _: u64) {}

@@ -178,3 +178,16 @@ fn two_at_once_download_a_file_once() {
     }
     assert!(place.pauses.1.lock().unwrap().iter().any(|note| note.contains("another process downloads the same file")));
 }
+
+#[test]
+fn a_repository_with_nothing_but_an_adapter_is_named_for_what_it_is() {
+    for files in [
+        Files::from([("adapter_model.safetensors", "a"), ("adapter_config.json", "{}")]),
+        Files::from([("adapter_model.safetensors", "a"), ("config.json", "{}")]),
+    ] {
+        let server = FakeServer::start(move |request| serve(&files, COMMIT, request));
+        let error = model_of(&Place::new(server.url()), "acme/tiny").unwrap_err().to_string();
+        assert!(error.contains("a LoRA adapter") && error.contains("merge it into its base model"), "{error}");
+        assert_eq!(downloads(&server, "adapter_model.safetensors"), 0);
+    }
+}

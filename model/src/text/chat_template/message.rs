@@ -80,6 +80,19 @@ impl ChatMessage {
         Self { tool_calls, ..Self::new(ChatRole::Assistant, content) }
     }
 
+    /// The message with further fields, which templates are given with it; `tool_calls` among them are its calls.
+    #[must_use]
+    pub fn with_fields(mut self, fields: &Map<String, Value>) -> Self {
+        if !fields.is_empty() {
+            let mut given = json!({ "role": self.role.name(), "content": self.content });
+            fields.iter().for_each(|(key, value)| given[key] = value.clone());
+            let calls = fields.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
+            self.tool_calls.extend(calls.filter_map(parse_call));
+            self.given = given.as_object().map(as_templates_expect);
+        }
+        self
+    }
+
     /// Reads a list of messages such as `[{"role": "user", "content": "Hello"}]`.
     ///
     /// # Errors
@@ -112,14 +125,7 @@ impl ChatMessage {
                 .collect::<Result<_, _>>()?,
             Some(_) => return Err(bad("tool_calls is not a list".to_owned())),
         };
-        let given = message.as_object().map(|message| {
-            let mut given = message.clone();
-            if let Some(Value::Array(calls)) = given.get_mut("tool_calls") {
-                calls.iter_mut().for_each(wrap_call);
-            }
-            given
-        });
-        Ok(Self { role, content, tool_calls, given })
+        Ok(Self { role, content, tool_calls, given: message.as_object().map(as_templates_expect) })
     }
 
     /// The message as templates expect it: as it was given, with the fields templates know and those only some do.
@@ -136,6 +142,15 @@ impl ChatMessage {
         }
         message
     }
+}
+
+/// The fields of a message, its calls in the form that templates look for.
+fn as_templates_expect(message: &Map<String, Value>) -> Map<String, Value> {
+    let mut given = message.clone();
+    if let Some(Value::Array(calls)) = given.get_mut("tool_calls") {
+        calls.iter_mut().for_each(wrap_call);
+    }
+    given
 }
 
 /// Calls are also written without the layer `function`; templates look for it.
