@@ -11,9 +11,7 @@ use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
 use nemo_env::{EnvError, Environment, Offices, Task};
 use nemo_hub::{Hub, HubError, ModelName};
 use nemo_model::checkpoint::{CheckpointError, SidecarFile, read_sidecar_files};
-use nemo_model::config::{
-    CONFIG_FILE, ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids,
-};
+use nemo_model::config::{ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids};
 use nemo_model::generate::EngineOptions;
 use nemo_model::text::{
     BpeTraining, COMPACT_CHAT_TEMPLATE, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, TextError,
@@ -131,6 +129,14 @@ pub enum AssembleError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The model does not fit its files or itself, after keys of its configuration were replaced.
+    #[error("with policy.hf_config_overrides ({keys}) in place of config.json's: {source}")]
+    Overridden {
+        /// The replaced keys with their values.
+        keys: String,
+        /// What does not fit.
+        source: Box<AssembleError>,
+    },
     /// The overrides of the model's configuration are not usable.
     #[error("policy.hf_config_overrides: {} is not a JSON object that keys could be replaced in", path.display())]
     Overrides {
@@ -234,9 +240,19 @@ impl LoadedModel {
 
     fn of_policy(policy: &PolicyConfig, places: &Places, device: &Device) -> Result<Self, AssembleError> {
         let (folder, tokenizer_folder) = places.policy_folders(policy)?;
-        let config = overridden_config(&folder, &policy.hf_config_overrides)?;
-        let model = nemo_model::load_with_config(&folder, &config, device, DType::F32)?;
-        Self::around(model, folder, &tokenizer_folder)
+        let overrides = &policy.hf_config_overrides;
+        let load = || {
+            let config = model_files::overridden_config(&folder, overrides)?;
+            let model = nemo_model::load_with_config(&folder, &config, device, DType::F32)?;
+            Self::around(model, folder.clone(), &tokenizer_folder)
+        };
+        // What does not fit may be what was replaced, so it is named.
+        let mut loaded = load().map_err(|source| match overrides.is_empty() {
+            true => source,
+            false => AssembleError::Overridden { keys: model_files::listed(overrides), source: Box::new(source) },
+        })?;
+        loaded.warnings.extend(model_files::unknown_overrides(overrides));
+        Ok(loaded)
     }
 
     fn around(model: NemotronH, folder: PathBuf, tokenizer_folder: &Path) -> Result<Self, AssembleError> {
@@ -268,6 +284,7 @@ impl LoadedModel {
         let init = &config.policy.init;
         let path = places.find(model_config);
         let mut shape = ModelConfig::from_file(&path)?;
+        nemo_model::check_room(&shape, &path)?;
         let training = BpeTraining {
             vocab_size: init.tokenizer.vocab_size,
             chat_template: Some(COMPACT_CHAT_TEMPLATE.to_owned()),
@@ -308,7 +325,7 @@ impl LoadedModel {
             generation: None,
             sidecar_files,
             folder: path,
-            warnings: Vec::new(),
+            warnings: model_files::unused_overrides(&config.policy.hf_config_overrides).into_iter().collect(),
         })
     }
 
@@ -438,21 +455,6 @@ pub fn environment(config: &RunConfig, tables: Option<&Path>) -> Result<Offices,
         Some(folder) => Offices::with_folder(folder),
         None => Ok(Offices::new()),
     }
-}
-
-/// A folder's `config.json` with keys replaced.
-fn overridden_config(folder: &Path, overrides: &Map<String, Value>) -> Result<ModelConfig, AssembleError> {
-    if overrides.is_empty() {
-        return Ok(ModelConfig::load(folder)?);
-    }
-    let path = folder.join(CONFIG_FILE);
-    let text =
-        std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-    let mut document = nemo_model::config::parse_lenient_json(&text)
-        .map_err(|source| ConfigError::NotJson { path: path.clone(), source })?;
-    let Value::Object(keys) = &mut document else { return Err(AssembleError::Overrides { path }) };
-    keys.extend(overrides.clone());
-    Ok(ModelConfig::from_json_text(&document.to_string(), &path)?)
 }
 
 /// Demonstrations as whole conversations. The tool list, equal in all, is rendered into the first only: a tokenizer

@@ -2,10 +2,58 @@
 
 use std::path::Path;
 
-use nemo_model::config::{GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig};
+use nemo_model::config::{CONFIG_FILE, ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig};
 use nemo_model::text::Tokenizer;
+use serde_json::{Map, Value};
 
 use crate::assemble::AssembleError;
+
+/// A folder's `config.json` with keys replaced.
+///
+/// # Errors
+/// When the file or what becomes of it is no configuration of a model.
+pub fn overridden_config(folder: &Path, overrides: &Map<String, Value>) -> Result<ModelConfig, AssembleError> {
+    if overrides.is_empty() {
+        return Ok(ModelConfig::load(folder)?);
+    }
+    let path = folder.join(CONFIG_FILE);
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    let mut document = nemo_model::config::parse_lenient_json(&text)
+        .map_err(|source| ConfigError::NotJson { path: path.clone(), source })?;
+    let Value::Object(keys) = &mut document else { return Err(AssembleError::Overrides { path }) };
+    keys.extend(overrides.clone());
+    Ok(ModelConfig::from_json_text(&document.to_string(), &path)?)
+}
+
+/// Replaced keys with their values, for messages.
+pub fn listed(overrides: &Map<String, Value>) -> String {
+    let settings: Vec<String> = overrides.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    settings.join(", ")
+}
+
+/// What is said of replaced keys that no model is computed from.
+pub fn unknown_overrides(overrides: &Map<String, Value>) -> Option<String> {
+    let mut unknown = overrides.clone();
+    unknown.retain(|key, _| !ModelConfig::is_known_key(key));
+    (!unknown.is_empty()).then(|| {
+        format!(
+            "policy.hf_config_overrides: nothing is computed from {}; it is only written into the config.json of \
+             checkpoints",
+            listed(&unknown)
+        )
+    })
+}
+
+/// What is said of replaced keys where the model is made from a configuration of its own.
+pub fn unused_overrides(overrides: &Map<String, Value>) -> Option<String> {
+    (!overrides.is_empty()).then(|| {
+        format!(
+            "policy.hf_config_overrides ({}) is ignored: the model is made as policy.init.model_config says",
+            listed(overrides)
+        )
+    })
+}
 
 /// The tokenizer's ids need embeddings, and its special tokens should be those of `config.json`.
 ///
