@@ -81,7 +81,7 @@ mod tests {
         for (changes, tensor) in [
             (&[("vocab_size", 200_000_000)][..], "backbone.embeddings.weight of shape [200000000, 128]"),
             (&[("hidden_size", 100_000_000)], "of shape [2048, 100000000]"),
-            (&[("intermediate_size", 100_000_000)], "[100000000, 128]"),
+            (&[("intermediate_size", 100_000_000)], "down_proj.weight of shape [128, 100000000]"),
             (&[("conv_kernel", 200_000_000)], "conv1d.weight of shape"),
             (&[("head_dim", 100_000_000)], "_proj.weight of shape"),
             (&[("mamba_num_heads", 1_000_000)], "in_proj.weight of shape"),
@@ -89,8 +89,8 @@ mod tests {
             (&[("vocab_size", 1 << 28), ("hidden_size", 1 << 28)], "[268435456, 268435456]"),
         ] {
             let config = shape(changes);
-            let message = check_room(&config, Path::new("shape.json")).unwrap_err().to_string();
-            for part in ["shape.json: ", tensor, " parameters; ", " GB "] {
+            let message = problem(&config, Some(100_000_000_000)).unwrap();
+            for part in [tensor, " parameters; ", " GB ", "this machine has 100.0 GB"] {
                 assert!(message.contains(part), "{changes:?}: {part} is missing in: {message}");
             }
             let parameters = config.num_parameters();

@@ -50,17 +50,12 @@ fn wrong_values() {
 fn shapes_that_no_memory_holds() {
     let folder = workspace();
     let published = fs::read_to_string(folder.path().join("model/config.json")).unwrap();
-    for (key, value) in [
-        ("vocab_size", 200_000_000_u64),
-        ("hidden_size", 100_000_000),
-        ("intermediate_size", 200_000_000),
-        ("conv_kernel", 100_000_000),
-        ("head_dim", 100_000_000),
-        ("mamba_num_heads", 20_000_000),
-        ("num_attention_heads", 20_000_000),
-    ] {
+    for (key, value) in
+        [("vocab_size", 200_000_000), ("intermediate_size", 200_000_000), ("mamba_num_heads", 20_000_000)]
+    {
         let mut shape: serde_json::Value = serde_json::from_str(&published).unwrap();
         shape[key] = value.into();
+        shape["hidden_size"] = (1 << 20).into();
         fs::write(folder.path().join("shape.json"), shape.to_string()).unwrap();
         let arguments = ["sft", "--config=config.yaml", "policy.init.model_config=shape.json", "data.validation=null"];
         run_in(folder.path(), &arguments).refused(&["shape.json", "parameters", "GB", "largest tensor"]);

@@ -298,7 +298,7 @@ fn sampling_defaults_are_held_to_their_ranges() {
         ("max_length", "-5"),
         ("do_sample", "1"),
         ("eos_token_id", "-1"),
-        ("eos_token_id", "[1, \"a\"]"),
+        ("eos_token_id", "[1,\"a\"]"),
     ] {
         let message = read(&format!("{{\"{key}\": {bad}}}")).unwrap_err().to_string();
         assert!(
