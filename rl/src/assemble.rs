@@ -129,6 +129,14 @@ pub enum AssembleError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The model does not fit its files or itself, after keys of its configuration were replaced.
+    #[error("with policy.hf_config_overrides ({keys}) in place of config.json's: {source}")]
+    Overridden {
+        /// The replaced keys with their values.
+        keys: String,
+        /// What does not fit.
+        source: Box<AssembleError>,
+    },
     /// The overrides of the model's configuration are not usable.
     #[error("policy.hf_config_overrides: {} is not a JSON object that keys could be replaced in", path.display())]
     Overrides {
@@ -237,9 +245,15 @@ impl LoadedModel {
 
     fn of_policy(policy: &PolicyConfig, places: &Places, device: &Device) -> Result<Self, AssembleError> {
         let (folder, tokenizer_folder) = places.policy_folders(policy)?;
-        let config = model_files::overridden_config(&folder, &policy.hf_config_overrides)?;
-        let model = nemo_model::load_with_config(&folder, &config, device, DType::F32)?;
-        Self::around(model, folder, &tokenizer_folder)
+        let overrides = &policy.hf_config_overrides;
+        let load = || {
+            let config = model_files::overridden_config(&folder, overrides)?;
+            let model = nemo_model::load_with_config(&folder, &config, device, DType::F32)?;
+            Self::around(model, folder.clone(), &tokenizer_folder)
+        };
+        let mut loaded = load().map_err(|source| model_files::name_overrides(overrides, source))?;
+        loaded.warnings.extend(model_files::unknown_overrides(overrides));
+        Ok(loaded)
     }
 
     fn around(model: NemotronH, folder: PathBuf, tokenizer_folder: &Path) -> Result<Self, AssembleError> {
@@ -253,6 +267,7 @@ impl LoadedModel {
         let init = &config.policy.init;
         let path = places.find(model_config);
         let mut shape = ModelConfig::from_file(&path)?;
+        nemo_model::check_room(&shape, &path)?;
         let training = BpeTraining {
             vocab_size: init.tokenizer.vocab_size,
             chat_template: Some(COMPACT_CHAT_TEMPLATE.to_owned()),
@@ -293,7 +308,7 @@ impl LoadedModel {
             generation: None,
             sidecar_files,
             folder: path,
-            warnings: Vec::new(),
+            warnings: model_files::unused_overrides(&config.policy.hf_config_overrides).into_iter().collect(),
         })
     }
 
@@ -388,11 +403,14 @@ pub fn check_files(config: &RunConfig, places: &Places) -> Result<(), AssembleEr
     let policy = &config.policy;
     check_precision(policy)?;
     if let Some(shape) = &policy.init.model_config {
-        ModelConfig::from_file(&places.find(shape))?;
+        let path = places.find(shape);
+        nemo_model::check_room(&ModelConfig::from_file(&path)?, &path)?;
     } else if !is_of_hub(config, places) {
         let (folder, tokenizer_folder) = places.policy_folders(policy)?;
-        let model = model_files::overridden_config(&folder, &policy.hf_config_overrides)?;
-        CompanionFiles::load(&model, &folder, &tokenizer_folder)?
+        let overrides = &policy.hf_config_overrides;
+        model_files::overridden_config(&folder, overrides)
+            .and_then(|model| CompanionFiles::load(&model, &folder, &tokenizer_folder))
+            .map_err(|source| model_files::name_overrides(overrides, source))?
             .tokenizer
             .ok_or(TextError::NoTokenizer { folder: tokenizer_folder })?;
     }

@@ -77,6 +77,43 @@ pub fn overridden_config(folder: &Path, overrides: &Map<String, Value>) -> Resul
     Ok(ModelConfig::from_json_text(&document.to_string(), &path)?)
 }
 
+/// Names the replaced keys in an error, if there are any: what does not fit may be one of them.
+pub fn name_overrides(overrides: &Map<String, Value>, source: AssembleError) -> AssembleError {
+    match overrides.is_empty() {
+        true => source,
+        false => AssembleError::Overridden { keys: listed(overrides), source: Box::new(source) },
+    }
+}
+
+/// Replaced keys with their values, for messages.
+fn listed(overrides: &Map<String, Value>) -> String {
+    let settings: Vec<String> = overrides.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    settings.join(", ")
+}
+
+/// What is said of replaced keys that no model is computed from.
+pub fn unknown_overrides(overrides: &Map<String, Value>) -> Option<String> {
+    let mut unknown = overrides.clone();
+    unknown.retain(|key, _| !ModelConfig::is_known_key(key));
+    (!unknown.is_empty()).then(|| {
+        format!(
+            "policy.hf_config_overrides: nothing is computed from {}; it is only written into the config.json of \
+             checkpoints",
+            listed(&unknown)
+        )
+    })
+}
+
+/// What is said of replaced keys where the model is made from a configuration of its own.
+pub fn unused_overrides(overrides: &Map<String, Value>) -> Option<String> {
+    (!overrides.is_empty()).then(|| {
+        format!(
+            "policy.hf_config_overrides ({}) is ignored: the model is made as policy.init.model_config says",
+            listed(overrides)
+        )
+    })
+}
+
 /// The tokenizer's ids need embeddings, and its special tokens should be those of `config.json`.
 ///
 /// # Errors

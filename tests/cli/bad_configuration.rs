@@ -47,6 +47,37 @@ fn wrong_values() {
     refused(CONFIG, &["cluster.num_nodes=2"], &["cluster.num_nodes"]);
 }
 
+/// A fresh model is as large as its configuration says; one that no memory holds is refused before it is begun.
+#[test]
+fn shapes_that_no_memory_holds() {
+    let folder = workspace();
+    let published = fs::read_to_string(folder.path().join("model/config.json")).unwrap();
+    for (key, value) in
+        [("vocab_size", 200_000_000), ("intermediate_size", 200_000_000), ("mamba_num_heads", 20_000_000)]
+    {
+        let mut shape: serde_json::Value = serde_json::from_str(&published).unwrap();
+        shape[key] = value.into();
+        shape["hidden_size"] = (1 << 20).into();
+        fs::write(folder.path().join("shape.json"), shape.to_string()).unwrap();
+        let arguments = ["sft", "--config=config.yaml", "policy.init.model_config=shape.json", "data.validation=null"];
+        run_in(folder.path(), &arguments).refused(&["shape.json", "parameters", "GB", "largest tensor"]);
+    }
+}
+
+#[test]
+fn replaced_keys_of_the_models_configuration() {
+    let folder = workspace();
+    let train = |setting: &str| {
+        let limits = ["grpo.max_num_steps=1", "grpo.val_at_start=false", "--fresh"];
+        run_in(folder.path(), &[&["train", "--config=config.yaml", setting][..], &limits].concat())
+    };
+    train("policy.hf_config_overrides.vocab_size=5").refused(&["policy.hf_config_overrides (vocab_size: 5)"]);
+    train("policy.hf_config_overrides.hidden_size=64").refused(&["policy.hf_config_overrides (hidden_size: 64)"]);
+    let finished = train("policy.hf_config_overrides.foo=5");
+    assert!(finished.stderr.contains("nothing is computed from foo: 5"), "{}", finished.stderr);
+    finished.succeeded();
+}
+
 #[test]
 fn a_file_that_is_not_there() {
     let folder = workspace();

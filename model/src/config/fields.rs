@@ -78,7 +78,7 @@ impl<'a> Fields<'a> {
         convert(value).map(Some).ok_or_else(|| ConfigError::WrongType {
             path: self.path.to_owned(),
             key,
-            found: shorten(&value.to_string()),
+            found: shorten(&json_text::to_text(value)),
             expected,
         })
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::ModelConfig;
 use super::error::ConfigError;
-use super::fields::Fields;
+use super::fields::{Fields, shorten};
 use super::{json_text, read_text};
 
 /// File name of the generation defaults in a Hugging Face folder.
@@ -79,50 +79,86 @@ impl GenerationConfig {
     }
 }
 
-/// Keys of transformers that would change what is generated, and the values at which they do nothing.
-const WITHOUT_EFFECT: [(&str, &[f64]); 14] = [
+/// Keys that are followed, or that could not change what is generated: names of special tokens, versions, and how the
+/// computation is done, sped up or reported.
+const HARMLESS: [&str; 36] = [
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "do_sample",
+    "temperature",
+    "top_p",
+    "min_p",
+    "top_k",
+    "max_new_tokens",
+    "max_length",
+    "transformers_version",
+    "_from_model_config",
+    "_name_or_path",
+    "chat_format",
+    "use_cache",
+    "cache_implementation",
+    "cache_config",
+    "return_legacy_cache",
+    "low_memory",
+    "prefill_chunk_size",
+    "compile_config",
+    "disable_compile",
+    "return_dict_in_generate",
+    "output_scores",
+    "output_logits",
+    "output_attentions",
+    "output_hidden_states",
+    "assistant_confidence_threshold",
+    "assistant_early_exit",
+    "assistant_lookbehind",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "prompt_lookup_num_tokens",
+    "target_lookbehind",
+];
+/// Keys with values other than null, false and empty ones at which they do nothing.
+const NEUTRAL: [(&str, &[f64]); 20] = [
     ("repetition_penalty", &[1.0]),
     ("encoder_repetition_penalty", &[1.0]),
     ("length_penalty", &[1.0]),
     ("typical_p", &[1.0]),
+    ("top_h", &[1.0]),
     ("num_beams", &[1.0]),
     ("num_beam_groups", &[1.0]),
+    ("num_return_sequences", &[1.0]),
     ("diversity_penalty", &[0.0]),
     ("penalty_alpha", &[0.0]),
+    ("presence_penalty", &[0.0]),
+    ("frequency_penalty", &[0.0]),
     ("epsilon_cutoff", &[0.0]),
     ("eta_cutoff", &[0.0]),
     ("no_repeat_ngram_size", &[0.0]),
     ("encoder_no_repeat_ngram_size", &[0.0]),
     ("min_length", &[0.0]),
+    ("min_new_tokens", &[0.0]),
+    ("min_tokens", &[0.0]),
     ("guidance_scale", &[0.0, 1.0]),
-];
-/// Keys that have an effect in transformers whatever they hold.
-const WITHOUT_EFFECT_IF_SET: [&str; 9] = [
-    "bad_words_ids",
-    "force_words_ids",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "min_new_tokens",
-    "sequence_bias",
-    "stop_strings",
-    "suppress_tokens",
-    "begin_suppress_tokens",
 ];
 
 impl GenerationConfig {
-    /// Keys of the file that ask for something that is not done here, each with its value.
+    /// Keys of the file that ask for something that is not done here, each with its value: all that are not known to be
+    /// harmless and hold more than nothing.
     pub fn without_effect(&self) -> Vec<String> {
-        let numbers = WITHOUT_EFFECT.iter().filter(|(key, neutral)| {
-            let value = self.document.get(*key).and_then(json_text::as_f64);
-            value.is_some_and(|value| !neutral.contains(&value))
-        });
-        let others = WITHOUT_EFFECT_IF_SET.iter().filter(|key| match self.document.get(**key) {
-            None | Some(Value::Null) => false,
-            Some(Value::Array(items)) => !items.is_empty(),
-            Some(value) => value.as_f64() != Some(0.0),
-        });
-        let keys = numbers.map(|(key, _)| key).chain(others);
-        keys.filter_map(|key| Some(format!("{key} = {}", self.document.get(*key)?))).collect()
+        let acts = |key: &str, value: &Value| match value {
+            Value::Null | Value::Bool(false) => false,
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(entries) if entries.is_empty() => false,
+            value => {
+                let neutral = NEUTRAL.iter().find(|(known, _)| *known == key);
+                let number = neutral.and_then(|(_, values)| Some((values, json_text::as_f64(value)?)));
+                number.is_none_or(|(values, number)| !values.contains(&number))
+            }
+        };
+        let others = self.document.iter().filter(|(key, value)| !HARMLESS.contains(&key.as_str()) && acts(key, value));
+        others.map(|(key, value)| format!("{key} = {}", shorten(&json_text::to_text(value)))).collect()
     }
 }
 

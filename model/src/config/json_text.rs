@@ -54,6 +54,11 @@ pub fn from_f64(number: f64) -> Value {
     }
 }
 
+/// A value's text as Python writes it, the inverse of [`parse`].
+pub fn to_text(value: &Value) -> String {
+    BARE_NUMBERS.iter().fold(value.to_string(), |text, (bare, tagged)| text.replace(tagged, bare))
+}
+
 /// Replaces bare special numbers outside strings. Text without any is returned as it is.
 fn tag_bare_numbers(text: &str) -> Cow<'_, str> {
     if !BARE_NUMBERS.iter().any(|(bare, _)| text.contains(bare)) {

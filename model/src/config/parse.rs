@@ -88,6 +88,21 @@ const KNOWN_KEYS: [&str; 51] = [
     "eos_token_id",
 ];
 
+impl ModelConfig {
+    /// Whether a model may depend on this key of its `config.json`, in any spelling. Other keys are kept in the file.
+    pub fn is_known_key(key: &str) -> bool {
+        let refused_or_dropped = [
+            "quantization_config",
+            "compression_config",
+            "block_configs",
+            "sliding_window",
+            "num_nextn_predict_layers",
+        ];
+        let is_alias = ALIASES.iter().any(|(alias, _)| *alias == key);
+        KNOWN_KEYS.contains(&key) || is_alias || refused_or_dropped.contains(&key)
+    }
+}
+
 /// Reads all keys of `document`. Relations between them are checked by `validate`.
 pub(super) fn parse(path: &Path, document: &Value) -> Result<ModelConfig, ConfigError> {
     let document = with_published_names(path, document)?;

@@ -298,10 +298,13 @@ fn sampling_defaults_are_held_to_their_ranges() {
         ("max_length", "-5"),
         ("do_sample", "1"),
         ("eos_token_id", "-1"),
-        ("eos_token_id", "[1, \"a\"]"),
+        ("eos_token_id", "[1,\"a\"]"),
     ] {
         let message = read(&format!("{{\"{key}\": {bad}}}")).unwrap_err().to_string();
-        assert!(message.contains("g/generation_config.json") && message.contains(&format!("\"{key}\"")), "{message}");
+        assert!(
+            message.contains("g/generation_config.json") && message.contains(&format!("\"{key}\" is {bad}")),
+            "{message}"
+        );
     }
 }
 
@@ -313,6 +316,38 @@ fn generation_settings_that_are_not_followed_are_listed() {
         generation.without_effect(),
         ["repetition_penalty = 1.2", "no_repeat_ngram_size = 3", "suppress_tokens = [5]"]
     );
+}
+
+/// Whatever a file asks for is followed or named, whether anyone here has heard of it or not.
+#[test]
+fn every_generation_setting_that_is_not_followed_is_listed() {
+    let listed = |text: &str| GenerationConfig::from_json_text(text, Path::new("g.json")).unwrap().without_effect();
+    for (key, value) in [
+        ("exponential_decay_length_penalty", "[10,1.1]"),
+        ("top_h", "0.4"),
+        ("num_return_sequences", "3"),
+        ("max_time", "1.5"),
+        ("token_healing", "true"),
+        ("watermarking_config", r#"{"bias":2.5}"#),
+        ("constraints", "[1]"),
+        ("dola_layers", "\"high\""),
+        ("renormalize_logits", "true"),
+        ("logit_bias", r#"{"5":1}"#),
+        ("min_tokens", "4"),
+        ("presence_penalty", "0.5"),
+        ("frequency_penalty", "-0.5"),
+        ("stop_token_ids", "[7]"),
+        ("forced_bos_token_id", "0"),
+        ("typical_p", "NaN"),
+        ("a_setting_of_tomorrow", "1"),
+    ] {
+        assert_eq!(listed(&format!("{{\"{key}\": {value}}}")), [format!("{key} = {value}")]);
+        assert!(listed(&format!("{{\"{key}\": null}}")).is_empty(), "{key}");
+    }
+    let quiet = r#"{"_from_model_config": true, "bos_token_id": 1, "do_sample": true, "eos_token_id": [2, 11], "pad_token_id": 0,
+        "transformers_version": "5.0.0", "use_cache": true, "num_return_sequences": 1, "top_h": null, "renormalize_logits": false,
+        "min_tokens": 0, "presence_penalty": 0.0, "logit_bias": {}, "stop_token_ids": [], "temperature": 0.6, "top_k": 20}"#;
+    assert!(listed(quiet).is_empty(), "{:?}", listed(quiet));
 }
 
 #[test]

@@ -2,25 +2,24 @@
 //!
 //! The loss rules are NeMo RL's own assertions, raised when the configuration is loaded rather than at the first step.
 
-use std::ops::RangeInclusive;
+use std::fmt::Debug;
 
 use crate::error::{ConfigError, Origin, did_you_mean};
 use crate::limits;
-use crate::schema::{DatasetConfig, LossConfig, LrDecayStyle, RunConfig, TruncationType};
+use crate::schema::{DatasetConfig, GenerateConfig, LossConfig, LrDecayStyle, RunConfig, TruncationType};
 use crate::{TRAIN_METRICS, VALIDATION_METRICS};
-
-/// Of the generator's templates.
-const DIFFICULTIES: RangeInclusive<u8> = 1..=4;
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
-/// All checks of a decoded configuration but those of `unsupported`; `origin` says where a key is written.
-pub(crate) fn check(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
+/// All checks of a decoded configuration but those of `unsupported`. The errors know the key; the loader adds where it is
+/// written and, to contradictions, what is written there.
+pub(crate) fn check(config: &RunConfig) -> Result<()> {
     ranges(config)?;
+    decays(config)?;
     config.loss_fn.check()?;
     algorithm(config)?;
-    names(config, origin)?;
-    metrics(config, origin)?;
+    names(config)?;
+    metrics(config)?;
     datasets(config)
 }
 
@@ -29,23 +28,41 @@ impl RunConfig {
     /// its checkpoints.
     ///
     /// # Errors
-    /// [`ConfigError::Inconsistent`] with the key to change.
+    /// [`ConfigError::OtherCommand`] with the key to change.
     pub fn check_supervised(&self) -> Result<()> {
         let metric = self.checkpointing.metric_name.as_deref();
         let foreign = metric.filter(|name| name.starts_with("train:") && *name != "train:loss");
         let Some(found) = foreign else { return Ok(()) };
-        inconsistent(
-            "checkpointing.metric_name",
-            format!(
+        Err(ConfigError::OtherCommand {
+            key: "checkpointing.metric_name".to_owned(),
+            found: found.to_owned(),
+            reason: format!(
                 "supervised training does not measure `{found}`; take `train:loss` (with \
                  checkpointing.higher_is_better: false) or one of `val:`"
             ),
-        )
+        })
     }
 }
 
 fn inconsistent<T>(key: &str, reason: impl Into<String>) -> Result<T> {
-    Err(ConfigError::Inconsistent { key: key.to_owned(), reason: reason.into() })
+    let (origin, found) = (Origin::Default, String::new());
+    Err(ConfigError::Inconsistent { origin, key: key.to_owned(), found, reason: reason.into() })
+}
+
+/// Fails unless `found` is in the range that `expected` describes.
+fn range(condition: bool, key: &str, found: impl Debug, expected: &str) -> Result<()> {
+    if condition { Ok(()) } else { Err(wrong(key, &format!("{found:?}"), expected.to_owned(), None)) }
+}
+
+fn wrong(key: &str, found: &str, expected: String, suggestion: Option<Box<str>>) -> ConfigError {
+    let found = format!("`{found}`");
+    ConfigError::WrongValue { origin: Origin::Default, key: key.to_owned(), found, expected, suggestion }
+}
+
+fn unknown_name(key: &str, found: &str, known: &[impl AsRef<str>]) -> ConfigError {
+    let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
+    let suggestion = did_you_mean(found, known.iter().copied());
+    wrong(key, found, format!("one of `{}`", known.join("`, `")), suggestion)
 }
 
 /// Fails with `reason` unless `condition` holds.
@@ -83,20 +100,19 @@ impl LossConfig {
             ("loss_fn.kl_input_clamp_value", self.kl_input_clamp_value),
             ("loss_fn.kl_output_clamp_value", self.kl_output_clamp_value),
         ] {
-            require(bound.is_none_or(|bound| bound >= 0.0), key, "it bounds an absolute value, so it is at least 0")?;
+            let bound = bound.unwrap_or(0.0);
+            range(bound >= 0.0, key, bound, "at least 0, as it bounds an absolute value")?;
         }
-        require(
-            self.ratio_clip_c.is_none_or(|c| c > 1.0),
-            "loss_fn.ratio_clip_c",
-            "it bounds the ratio from above, so it has to be more than 1",
-        )?;
+        if let Some(bound) = self.ratio_clip_c {
+            range(bound > 1.0, "loss_fn.ratio_clip_c", bound, "more than 1, as it bounds the ratio from above")?;
+        }
         for (key, value) in [
             ("loss_fn.ratio_clip_min", self.ratio_clip_min),
             ("loss_fn.ratio_clip_max", self.ratio_clip_max),
             ("loss_fn.reference_policy_kl_penalty", self.reference_policy_kl_penalty),
             ("loss_fn.positive_example_nll_weight", self.positive_example_nll_weight),
         ] {
-            require(value >= 0.0, key, "it has to be at least 0")?;
+            range(value >= 0.0, key, value, "at least 0")?;
         }
         self.check_truncation()
     }
@@ -141,11 +157,9 @@ impl LossConfig {
 
 fn ranges(config: &RunConfig) -> Result<()> {
     let (grpo, policy, sft) = (&config.grpo, &config.policy, &config.sft);
-    require(
-        sft.curriculum.iter().all(|stage| stage.num_steps > 0 && DIFFICULTIES.contains(&stage.max_difficulty)),
-        "sft.curriculum",
-        "num_steps of a stage is at least 1, its max_difficulty 1 (one call) to 4",
-    )?;
+    for (index, stage) in sft.curriculum.iter().enumerate() {
+        range(stage.num_steps > 0, &format!("sft.curriculum.{index}.num_steps"), stage.num_steps, "at least 1")?;
+    }
     require(
         sft.curriculum.is_empty() || config.data.train.data_path.is_none(),
         "sft.curriculum",
@@ -169,13 +183,14 @@ fn ranges(config: &RunConfig) -> Result<()> {
             config.max_rollout_steps(),
         ),
     ] {
-        require(value > 0, key, "it has to be at least 1")?;
+        range(value > 0, key, value, "at least 1")?;
     }
-    require(
+    range(
         grpo.num_generations_per_prompt > 1,
         "grpo.num_generations_per_prompt",
-        "an advantage compares the rollouts of one prompt with each other; with fewer than 2 every advantage is 0 and \
-         nothing is learned",
+        grpo.num_generations_per_prompt,
+        "at least 2: an advantage compares the rollouts of one prompt with each other, so with fewer every advantage is 0 \
+         and nothing is learned",
     )?;
     require(
         grpo.num_prompts_per_step.saturating_mul(grpo.num_generations_per_prompt) <= limits::BATCH,
@@ -202,25 +217,46 @@ fn ranges(config: &RunConfig) -> Result<()> {
         ("sft.weight_decay", sft.weight_decay),
         ("sft.context_loss_weight", sft.context_loss_weight),
     ] {
-        require(value.is_finite() && value >= 0.0, key, "it has to be at least 0")?;
+        range(value.is_finite() && value >= 0.0, key, value, "at least 0")?;
     }
     for (key, value) in [
         ("policy.megatron_cfg.optimizer.adam_eps", optimizer.adam_eps),
         ("policy.generation.temperature", generation.temperature),
     ] {
-        require(value.is_finite() && value > 0.0, key, "it has to be above 0")?;
+        range(value.is_finite() && value > 0.0, key, value, "above 0")?;
     }
     for (key, value) in [
         ("policy.megatron_cfg.optimizer.adam_beta1", optimizer.adam_beta1),
         ("policy.megatron_cfg.optimizer.adam_beta2", optimizer.adam_beta2),
         ("sft.label_smoothing", sft.label_smoothing),
     ] {
-        require((0.0..1.0).contains(&value), key, "it has to be at least 0 and below 1")?;
+        range((0.0..1.0).contains(&value), key, value, "at least 0 and below 1")?;
     }
     for (key, value) in
         [("policy.generation.top_p", generation.top_p), ("policy.generation.val_top_p", generation.val_top_p)]
     {
-        require(value > 0.0 && value <= 1.0, key, "it has to be above 0 and at most 1")?;
+        range(value > 0.0 && value <= 1.0, key, value, "above 0 and at most 1")?;
+    }
+    Ok(())
+}
+
+/// A decay that would climb; Megatron asserts the same.
+fn decays(config: &RunConfig) -> Result<()> {
+    let (megatron, sft) = (&config.policy.megatron_cfg, &config.sft);
+    for (block, style, min_lr, lr) in [
+        (
+            "policy.megatron_cfg.optimizer",
+            megatron.scheduler.lr_decay_style,
+            megatron.optimizer.min_lr,
+            megatron.optimizer.lr,
+        ),
+        ("sft", sft.lr_decay_style, sft.min_lr, sft.lr),
+    ] {
+        require(
+            style == LrDecayStyle::Constant || min_lr <= lr,
+            &format!("{block}.min_lr"),
+            &format!("the learning rate decays to it, so it has to be at most {block}.lr"),
+        )?;
     }
     Ok(())
 }
@@ -253,6 +289,11 @@ fn algorithm(config: &RunConfig) -> Result<()> {
         "grpo.stop_at_validation_metric",
         "it needs grpo.stop_at_validation_threshold",
     )?;
+    require(
+        grpo.stop_at_validation_threshold.is_none() || grpo.stop_at_validation_metric.is_some(),
+        "grpo.stop_at_validation_threshold",
+        "it ends nothing without grpo.stop_at_validation_metric",
+    )?;
     let scheduler = &policy.megatron_cfg.scheduler;
     require(
         scheduler.lr_decay_style == LrDecayStyle::Constant
@@ -276,7 +317,7 @@ fn algorithm(config: &RunConfig) -> Result<()> {
 }
 
 /// Names that choose between implementations.
-fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
+fn names(config: &RunConfig) -> Result<()> {
     let (generation, data) = (&config.policy.generation, &config.data.default);
     for (key, found, known) in [
         ("policy.megatron_cfg.optimizer.optimizer", &config.policy.megatron_cfg.optimizer.optimizer, &["adam"][..]),
@@ -291,13 +332,7 @@ fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
         ("data.default.processor", &data.processor, &["nemo_gym_data_processor"]),
     ] {
         if !known.contains(&found.as_str()) {
-            return Err(ConfigError::WrongValue {
-                origin: origin(key),
-                key: key.to_owned(),
-                found: format!("`{found}`"),
-                expected: format!("one of `{}`", known.join("`, `")),
-                suggestion: did_you_mean(found, known.iter().copied()),
-            });
+            return Err(unknown_name(key, found, known));
         }
     }
     for path in &config.env.nemo_gym.config_paths {
@@ -305,7 +340,7 @@ fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
         let name = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".yaml");
         if !known.contains(&name) {
             return Err(ConfigError::Refused {
-                origin: origin("env.nemo_gym.config_paths"),
+                origin: Origin::Default,
                 key: "env.nemo_gym.config_paths".to_owned(),
                 found: path.clone(),
                 reason: "workplace_assistant is the only environment".to_owned(),
@@ -316,15 +351,8 @@ fn names(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
 }
 
 /// Metrics by name: what nobody measures would rank nothing and stop nothing.
-fn metrics(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
+fn metrics(config: &RunConfig) -> Result<()> {
     let grpo = &config.grpo;
-    let wrong = |key: &str, found: &str, known: Vec<String>| ConfigError::WrongValue {
-        origin: origin(key),
-        key: key.to_owned(),
-        found: format!("`{found}`"),
-        expected: format!("one of `{}`", known.join("`, `")),
-        suggestion: did_you_mean(found, known.iter().map(String::as_str)),
-    };
     // What it takes for a validation to measure a metric of the list.
     let measured = |key: &str, name: &str| match name {
         "pass_k" => require(
@@ -340,7 +368,7 @@ fn metrics(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
         let known = VALIDATION_METRICS.map(|name| format!("val:{name}"));
         let known: Vec<String> = known.into_iter().chain(TRAIN_METRICS.map(|name| format!("train:{name}"))).collect();
         if !known.contains(found) {
-            return Err(wrong(key, found, known));
+            return Err(unknown_name(key, found, &known));
         }
         measured(key, found.strip_prefix("val:").unwrap_or_default())?;
     }
@@ -348,7 +376,7 @@ fn metrics(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
         let key = "grpo.stop_at_validation_metric";
         let name = found.strip_prefix("val:").unwrap_or(found);
         if !VALIDATION_METRICS.contains(&name) {
-            return Err(wrong(key, found, VALIDATION_METRICS.map(str::to_owned).to_vec()));
+            return Err(unknown_name(key, found, &VALIDATION_METRICS));
         }
         measured(key, name)?;
         let validation = &config.data.validation;
@@ -357,24 +385,36 @@ fn metrics(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<()> {
             key,
             "there is nothing to validate on; set data.validation",
         )?;
+        let last_periodic = grpo.max_num_steps.checked_div(grpo.val_period).unwrap_or(0) * grpo.val_period;
+        let periodic = last_periodic > 0 && i64::try_from(last_periodic).is_ok_and(|last| last >= grpo.val_start_at);
+        require(
+            periodic || grpo.val_at_start || grpo.val_at_end || ranks_by_validation(config),
+            key,
+            "no validation is ever due: grpo.val_at_start and grpo.val_at_end are false, and grpo.val_period and \
+             grpo.val_start_at give none up to grpo.max_num_steps",
+        )?;
     }
     Ok(())
+}
+
+/// Whether every periodic checkpoint is validated, to be ranked.
+fn ranks_by_validation(config: &RunConfig) -> bool {
+    let checkpointing = &config.checkpointing;
+    let by_validation = checkpointing.metric_name.as_ref().is_some_and(|name| name.starts_with("val:"));
+    checkpointing.enabled && checkpointing.keep_top_k.is_some() && by_validation
 }
 
 fn datasets(config: &RunConfig) -> Result<()> {
     let both = |set: &DatasetConfig| set.data_path.is_some() && set.generate.count > 0;
     for (key, set) in [("data.train", &config.data.train), ("data.validation", &config.data.validation)] {
         require(!both(set), key, "it has a data_path and a generate.count; set one of them (the other to null or 0)")?;
-        require(
-            set.generate.max_difficulty.is_none_or(|most| DIFFICULTIES.contains(&most)),
-            &format!("{key}.generate.max_difficulty"),
-            "difficulties are 1 (one call) to 4",
-        )?;
-        require(
-            set.generate.count == 0 || (!set.generate.split.is_empty() && set.generate.num_offices > 0),
-            key,
-            "generate needs at least one split and one office",
-        )?;
+        let GenerateConfig { split, num_offices, .. } = &set.generate;
+        range(*num_offices > 0, &format!("{key}.generate.num_offices"), num_offices, "at least 1")?;
+        let split_key = format!("{key}.generate.split");
+        range(!split.is_empty(), &split_key, split, "at least one split")?;
+        // The same tasks twice would be counted, and trained on, as if they were others.
+        let repeated = split.iter().enumerate().any(|(index, one)| split[..index].contains(one));
+        require(!repeated, &split_key, "it names a split twice, which would give the same tasks twice")?;
     }
     Ok(())
 }

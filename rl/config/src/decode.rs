@@ -69,6 +69,14 @@ impl de::Error for DecodeError {
         error.suggestion = did_you_mean(variant, expected.iter().copied());
         error
     }
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        let mut error = DecodeError::new(
+            format!("a block with the unknown key `{field}`"),
+            format!("only the keys `{}`", expected.join("`, `")),
+        );
+        error.suggestion = did_you_mean(field, expected.iter().copied());
+        error
+    }
     fn missing_field(field: &'static str) -> Self {
         DecodeError::new(format!("without `{field}`"), format!("a value for `{field}`"))
     }

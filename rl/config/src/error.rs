@@ -14,6 +14,18 @@ pub enum Origin {
     Override(Arc<str>),
     /// The built-in defaults.
     Default,
+    /// A reference to keys that a configuration sets: where it is written, and those keys with their places.
+    Reference { site: Box<Origin>, targets: Vec<(String, Origin)> },
+}
+
+impl Origin {
+    /// Of a value that is written at `site` and refers to `targets`, which are the keys that a configuration sets.
+    pub(crate) fn referring(site: Origin, targets: Vec<(String, Origin)>) -> Origin {
+        match targets.is_empty() {
+            true => site,
+            false => Origin::Reference { site: Box::new(site), targets },
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -22,6 +34,11 @@ impl fmt::Display for Origin {
             Origin::File { path, line, column } => write!(f, "{path}:{line}:{column}"),
             Origin::Override(text) => write!(f, "override `{}`", shortened(text)),
             Origin::Default => f.write_str("built-in defaults"),
+            // What a user did not write is blamed on what it follows.
+            Origin::Reference { site, targets } => match (site.as_ref(), targets.first()) {
+                (Origin::Default, Some((_, target))) => target.fmt(f),
+                (site, _) => site.fmt(f),
+            },
         }
     }
 }
@@ -38,23 +55,34 @@ pub enum ConfigError {
     #[error("{origin}: unknown key `{}`{}", shortened(key), hint(.suggestion))]
     UnknownKey { origin: Origin, key: String, suggestion: Option<Box<str>> },
 
-    #[error("{origin}: `{}` is {}, expected {expected}{}", shortened(key), shortened(found), hint(.suggestion))]
+    #[error("{origin}: `{}`{} is {}, expected {expected}{}", shortened(key), followed(origin), shortened(found), hint(.suggestion))]
     WrongValue { origin: Origin, key: String, found: String, expected: String, suggestion: Option<Box<str>> },
 
     #[error("{origin}: `{key}` has to be set: write it in the configuration or pass `{key}=...`")]
     Missing { origin: Origin, key: String },
 
-    #[error("{origin}: `{}` cannot be resolved from `{}`: {}", shortened(key), shortened(text), shortened(reason))]
+    #[error(
+        "{origin}: `{}`{} cannot be resolved from `{}`: {}",
+        shortened(key),
+        followed(origin),
+        shortened(text),
+        shortened(reason)
+    )]
     Interpolation { origin: Origin, key: String, text: String, reason: String },
 
     #[error("override `{}`: {}", shortened(text), shortened(reason))]
     Override { text: String, reason: String },
 
-    #[error("{origin}: `{key}: {}` is not supported: {reason}", shortened(found))]
+    #[error("{origin}: `{key}: {}`{} is not supported: {reason}", shortened(found), followed(origin))]
     Refused { origin: Origin, key: String, found: String, reason: String },
 
-    #[error("`{key}` contradicts another setting: {reason}")]
-    Inconsistent { key: String, reason: String },
+    /// The reason ends with the values and places of the keys that it names.
+    #[error("{origin}: `{key}: {}`{} does not fit: {reason}", shortened(found), followed(origin))]
+    Inconsistent { origin: Origin, key: String, found: String, reason: String },
+
+    /// A value that fits the rest of the configuration, but not the command.
+    #[error("`{key}: {found}` does not fit: {reason}")]
+    OtherCommand { key: String, found: String, reason: String },
 
     #[error("{origin}: `defaults` form a circle: {}", chain.join(" -> "))]
     InheritanceCircle { origin: Origin, chain: Vec<String> },
@@ -64,6 +92,21 @@ pub enum ConfigError {
 
     #[error("cannot write the configuration as YAML: {message}")]
     Dump { message: String },
+}
+
+/// Which keys a value was taken from, with the places that the origin does not begin with.
+fn followed(origin: &Origin) -> String {
+    let Origin::Reference { site, targets } = origin else { return String::new() };
+    let quoted_first = **site == Origin::Default;
+    let names: Vec<String> = targets
+        .iter()
+        .enumerate()
+        .map(|(index, (key, origin))| match index == 0 && quoted_first {
+            true => format!("`{key}`"),
+            false => format!("`{key}` in {origin}"),
+        })
+        .collect();
+    format!(" (from {})", names.join(", "))
 }
 
 fn hint(suggestion: &Option<Box<str>>) -> String {

@@ -9,7 +9,7 @@
 //! A text that is one reference and nothing else takes the target's type; otherwise values are spliced into the text.
 //! What references come to is bounded: ten lines that each name the line before ten times would be ten billion values.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use crate::error::{ConfigError, Origin};
 use crate::limits::{MAX_RESOLVED_BYTES, MAX_RESOLVED_NODES};
@@ -30,8 +30,32 @@ pub(crate) fn interpolate_one(root: &Node, node: &Node, key: &str) -> Result<Nod
     Resolver::new(root).resolve(node, &mut key.split('.').map(str::to_owned).collect(), 0)
 }
 
+/// The keys that a configuration sets and that the value at a dotted key of the tree `root` comes from by references, the
+/// nearest first, with their places.
+pub(crate) fn sources(root: &Node, key: &str) -> Vec<(String, Origin)> {
+    let mut path: Vec<String> = key.split('.').map(str::to_owned).collect();
+    let resolver = Resolver::new(root);
+    if let Some(node) = nearest(root, &mut path) {
+        // What fails to resolve is reported where it is resolved.
+        let _ = resolver.resolve(node, &mut path, 0);
+    }
+    resolver.sources.into_inner()
+}
+
+/// The node at `path`, or at the beginning of it that is written: the rest lies in a block that is referred to.
+pub(crate) fn nearest<'a>(root: &'a Node, path: &mut Vec<String>) -> Option<&'a Node> {
+    loop {
+        match root.at(path.iter().map(String::as_str)) {
+            Some(node) => return Some(node),
+            None => path.pop()?,
+        };
+    }
+}
+
 struct Resolver<'a> {
     root: &'a Node,
+    /// Single values that references led to and that the built-in defaults do not set.
+    sources: RefCell<Vec<(String, Origin)>>,
     /// Values and bytes of text that were made so far.
     num_nodes: Cell<usize>,
     num_bytes: Cell<usize>,
@@ -57,7 +81,7 @@ impl Site<'_> {
 
 impl<'a> Resolver<'a> {
     fn new(root: &'a Node) -> Self {
-        Resolver { root, num_nodes: Cell::new(0), num_bytes: Cell::new(0) }
+        Resolver { root, sources: RefCell::default(), num_nodes: Cell::new(0), num_bytes: Cell::new(0) }
     }
 
     /// Counts a value and its text; an error once there are too many.
@@ -185,6 +209,9 @@ impl<'a> Resolver<'a> {
         if depth > MAX_DEPTH {
             return Err(site.fail("references lead back to themselves or are nested too deeply"));
         }
+        if node.origin != Origin::Default && !matches!(node.value, Value::Map(_)) {
+            self.sources.borrow_mut().push((target.join("."), node.origin.clone()));
+        }
         Ok(self.resolve(node, &mut target, depth + 1)?.value)
     }
 
@@ -199,7 +226,8 @@ impl<'a> Resolver<'a> {
             match value {
                 Value::Int(_) | Value::Float(_) => numbers.push(value),
                 other => {
-                    return Err(site.fail(format!("`{argument}` is `{other}`, expected a number")));
+                    let kind = if matches!(other, Value::Text(_)) { "the text " } else { "" };
+                    return Err(site.fail(format!("`{argument}` is {kind}`{other}`, expected a number")));
                 }
             }
         }

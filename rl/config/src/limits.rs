@@ -4,6 +4,7 @@
 //! the answer to a slip of the keyboard is an error with the key and its place and never a program that runs out of
 //! memory. The bounds are far above what anyone trains with and far below what breaks.
 
+use nemo_env::generate::MAX_DIFFICULTY;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 
 /// Bytes of a configuration file or an override.
@@ -25,10 +26,10 @@ pub(crate) const GENERATIONS_PER_PROMPT: usize = 4096;
 pub(crate) const BATCH: usize = 1 << 18;
 /// Tokens of one sequence; the longest contexts that models are made for.
 pub(crate) const SEQUENCE_TOKENS: usize = 1 << 20;
-/// Tasks that are generated, which are all in memory.
-pub(crate) const TASKS: usize = 1 << 20;
-/// Generated offices; each is made when a task plays in it, and stays.
-pub(crate) const OFFICES: usize = 1 << 14;
+/// Tasks that are generated, which are all in memory; the generator's own bound.
+pub(crate) const TASKS: usize = nemo_env::generate::MAX_TASKS;
+/// Generated offices; each is made when a task plays in it, and stays. The generator's own bound.
+pub(crate) const OFFICES: usize = nemo_env::generate::MAX_OFFICES;
 /// Ids of a tokenizer.
 pub(crate) const VOCABULARY: usize = 1 << 20;
 /// Steps and other counts that nothing is allocated by, but that are added and multiplied.
@@ -44,4 +45,24 @@ pub(crate) fn at_most<'de, const MAX: usize, D: Deserializer<'de>>(deserializer:
             Err(D::Error::invalid_value(Unexpected::Unsigned(value as u64), &expected.as_str()))
         }
     }
+}
+
+/// Decodes the difficulty of a template, 1 (one call) to 4.
+pub(crate) fn difficulty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    let value = u64::deserialize(deserializer)?;
+    u8::try_from(value).ok().filter(|value| (1..=MAX_DIFFICULTY).contains(value)).ok_or_else(|| {
+        let expected = format!("a difficulty of 1 (one call) to {MAX_DIFFICULTY}");
+        D::Error::invalid_value(Unexpected::Unsigned(value), &expected.as_str())
+    })
+}
+
+/// The same, or null for all difficulties.
+pub(crate) fn optional_difficulty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    struct Difficulty(u8);
+    impl<'de> Deserialize<'de> for Difficulty {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            difficulty(deserializer).map(Difficulty)
+        }
+    }
+    Ok(Option::<Difficulty>::deserialize(deserializer)?.map(|Difficulty(value)| value))
 }

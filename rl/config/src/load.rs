@@ -8,11 +8,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::error::{ConfigError, Origin, did_you_mean};
-use crate::interpolate::{interpolate, interpolate_one};
+use crate::error::{ConfigError, Origin, did_you_mean, shortened};
+use crate::interpolate::{interpolate, interpolate_one, nearest, sources};
 use crate::limits::{MAX_FILE_BYTES, MAX_INHERITED_FILES};
 use crate::node::{Entry, Node, Source, Value, parse};
-use crate::{LoadedConfig, RunConfig, check, decode, key_policy, overrides, unsupported};
+use crate::{LoadedConfig, LrDecayStyle, RunConfig, check, decode, key_policy, overrides, unsupported};
 
 const DEFAULTS: &str = include_str!("defaults.yaml");
 /// Acts in dynamic batching only.
@@ -165,24 +165,90 @@ fn finish(mut user: Node, overrides: &[String]) -> Result<LoadedConfig, ConfigEr
 
     let mut tree = defaults.clone();
     tree.merge(user);
-    let mut resolved = interpolate(&tree)?;
+    let mut resolved = interpolate(&tree).map_err(|error| placed(error, &tree, &tree))?;
     let usual = |key: &str| interpolate_one(&tree, defaults.at(key.split('.'))?, key).ok();
     let mut effectless = key_policy::enforce(&mut resolved, usual)?;
-    let config: RunConfig = decode::decode(&resolved)?;
-    let origin = |key: &str| origin_of(&resolved, key);
-    check::check(&config, &origin)?;
-    unsupported::refuse(&config, &origin)?;
+    let place = |error: ConfigError| placed(error, &tree, &resolved);
+    let config: RunConfig = decode::decode(&resolved).map_err(place)?;
+    check::check(&config).map_err(place)?;
+    unsupported::refuse(&config).map_err(place)?;
     if let (Some(node), false) = (resolved.at(TRAIN_MB_TOKENS.split('.')), config.policy.dynamic_batching.enabled) {
         let usual = config.policy.dynamic_batching.train_mb_tokens == config.max_batch_tokens();
         effectless.add(TRAIN_MB_TOKENS, node, usual, "policy.dynamic_batching.enabled is false");
     }
+    for (key, reason) in unused_settings(&config) {
+        if let Some(node) = resolved.at(key.split('.')) {
+            let usual = usual(&key).is_some_and(|usual| usual == *node);
+            // Of a resolved configuration, which has every key, only what was changed is worth a word.
+            if !usual {
+                effectless.add(&key, node, usual, &reason);
+            }
+        }
+    }
     let mut warnings = effectless.into_warnings();
-    warnings.extend(unsupported::notices(&config, &origin));
+    warnings.extend(unsupported::notices(&config, &|key| origin_of(&tree, key).unwrap_or(Origin::Default)));
     Ok(LoadedConfig { config, warnings })
 }
 
-fn origin_of(tree: &Node, key: &str) -> Origin {
-    tree.at(key.split('.')).map_or(Origin::Default, |node| node.origin.clone())
+/// Settings that others leave without effect, each with the reason.
+fn unused_settings(config: &RunConfig) -> Vec<(String, String)> {
+    let mut unused = Vec::new();
+    for (set, name) in [(&config.data.train, "data.train"), (&config.data.validation, "data.validation")] {
+        // A fresh model's tokenizer is trained on tasks of the training set's offices.
+        let trains_tokenizer = config.policy.init.model_config.is_some() && name == "data.train";
+        let generated_only = ["max_difficulty", "split", "seed", "num_offices", "suite"];
+        let generated_only = generated_only.iter().take(if trains_tokenizer { 3 } else { 5 });
+        if set.data_path.is_some() {
+            let reason = format!("{name}.data_path names the tasks");
+            unused.extend(generated_only.map(|setting| (format!("{name}.generate.{setting}"), reason.clone())));
+        }
+    }
+    for (style, style_key, key) in [
+        (
+            config.policy.megatron_cfg.scheduler.lr_decay_style,
+            "policy.megatron_cfg.scheduler.lr_decay_style",
+            "policy.megatron_cfg.optimizer.min_lr",
+        ),
+        (config.sft.lr_decay_style, "sft.lr_decay_style", "sft.min_lr"),
+    ] {
+        if style == LrDecayStyle::Constant {
+            unused.push((key.to_owned(), format!("{style_key} is constant")));
+        }
+    }
+    unused
+}
+
+/// Where the value of a key is written, and what it is taken from.
+fn origin_of(tree: &Node, key: &str) -> Option<Origin> {
+    let mut path = key.split('.').map(str::to_owned).collect();
+    let node = nearest(tree, &mut path).filter(|_| !path.is_empty())?;
+    Some(Origin::referring(node.origin.clone(), sources(tree, key)))
+}
+
+/// The error with the place of its key, and a contradiction with the values and places of what it names.
+fn placed(mut error: ConfigError, tree: &Node, resolved: &Node) -> ConfigError {
+    if let ConfigError::WrongValue { origin, key, .. }
+    | ConfigError::Refused { origin, key, .. }
+    | ConfigError::Interpolation { origin, key, .. } = &mut error
+        && let Some(place) = origin_of(tree, key)
+    {
+        *origin = place;
+    }
+    let ConfigError::Inconsistent { origin, key, found, reason } = &mut error else { return error };
+    *found = resolved.at(key.split('.')).map_or_else(String::new, |node| node.value.to_string());
+    *origin = origin_of(tree, key).unwrap_or(Origin::Default);
+    for word in reason.clone().split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.'))) {
+        let word = word.trim_end_matches('.');
+        let node = resolved.at(word.split('.')).filter(|_| word.contains('.') && word != key.as_str());
+        if let (Some(node), Some(place)) = (node, origin_of(tree, word)) {
+            reason.push_str(&format!("; `{word}` is `{}` ({place})", shortened(&node.value.to_string())));
+            if *origin == Origin::Default {
+                // The key was left at its default: what was written is what it does not fit.
+                *origin = place;
+            }
+        }
+    }
+    error
 }
 
 /// Finds keys of `user` that the defaults do not know, and values that stand where a block has to be. Blocks that are

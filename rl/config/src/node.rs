@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 
 use crate::error::{ConfigError, Origin};
 use crate::limits::{MAX_FILE_BYTES, MAX_FILE_NODES, MAX_NESTING};
@@ -187,8 +187,27 @@ pub(crate) fn parse(text: &str, source: &Source<'_>) -> Result<Node, ConfigError
         },
     };
     let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| ConfigError::Syntax { origin: source.origin(error.location()), message: error.to_string() })?;
+        .map_err(|error| ConfigError::Syntax { origin: source.origin(error.location()), message: reason(&error) })?;
     Ok(raw.into_node(source))
+}
+
+/// What the parser found, without the place, and in a writer's words where its own speak to a programmer.
+fn reason(error: &serde_saphyr::Error) -> String {
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
+            let key = key.as_ref().map(|key| format!("`{key}`"));
+            format!("the key {} is written twice in one block; keep one of them", key.unwrap_or_default())
+        }
+        serde_saphyr::Error::NonFiniteFloat { value, .. } => {
+            format!("`{value}` is non-finite, expected a finite number (or text in quotes)")
+        }
+        serde_saphyr::Error::RecursiveReferencesRequireWeakTypes { .. } => "an alias leads back to itself".to_owned(),
+        serde_saphyr::Error::Budget { .. } => format!(
+            "it has more values than {MAX_FILE_NODES}, blocks nested deeper than {MAX_NESTING}, or the like; is the file \
+             what it should be?"
+        ),
+        other => UserMessageFormatter.format_message(other).into_owned(),
+    }
 }
 
 /// A YAML value with the positions the parser reports.
@@ -268,7 +287,7 @@ impl<'de> Deserialize<'de> for Raw {
                 let mut pairs: Vec<(Spanned<String>, Spanned<Raw>)> = Vec::new();
                 while let Some((key, value)) = map.next_entry::<Spanned<String>, _>()? {
                     if pairs.iter().any(|(existing, _)| existing.value == key.value) {
-                        return Err(A::Error::custom(format!("key `{}` is written twice", key.value)));
+                        return Err(A::Error::custom(format!("the key `{}` is written twice in one block", key.value)));
                     }
                     pairs.push((key, value));
                 }

@@ -46,7 +46,7 @@ pub(crate) fn apply(tree: &mut Node, text: &str) -> Result<(), ConfigError> {
     }
     let value = match value {
         Some("") => Some(Node { value: Value::Text(String::new()), origin: Origin::Override(Arc::from(text)) }),
-        Some(value) => Some(parse(value, &Source::Override(text)).map_err(|error| fail(error.to_string()))?),
+        Some(value) => Some(parse(value, &Source::Override(text))?),
         None => None,
     };
     let existing = tree.at(path.iter().copied()).map(|node| node.value.clone());

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::deadline::SaveDeadline;
-use crate::limits::{self, at_most};
+use crate::limits::{self, at_most, difficulty};
 
 /// Everything a run is told, after inheritance, overrides and interpolation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,7 +126,8 @@ pub struct CurriculumStage {
     /// Optimizer steps of this stage.
     #[serde(deserialize_with = "at_most::<{ limits::COUNT }, _>")]
     pub num_steps: usize,
-    /// Only templates up to this difficulty.
+    /// Only templates up to this difficulty, 1 (one call) to 4.
+    #[serde(deserialize_with = "difficulty")]
     pub max_difficulty: u8,
     /// Whether prompts list the tools.
     pub tools_in_prompt: bool,

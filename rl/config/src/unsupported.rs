@@ -6,8 +6,8 @@ use crate::ConfigWarning;
 use crate::error::{ConfigError, Origin};
 use crate::schema::{AdvantageEstimatorName, Precision, RunConfig};
 
-/// Refuses settings without an implementation.
-pub(crate) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Result<(), ConfigError> {
+/// Refuses settings without an implementation; their places are the loader's to add.
+pub(crate) fn refuse(config: &RunConfig) -> Result<(), ConfigError> {
     let (grpo, policy, loss) = (&config.grpo, &config.policy, &config.loss_fn);
     let batch = grpo.num_prompts_per_step * grpo.num_generations_per_prompt;
     let optimizer = &policy.megatron_cfg.optimizer;
@@ -74,10 +74,11 @@ pub(crate) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
             "policy.generation.top_p",
             "training samples the whole distribution; val_top_p may be set for validation",
         ),
+        (policy.generation.top_k.is_some(), "policy.generation.top_k", "rollouts sample the whole distribution"),
         (
-            policy.generation.top_k.is_some() || policy.generation.val_top_k.is_some(),
-            "policy.generation.top_k",
-            "rollouts sample the whole distribution",
+            policy.generation.val_top_k.is_some(),
+            "policy.generation.val_top_k",
+            "rollouts sample the whole distribution; val_top_p may be set",
         ),
         (
             policy.generation.vllm_cfg.tensor_parallel_size != 1,
@@ -129,7 +130,7 @@ pub(crate) fn refuse(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Re
     match refused.iter().find(|(applies, ..)| *applies) {
         None => Ok(()),
         Some((_, key, reason)) => Err(ConfigError::Refused {
-            origin: origin(key),
+            origin: Origin::Default,
             key: (*key).to_owned(),
             found: config.value_text(key),
             reason: (*reason).to_owned(),

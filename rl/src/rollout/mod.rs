@@ -86,8 +86,9 @@ pub enum RolloutError {
     Render(#[from] RenderError),
     /// A prompt that leaves no room for an answer.
     #[error(
-        "task {task}: its prompt has {length} tokens, which leaves no room for an answer within \
-         policy.max_total_sequence_length = {limit}; raise the limit or leave the task out"
+        "task {task}: its prompt has {length} tokens, which leaves no room for an answer within the {limit} tokens that a \
+         sequence may have; raise that limit (policy.max_total_sequence_length of a run, --max-length of an evaluation) or \
+         leave the task out"
     )]
     PromptTooLong {
         /// Record id.

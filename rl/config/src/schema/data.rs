@@ -7,7 +7,7 @@ use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::limits::{self, at_most};
+use crate::limits::{self, at_most, optional_difficulty};
 
 /// The tasks of training and validation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,7 @@ pub struct GenerateConfig {
     /// Which templates and offices: `core`, or `full`, which has more of both.
     pub suite: Suite,
     /// Only templates up to this difficulty, 1 (one call) to 4; null = all.
+    #[serde(deserialize_with = "optional_difficulty")]
     pub max_difficulty: Option<u8>,
 }
 

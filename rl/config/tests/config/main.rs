@@ -250,10 +250,18 @@ fn keys_without_effect_are_said_whatever_their_value() {
         "policy.generation.vllm_cfg.precision=bfloat16",
         "grpo.adv_estimator.minus_baseline=false",
         "policy.dynamic_batching.train_mb_tokens=77",
+        "policy.megatron_cfg.optimizer.min_lr=1",
     ] {
         let warnings = load(&[changed]).expect("loads").warnings;
         assert_eq!(warnings.len(), 1, "{changed}");
         assert_says(&warnings[0].to_string(), &[changed, "is ignored"]);
+    }
+    for setting in ["max_difficulty=2", "seed=5", "num_offices=3", "suite=full", "split=warm_start"] {
+        let setting = format!("data.train.generate.{setting}");
+        assert!(load(&[&setting]).expect("loads").warnings.is_empty());
+        let warnings = load(&[&setting, "data.train.data_path=tasks.jsonl"]).expect("loads").warnings;
+        assert_eq!(warnings.len(), 1, "{setting}");
+        assert_says(&warnings[0].to_string(), &[&setting, "is ignored: data.train.data_path names the tasks"]);
     }
     let built_in = config::load(&configs().join("grpo_workplace_tiny.yaml"), &[]).expect("loads");
     assert!(built_in.warnings.is_empty(), "the built-in job starts quietly: {:?}", built_in.warnings);

@@ -113,6 +113,109 @@ fn contradictions_are_found_at_load_time() {
     }
 }
 
+/// An error blames what the user wrote, wherever the value that is wrong takes it from.
+#[test]
+fn mistakes_are_placed_where_the_user_wrote_them() {
+    let followed = error_in("policy:\n  model_name: tiny\n  generation:\n    temperature: -1\n");
+    assert_says(
+        &followed,
+        &[
+            "run.yaml:4:18: ",
+            "`policy.generation.val_temperature` (from `policy.generation.temperature`) is `-1.0`",
+            "at least 0",
+        ],
+    );
+    assert_says(
+        &error_in("policy:\n  model_name: tiny\n  max_total_sequence_length: \"2048\"\n"),
+        &["run.yaml:3:30: ", "policy.max_total_sequence_length", "the text `2048`"],
+    );
+    for (text, parts) in [
+        (
+            "policy.max_grad_norm=null",
+            ["`policy.megatron_cfg.optimizer.clip_grad` (from `policy.max_grad_norm`) is null", "a number"],
+        ),
+        ("policy.generation.val_top_k=50", ["`policy.generation.val_top_k: 50`", "whole distribution"]),
+        ("policy.generation.top_p=0", ["`policy.generation.top_p` is `0.0`", "above 0 and at most 1"]),
+        ("policy.megatron_cfg.optimizer.adam_beta1=1.5", ["adam_beta1` is `1.5`", "below 1"]),
+        ("grpo.num_generations_per_prompt=1", ["`grpo.num_generations_per_prompt` is `1`", "at least 2"]),
+        ("loss_fn.ratio_clip_min=-2", ["`loss_fn.ratio_clip_min` is `-2.0`", "at least 0"]),
+        ("grpo.num_prompts_per_step=0", ["`grpo.num_prompts_per_step` is `0`", "at least 1"]),
+        ("data.train.generate.max_difficulty=300", ["`300`", "a difficulty of 1 (one call) to 4"]),
+        ("data.train.generate.num_offices=0", ["`data.train.generate.num_offices` is `0`", "at least 1"]),
+    ] {
+        let message = error(&[text]);
+        assert!(message.starts_with(&format!("override `{text}`: ")), "{message}");
+        assert_says(&message, &parts);
+        assert!(!message.contains("contradicts"), "{message}");
+    }
+    // A reference that the user wrote is the place, and what it refers to is named with its own.
+    let chain =
+        "policy:\n  model_name: tiny\n  generation:\n    temperature: ${sft.lr}\nsft:\n  lr: -2\n  min_lr: -3\n";
+    assert_says(&error_in(chain), &["run.yaml:4:18: ", "`policy.generation.temperature`", "`sft.lr` in run.yaml:6:7"]);
+    // A default that does not fit what was written.
+    let message = error(&["policy.generation.vllm_cfg.max_model_len=77"]);
+    assert_says(
+        &message,
+        &["max_model_len: 77` does not fit", "`policy.max_total_sequence_length` is `8192` (built-in defaults)"],
+    );
+    let message = error(&["grpo.stop_at_validation_metric=accuracy", "data.validation=v.jsonl"]);
+    assert_says(
+        &message,
+        &["override `grpo.stop_at_validation_metric=accuracy`: ", "`grpo.stop_at_validation_threshold` is `null`"],
+    );
+}
+
+#[test]
+fn what_the_parser_finds_is_said_in_plain_words() {
+    let wrong = ["a: 1\na: 2\n", "grpo:\n  seed: .nan\n", "grpo: {seed: .inf}\n", "a: &x [*x]\n", "a: *nowhere\n"];
+    let overrides = ["grpo.seed=.nan", "policy.init={seed: 1, seed: 2}", "sft.curriculum=[{x: 1}]"];
+    let messages = wrong.map(error_in).into_iter().chain(overrides.map(|text| error(&[text])));
+    for message in messages {
+        for jargon in ["Policy", "policy in", "Options", "configured", "recursion", "at line", "expected unknown", "u8"]
+        {
+            assert!(!message.contains(jargon), "`{jargon}` in: {message}");
+        }
+        assert_eq!(message.matches("override `").count() + message.matches("run.yaml").count(), 1, "{message}");
+    }
+    assert_says(&error_in("a: 1\na: 2\n"), &["run.yaml:2:1", "`a` is written twice"]);
+    assert_says(&error(&["sft.curriculum=[{x: 1}]"]), &["`sft.curriculum.0`", "`x`", "`num_steps`"]);
+}
+
+#[test]
+fn bounds_of_the_generator_are_the_generators_own() {
+    for (key, most) in [
+        ("data.train.generate.num_offices", nemo_env::generate::MAX_OFFICES),
+        ("data.validation.generate.count", nemo_env::generate::MAX_TASKS),
+        ("policy.init.tokenizer.corpus_count", nemo_env::generate::MAX_TASKS),
+    ] {
+        assert!(load(&[&format!("{key}={most}")]).is_ok(), "{key}={most}");
+        assert_says(&error(&[&format!("{key}={}", most + 1)]), &[key, &format!("at most {most}")]);
+    }
+}
+
+#[test]
+fn settings_that_could_not_act_are_refused() {
+    let stop =
+        ["grpo.stop_at_validation_metric=accuracy", "grpo.stop_at_validation_threshold=1", "data.validation=v.jsonl"];
+    let never = ["grpo.val_at_start=false", "grpo.val_at_end=false", "checkpointing.metric_name=null"];
+    for period in ["grpo.val_period=0", "grpo.max_num_steps=9", "grpo.val_start_at=2000000"] {
+        let message = error(&[&stop[..], &never[..], &[period]].concat());
+        assert_says(&message, &["grpo.stop_at_validation_metric", "no validation is ever due", "`grpo.val_period` is"]);
+        assert!(load(&[&stop[..], &["grpo.val_at_end=true", period]].concat()).is_ok(), "{period}");
+    }
+    // Checkpoints that validation ranks are validated.
+    assert!(load(&[&stop[..], &never[..2], &["grpo.val_period=0"]].concat()).is_ok());
+    assert_says(&error(&stop[1..]), &["grpo.stop_at_validation_threshold: 1", "grpo.stop_at_validation_metric"]);
+    let linear = "policy.megatron_cfg.scheduler.lr_decay_style=linear";
+    let message = error(&[linear, "policy.megatron_cfg.optimizer.min_lr=1e-3"]);
+    assert_says(&message, &["optimizer.min_lr: 0.001", "at most", "`policy.megatron_cfg.optimizer.lr` is `5e-6`"]);
+    assert_says(&error(&["sft.min_lr=1"]), &["sft.min_lr: 1", "at most sft.lr"]);
+    for split in ["[train,train]", "[warm_start, train, warm_start]"] {
+        let message = error(&[&format!("data.train.generate.split={split}")]);
+        assert_says(&message, &["data.train.generate.split", "names a split twice"]);
+    }
+}
+
 #[test]
 fn metrics_that_nobody_measures_are_refused_with_those_that_exist() {
     for (text, parts) in [
@@ -125,7 +228,10 @@ fn metrics_that_nobody_measures_are_refused_with_those_that_exist() {
         ("grpo.stop_at_validation_metric=reward", ["`reward`", "`accuracy`", "`pass_k`", "`avg_length`"]),
     ] {
         let key = text.split('=').next().expect("a key");
-        let message = error(&[text, "grpo.stop_at_validation_threshold=1", "data.validation=v.jsonl"]);
+        let message = match text.starts_with("grpo") {
+            true => error(&[text, "grpo.stop_at_validation_threshold=1", "data.validation=v.jsonl"]),
+            false => error(&[text]),
+        };
         assert_says(&message, &[&format!("`{key}`")]);
         assert_says(&message, &parts);
     }
