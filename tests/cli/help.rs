@@ -63,7 +63,7 @@ fn usage_errors_end_with_code_2() {
     run(&["trian"]).refused(&["trian", "train"]);
     run(&["generate"]).refused(&["--model"]);
     run(&["generate", "--model=x", "--prompt=a", "--records=b"]).refused(&["cannot be used with"]);
-    run(&["eval", "--model=x", "--count=0"]).refused(&["--count", "at least 1"]);
+    run(&["eval", "--model=x", "--count=0"]).refused(&["--count", "from 1 to 1000000"]);
     run(&["eval", "--model=x", "--split=test"]).refused(&["unknown split", "unseen_fillings"]);
     run(&["env", "play", "--tables=tables"]).refused(&["--records"]);
     run(&["eval", "--model=x", "--tables=tables"]).refused(&["--records"]);

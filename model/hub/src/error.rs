@@ -45,9 +45,14 @@ pub enum HubError {
 }
 
 impl HubError {
+    /// Whether the hub knows the repository and says in its own words that it has no such file.
+    pub(crate) fn names_missing_entry(&self) -> bool {
+        matches!(self, Self::Status { status: 404, details, .. } if details.contains("EntryNotFound"))
+    }
+
     /// Whether the hub says that the repository has no such file.
     pub(crate) fn is_missing_entry(&self) -> bool {
-        matches!(self, Self::Status { status: 404, details, .. } if details.is_empty() || details.contains("EntryNotFound"))
+        matches!(self, Self::Status { status: 404, details, .. } if details.is_empty()) || self.names_missing_entry()
     }
 }
 

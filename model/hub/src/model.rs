@@ -111,7 +111,7 @@ impl Hub {
                 None => self.facts(&client, repository, first),
             };
             let facts = match (asked, &cached) {
-                (Err(error), None) if has_weights && error.is_missing_entry() => {
+                (Err(error), None) if has_weights && error.names_missing_entry() => {
                     return Err(self.adapter_alone(&client, repository).unwrap_or(error));
                 }
                 (Err(error), Some(found)) => {
