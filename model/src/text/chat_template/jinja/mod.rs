@@ -42,7 +42,7 @@ pub(super) struct JinjaTemplate {
     source: String,
     /// The template for conversations with tools, if it is another one.
     with_tools: Option<String>,
-    /// Texts of special tokens, which templates may use as variables.
+    /// Special tokens, which templates may use as variables.
     special_tokens: Map<String, Value>,
 }
 
@@ -76,17 +76,7 @@ impl JinjaTemplate {
         environment.add_function(dialect::REMAINDER, operators::remainder);
         environment.add_function("raise_exception", raise_exception);
         filters::install(&mut environment);
-        let tokens = [
-            ("bos_token", &settings.bos_token),
-            ("eos_token", &settings.eos_token),
-            ("pad_token", &settings.pad_token),
-            ("unk_token", &settings.unk_token),
-        ];
-        let special_tokens = tokens
-            .into_iter()
-            .filter_map(|(key, token)| Some((key.to_owned(), Value::String(token.clone()?))))
-            .collect();
-        Ok(Self { environment, source, with_tools, special_tokens })
+        Ok(Self { environment, source, with_tools, special_tokens: settings.special_tokens() })
     }
 
     pub fn render(
