@@ -9,7 +9,7 @@ use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 use super::charge;
-use crate::text::python::{PythonText, printf, write_text};
+use crate::text::python::{Charge, PythonText, printf, write_text};
 
 /// Bytes that an item of a list is paid for with.
 const ITEM_BYTES: usize = 32;
@@ -29,7 +29,6 @@ pub fn add(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<Value, 
         charge(state)(first.len() + second.len())?;
         return Ok(Value::from([first, second].concat()));
     }
-    let is_list = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
     if is_list(left) && is_list(right) && left.is_tuple() == right.is_tuple() {
         let mut items = Vec::new();
         for item in left.try_iter()?.chain(right.try_iter()?) {
@@ -87,28 +86,30 @@ pub fn negate(value: &Value) -> Result<Value, Error> {
 }
 
 /// `left < right`
-pub fn less(left: &Value, right: &Value) -> Result<bool, Error> {
-    Ok(compare(left, right)?.is_some_and(Ordering::is_lt))
+pub fn less(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<bool, Error> {
+    Ok(compare(left, right, &charge(state))?.is_some_and(Ordering::is_lt))
 }
 
 /// `left <= right`
-pub fn less_or_equal(left: &Value, right: &Value) -> Result<bool, Error> {
-    Ok(compare(left, right)?.is_some_and(Ordering::is_le))
+pub fn less_or_equal(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<bool, Error> {
+    Ok(compare(left, right, &charge(state))?.is_some_and(Ordering::is_le))
 }
 
 /// `left > right`
-pub fn greater(left: &Value, right: &Value) -> Result<bool, Error> {
-    Ok(compare(left, right)?.is_some_and(Ordering::is_gt))
+pub fn greater(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<bool, Error> {
+    Ok(compare(left, right, &charge(state))?.is_some_and(Ordering::is_gt))
 }
 
 /// `left >= right`
-pub fn greater_or_equal(left: &Value, right: &Value) -> Result<bool, Error> {
-    Ok(compare(left, right)?.is_some_and(Ordering::is_ge))
+pub fn greater_or_equal(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<bool, Error> {
+    Ok(compare(left, right, &charge(state))?.is_some_and(Ordering::is_ge))
 }
 
-/// The order of two values, none if one is no number; only values of one kind have an order.
-pub fn compare(left: &Value, right: &Value) -> Result<Option<Ordering>, Error> {
+/// The order of two values, none if one is no number; only values of one kind have an order. What is compared is paid for:
+/// lists may hold one list many times.
+pub fn compare(left: &Value, right: &Value, charge: Charge<'_>) -> Result<Option<Ordering>, Error> {
     if let (Some(first), Some(second)) = (left.as_str(), right.as_str()) {
+        charge(first.len().min(second.len()))?;
         return Ok(Some(first.cmp(second)));
     }
     match (Number::of(left), Number::of(right)) {
@@ -116,16 +117,25 @@ pub fn compare(left: &Value, right: &Value) -> Result<Option<Ordering>, Error> {
         (Some(first), Some(second)) => return Ok(first.float().partial_cmp(&second.float())),
         _ => {}
     }
-    let are_lists = left.kind() == ValueKind::Seq && right.kind() == ValueKind::Seq;
-    if !are_lists || left.is_tuple() != right.is_tuple() {
+    if !is_list(left) || !is_list(right) || left.is_tuple() != right.is_tuple() {
         return Err(refuse("<", left, right, "these have no order"));
     }
     for (first, second) in left.try_iter()?.zip(right.try_iter()?) {
-        if first != second {
-            return compare(&first, &second);
+        charge(ITEM_BYTES)?;
+        // Values without an order may still be equal.
+        if !is_list(&first) && first == second {
+            continue;
+        }
+        match compare(&first, &second, charge)? {
+            Some(Ordering::Equal) => {}
+            order => return Ok(order),
         }
     }
     Ok(Some(left.len().cmp(&right.len())))
+}
+
+fn is_list(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
 }
 
 /// `value[start:stop:step]`; what cannot be sliced gives an undefined value.
@@ -150,7 +160,7 @@ pub fn slice(state: &State<'_, '_>, value: &Value, start: &Value, stop: &Value, 
         let characters: Vec<char> = text.chars().collect();
         return Ok(Value::from(sliced(&characters, start, stop, step).into_iter().collect::<String>()));
     }
-    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+    if !is_list(value) {
         return Ok(Value::UNDEFINED);
     }
     let mut items = Vec::new();

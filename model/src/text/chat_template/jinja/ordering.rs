@@ -9,6 +9,7 @@ use super::arguments::Arguments;
 use super::attributes::{is_dict, looped_over};
 use super::charge;
 use super::operators::compare;
+use crate::text::python::Charge;
 
 /// Replaces the library's filters, which order values of different kinds, and take options by name only.
 pub fn install(environment: &mut Environment<'_>) {
@@ -31,18 +32,19 @@ fn sort(state: &State<'_, '_>, value: &Value, options: Rest<Value>, named: Kwarg
     let keyed = items.into_iter().map(|item| {
         charge(state)(32)?;
         let key = match &attribute {
-            None => folded(item.clone(), case_sensitive),
+            None => folded(item.clone(), case_sensitive, &charge(state))?,
             Some(paths) => match paths.as_str() {
                 Some(paths) => {
-                    let keys = paths.split(',').map(|path| Ok(folded(at_path(&item, path)?, case_sensitive)));
+                    let keys =
+                        paths.split(',').map(|path| folded(at_path(&item, path)?, case_sensitive, &charge(state)));
                     Value::from(keys.collect::<Result<Vec<Value>, Error>>()?)
                 }
-                None => folded(item.get_item(paths)?, case_sensitive),
+                None => folded(item.get_item(paths)?, case_sensitive, &charge(state))?,
             },
         };
         Ok((key, item))
     });
-    Ok(sorted(keyed.collect::<Result<_, Error>>()?, reverse)?.into())
+    Ok(sorted(keyed.collect::<Result<_, Error>>()?, reverse, &charge(state))?.into())
 }
 
 /// `dictsort(value, case_sensitive=False, by="key", reverse=False)`
@@ -60,10 +62,10 @@ fn dictsort(state: &State<'_, '_>, value: &Value, options: Rest<Value>, named: K
     let keyed = value.try_iter()?.map(|key| {
         charge(state)(32)?;
         let item = value.get_item(&key)?;
-        let order = folded(if by_value { item.clone() } else { key.clone() }, case_sensitive);
+        let order = folded(if by_value { item.clone() } else { key.clone() }, case_sensitive, &charge(state))?;
         Ok((order, Value::from(Tuple::from(vec![key, item]))))
     });
-    Ok(sorted(keyed.collect::<Result<_, Error>>()?, arguments.flag(2, "reverse"))?.into())
+    Ok(sorted(keyed.collect::<Result<_, Error>>()?, arguments.flag(2, "reverse"), &charge(state))?.into())
 }
 
 /// `min` and `max(value, case_sensitive=False, attribute=None)`: the first of the items that no other exceeds.
@@ -80,9 +82,9 @@ fn extreme(state: &State<'_, '_>, value: &Value, arguments: &Arguments<'_>, want
                 None => item.get_item(path)?,
             },
         };
-        let key = folded(key, case_sensitive);
+        let key = folded(key, case_sensitive, &charge(state))?;
         let exceeds = match &best {
-            Some((other, _)) => compare(&key, other)? == Some(wanted),
+            Some((other, _)) => compare(&key, other, &charge(state))? == Some(wanted),
             None => true,
         };
         if exceeds {
@@ -100,19 +102,25 @@ pub fn at_path(value: &Value, path: &str) -> Result<Value, Error> {
     })
 }
 
-fn folded(value: Value, case_sensitive: bool) -> Value {
+fn folded(value: Value, case_sensitive: bool, charge: Charge<'_>) -> Result<Value, Error> {
     match value.as_str() {
-        Some(text) if !case_sensitive => Value::from(text.to_lowercase()),
-        _ => value,
+        Some(text) if !case_sensitive => {
+            charge(text.len())?;
+            Ok(Value::from(text.to_lowercase()))
+        }
+        _ => Ok(value),
     }
 }
 
 /// The second values in the order of the first ones; equal ones stay in their order.
-fn sorted(mut keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>, Error> {
+fn sorted(mut keyed: Vec<(Value, Value)>, reverse: bool, charge: Charge<'_>) -> Result<Vec<Value>, Error> {
     let mut failed = None;
     keyed.sort_by(|(first, _), (second, _)| {
+        if failed.is_some() {
+            return Ordering::Equal;
+        }
         let (first, second) = if reverse { (second, first) } else { (first, second) };
-        match compare(first, second) {
+        match compare(first, second, charge) {
             Ok(order) => order.unwrap_or(Ordering::Equal),
             Err(error) => {
                 failed = Some(error);
