@@ -19,12 +19,13 @@ const INDEX: &str = "model.safetensors.index.json";
 /// What a LoRA adapter has instead of weights.
 const ADAPTER: &str = "adapter_model.safetensors";
 /// Files that a model may have beside its configuration and its weights.
-const COMPANIONS: [&str; 10] = [
+const COMPANIONS: [&str; 11] = [
     TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
     "chat_template.json",
     "generation_config.json",
     "tokenizer.model",

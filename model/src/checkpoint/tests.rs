@@ -191,10 +191,11 @@ fn folders_without_the_needed_files_are_explained() {
 
 #[test]
 fn saving_overwrites_nothing_and_leaves_nothing_behind_on_failure() {
-    let sidecar = SidecarFile { name: "tokenizer.json".into(), contents: b"{}".to_vec() };
-    let parent = saved(&SaveOptions { sidecar_files: vec![sidecar.clone()], ..SaveOptions::default() });
+    let sidecars = ["tokenizer.json", "additional_chat_templates/tool_use.jinja"]
+        .map(|name| SidecarFile { name: name.into(), contents: name.into() });
+    let parent = saved(&SaveOptions { sidecar_files: sidecars.to_vec(), ..SaveOptions::default() });
     let folder = parent.path().join("model");
-    assert_eq!(read_sidecar_files(&folder).unwrap(), [sidecar]);
+    assert_eq!(read_sidecar_files(&folder).unwrap(), sidecars);
     let again = save_checkpoint(&folder, &config(), &SaveOptions::default(), values).unwrap_err();
     assert!(matches!(again, CheckpointError::AlreadyExists { .. }), "{again}");
     let other = parent.path().join("other");

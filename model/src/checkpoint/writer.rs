@@ -16,13 +16,14 @@ use super::weight_names::{EMBEDDINGS, HEAD, SELECTION_BIAS, TensorSpec, expected
 use crate::config::{CONFIG_FILE, GENERATION_CONFIG_FILE, ModelConfig};
 
 /// Files of a model folder that are copied as they are when the model is saved elsewhere.
-const SIDECAR_FILES: [&str; 12] = [
+const SIDECAR_FILES: [&str; 13] = [
     GENERATION_CONFIG_FILE,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
     "chat_template.json",
     "tokenizer.model",
     "vocab.json",
@@ -35,7 +36,7 @@ const SIDECAR_FILES: [&str; 12] = [
 /// A file that accompanies the weights, such as `tokenizer.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SidecarFile {
-    /// File name, without folders.
+    /// Path within the model's folder, with `/` between folders.
     pub name: String,
     /// Contents.
     pub contents: Vec<u8>,
@@ -119,7 +120,10 @@ pub fn save_checkpoint<E: From<CheckpointError>>(
     })?;
     write_file(&staging.path.join(CONFIG_FILE), config.to_json_text().as_bytes())?;
     for file in &options.sidecar_files {
-        write_file(&staging.path.join(&file.name), &file.contents)?;
+        let path = staging.path.join(&file.name);
+        let parent = path.parent().unwrap_or(&staging.path);
+        std::fs::create_dir_all(parent).map_err(|source| CheckpointError::unwritable(parent, source))?;
+        write_file(&path, &file.contents)?;
     }
     Ok(staging.publish(folder)?)
 }

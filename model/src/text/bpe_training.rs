@@ -105,14 +105,13 @@ pub fn train_bpe<S: AsRef<str> + Sync>(texts: &[S], training: &BpeTraining) -> R
         eos_token: Some("<SPECIAL_12>".to_owned()),
         pad_token: Some("<unk>".to_owned()),
         unk_token: Some("<unk>".to_owned()),
-        chat_template: training.chat_template.clone(),
-        tool_chat_template: None,
+        ..TokenizerSettings::default()
     };
     let tokenizer = Tokenizer::from_json_text(&tokenizer_json, settings.clone())?;
     let file = |name: &str, text: String| SidecarFile { name: name.to_owned(), contents: text.into_bytes() };
     let mut files =
         vec![file(TOKENIZER_FILE, tokenizer_json), file(TOKENIZER_CONFIG_FILE, tokenizer_config_json(&settings))];
-    files.extend(settings.chat_template.map(|template| file("chat_template.jinja", template)));
+    files.extend(training.chat_template.clone().map(|template| file("chat_template.jinja", template)));
     Ok(TrainedTokenizer { tokenizer, files })
 }
 

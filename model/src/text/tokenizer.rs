@@ -2,9 +2,10 @@
 //!
 //! Nothing is ever added to a text: prompts come rendered from a chat template, which writes special tokens itself.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::TextError;
 use crate::git_lfs;
@@ -13,8 +14,16 @@ use crate::git_lfs;
 pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
 /// File name of its settings.
 pub(super) const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+/// File name of the special tokens, where they are not in the settings.
+const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
+/// Special tokens that templates may know beside those with a field of their own.
+const FURTHER_TOKENS: [&str; 4] = ["sep_token", "cls_token", "mask_token", "additional_special_tokens"];
+/// Name of the chat template that serves all conversations there is no other one for.
+pub(super) const DEFAULT_TEMPLATE: &str = "default";
+/// Name of the chat template for conversations with tools.
+pub(super) const TOOL_TEMPLATE: &str = "tool_use";
 
-/// What `tokenizer_config.json` says beside the vocabulary.
+/// What a model folder says of its tokenizer beside the vocabulary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenizerSettings {
     /// Text of the begin-of-text token.
@@ -25,53 +34,83 @@ pub struct TokenizerSettings {
     pub pad_token: Option<String>,
     /// Text of the unknown token.
     pub unk_token: Option<String>,
-    /// Jinja chat template.
-    pub chat_template: Option<String>,
-    /// Jinja chat template for conversations with tools, if it is another one.
-    pub tool_chat_template: Option<String>,
+    /// Special tokens beside those four, by the names that templates know them by: `sep_token`, `cls_token`, `mask_token`
+    /// and a model's own, each a text, and `additional_special_tokens`, a list of texts.
+    pub further_tokens: Map<String, Value>,
+    /// Jinja chat templates by their names: `default`, and what else there is.
+    pub chat_templates: BTreeMap<String, String>,
 }
 
 impl TokenizerSettings {
-    /// Reads `tokenizer_config.json` of a model folder; all empty if there is none.
+    /// Reads `tokenizer_config.json` of a model folder, and the tokens it does not name from `special_tokens_map.json`; all
+    /// empty if there is neither.
     ///
     /// # Errors
-    /// [`TextError`] if the file exists but cannot be read or is no JSON.
+    /// [`TextError`] if a file exists but cannot be read or is no JSON.
     pub fn load(folder: &Path) -> Result<Self, TextError> {
-        let path = folder.join(TOKENIZER_CONFIG_FILE);
-        if !path.exists() {
-            return Ok(Self::default());
+        let (config, tokens) =
+            (read_json(&folder.join(TOKENIZER_CONFIG_FILE))?, read_json(&folder.join(SPECIAL_TOKENS_FILE))?);
+        let found = |key: &str| [&config, &tokens].into_iter().find_map(|file| tokens_of(file.get(key)?));
+        let token = |key: &str| found(key)?.as_str().map(str::to_owned);
+        let mut further_tokens: Map<String, Value> =
+            FURTHER_TOKENS.iter().filter_map(|key| Some(((*key).to_owned(), found(key)?))).collect();
+        // A model's own tokens, such as those of images.
+        for file in [&tokens, &config] {
+            let own = file.get("extra_special_tokens").and_then(Value::as_object).into_iter().flatten();
+            further_tokens.extend(own.filter_map(|(name, token)| Some((name.clone(), tokens_of(token)?))));
         }
-        let text =
-            std::fs::read_to_string(&path).map_err(|source| TextError::Unreadable { path: path.clone(), source })?;
-        let document: Value = serde_json::from_str(&text)
-            .map_err(|error| TextError::BadFile { path: path.clone(), problem: error.to_string() })?;
-        let token = |key: &str| token_text(document.get(key)?);
-        let template = |name: &str| template_text(document.get("chat_template")?, name);
         Ok(Self {
             bos_token: token("bos_token"),
             eos_token: token("eos_token"),
             pad_token: token("pad_token"),
             unk_token: token("unk_token"),
-            chat_template: template("default"),
-            tool_chat_template: document.get("chat_template").filter(|all| all.is_array()).and(template("tool_use")),
+            further_tokens,
+            chat_templates: config.get("chat_template").map(templates_of).unwrap_or_default(),
         })
+    }
+
+    /// The texts of all special tokens, by the names of transformers.
+    pub(super) fn special_tokens(&self) -> Map<String, Value> {
+        let tokens = [
+            ("bos_token", &self.bos_token),
+            ("eos_token", &self.eos_token),
+            ("pad_token", &self.pad_token),
+            ("unk_token", &self.unk_token),
+        ];
+        let named = tokens.into_iter().filter_map(|(key, token)| Some((key.to_owned(), token.clone()?.into())));
+        named.chain(self.further_tokens.clone()).collect()
     }
 }
 
-/// A token is written as its text or as an object with its text under `content`.
-fn token_text(value: &Value) -> Option<String> {
-    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+/// A file's JSON; null if there is no file.
+fn read_json(path: &Path) -> Result<Value, TextError> {
+    if !path.exists() {
+        return Ok(Value::Null);
+    }
+    let text =
+        std::fs::read_to_string(path).map_err(|source| TextError::Unreadable { path: path.to_owned(), source })?;
+    serde_json::from_str(&text)
+        .map_err(|error| TextError::BadFile { path: path.to_owned(), problem: error.to_string() })
+}
+
+/// A token is written as its text or as an object with its text under `content`; several are a list of those.
+fn tokens_of(value: &Value) -> Option<Value> {
+    match value {
+        Value::String(_) => Some(value.clone()),
+        Value::Object(token) => token.get("content").filter(|text| text.is_string()).cloned(),
+        Value::Array(tokens) if !tokens.is_empty() => tokens.iter().map(tokens_of).collect(),
+        _ => None,
+    }
 }
 
 /// Templates are one string, or a list of named ones.
-fn template_text(value: &Value, name: &str) -> Option<String> {
+fn templates_of(value: &Value) -> BTreeMap<String, String> {
+    let named =
+        |entry: &Value| Some((entry.get("name")?.as_str()?.to_owned(), entry.get("template")?.as_str()?.to_owned()));
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(named) => {
-            let found = named.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))?;
-            found.get("template")?.as_str().map(str::to_owned)
-        }
-        _ => None,
+        Value::String(text) => BTreeMap::from([(DEFAULT_TEMPLATE.to_owned(), text.clone())]),
+        Value::Array(entries) => entries.iter().filter_map(named).collect(),
+        _ => BTreeMap::new(),
     }
 }
 
@@ -122,7 +161,7 @@ impl Tokenizer {
         &self.inner
     }
 
-    /// Settings of `tokenizer_config.json`.
+    /// Special tokens and chat templates.
     pub fn settings(&self) -> &TokenizerSettings {
         &self.settings
     }

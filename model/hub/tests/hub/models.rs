@@ -20,6 +20,8 @@ fn sharded() -> Files {
     Files::from([
         ("config.json", "{}"),
         ("tokenizer.json", "{\"version\": \"1.0\"}"),
+        ("special_tokens_map.json", "{}"),
+        ("additional_chat_templates/tool_use.jinja", "tools"),
         ("model.safetensors.index.json", INDEX),
         ("model-1.safetensors", "first"),
         ("model-2.safetensors", "second"),

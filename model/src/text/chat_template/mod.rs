@@ -14,7 +14,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::error::TextError;
-use super::tokenizer::TokenizerSettings;
+use super::tokenizer::{DEFAULT_TEMPLATE, TOKENIZER_CONFIG_FILE, TOOL_TEMPLATE, TokenizerSettings};
 use jinja::JinjaTemplate;
 
 pub use message::{ChatMessage, ChatRole, ChatToolCall};
@@ -84,24 +84,45 @@ impl ChatTemplate {
     }
 
     /// The template of a model folder: `chat_template.jinja`, else the one in `tokenizer_config.json`, else the
-    /// built-in rendering of the family.
+    /// built-in rendering of the family. Either may come with another one for conversations with tools: the file
+    /// `additional_chat_templates/tool_use.jinja`, or the entry `tool_use` of a list.
     ///
     /// # Errors
-    /// [`TextError`] if a file exists but cannot be used.
+    /// [`TextError`] if a file exists but cannot be used, or there are templates and none is for all conversations.
     pub fn load(folder: &Path) -> Result<Self, TextError> {
         let settings = TokenizerSettings::load(folder)?;
         let file = folder.join("chat_template.jinja");
-        if file.exists() {
-            let source = std::fs::read_to_string(&file)
-                .map_err(|source| TextError::Unreadable { path: file.clone(), source })?;
-            return Self::from_jinja(&file.display().to_string(), &source, None, &settings);
-        }
-        match &settings.chat_template {
-            Some(source) => {
-                let name = folder.join("tokenizer_config.json").display().to_string();
-                Self::from_jinja(&name, source, settings.tool_chat_template.as_deref(), &settings)
+        let additional = folder.join("additional_chat_templates");
+        let tool_file = additional.join(format!("{TOOL_TEMPLATE}.jinja"));
+        let read = |path: &Path| match path.exists() {
+            true => std::fs::read_to_string(path)
+                .map(Some)
+                .map_err(|source| TextError::Unreadable { path: path.to_owned(), source }),
+            false => Ok(None),
+        };
+        // Files come before what is in the settings, as in transformers.
+        let (path, default, with_tools) = match (read(&file)?, read(&tool_file)?) {
+            (None, None) => {
+                let template = |name: &str| settings.chat_templates.get(name).cloned();
+                (folder.join(TOKENIZER_CONFIG_FILE), template(DEFAULT_TEMPLATE), template(TOOL_TEMPLATE))
             }
-            None => Ok(Self::nemotron_v2()),
+            (default, with_tools) => (file, default, with_tools),
+        };
+        let name = path.display().to_string();
+        match default {
+            Some(source) => Self::from_jinja(&name, &source, with_tools.as_deref(), &settings),
+            None if with_tools.is_none() && settings.chat_templates.is_empty() => Ok(Self::nemotron_v2()),
+            None => {
+                let mut names: Vec<&str> = settings.chat_templates.keys().map(String::as_str).collect();
+                names.extend(with_tools.iter().map(|_| TOOL_TEMPLATE));
+                names.dedup();
+                let problem = format!(
+                    "there are templates named {}, and none named {DEFAULT_TEMPLATE}; write the one to use to {}",
+                    names.join(", "),
+                    folder.join("chat_template.jinja").display()
+                );
+                Err(TextError::Template { name, problem })
+            }
         }
     }
 

@@ -1,15 +1,23 @@
 //! Texts of floating-point numbers.
 
 /// `repr` of a float: shortest digits that read back, exponent form below 1e-4 and from 1e16 on.
+///
+/// Where two texts of the same length are equally near, Python takes the even digit; the standard library does not.
 pub(super) fn float_repr(value: f64) -> String {
     if !value.is_finite() {
         return special(value).to_owned();
     }
-    if value != 0.0 && !(1e-4..1e16).contains(&value.abs()) {
-        return python_exponent(&format!("{value:e}"));
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(value);
+    // Only small numbers look otherwise: `0.000012` and `1e-7` are `1.2e-05` and `1e-07` in Python.
+    match (text.split_once("0.0000"), text.split_once("e-")) {
+        (Some((sign @ ("" | "-"), digits)), _) => match digits.split_at(1) {
+            (first, "") => format!("{sign}{first}e-05"),
+            (first, rest) => format!("{sign}{first}.{rest}e-05"),
+        },
+        (_, Some((digits, exponent))) => format!("{digits}e-{exponent:0>2}"),
+        _ => text.to_owned(),
     }
-    let text = format!("{value}");
-    if text.contains('.') { text } else { format!("{text}.0") }
 }
 
 /// `nan`, `inf` or `-inf`.

@@ -6,6 +6,8 @@
 mod float;
 mod format;
 mod json;
+mod literal;
+mod number;
 mod printf;
 mod str_format;
 mod text;
@@ -14,6 +16,8 @@ use minijinja::{Error, ErrorKind};
 
 pub use json::to_python_json;
 pub(super) use json::{JsonStyle, write_json};
+pub(super) use literal::unescape;
+pub(super) use number::{decimal_digit, parse_float, parse_integer};
 pub(super) use printf::printf;
 pub(super) use str_format::str_format;
 pub(super) use text::{PythonText, is_printable, is_space, text_of, write_text};

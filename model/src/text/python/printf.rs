@@ -31,7 +31,14 @@ pub fn printf(format: &str, values: &Value, charge: Charge<'_>) -> Result<String
         }
         let named = match rest.next_if_eq(&'(') {
             Some(_) if !is_map => return Err(refused("the format names a value, but there is no dict of values")),
-            Some(_) => Some(values.get_item(&Value::from(name(&mut rest)?))?),
+            Some(_) => {
+                let name = name(&mut rest)?;
+                let value = values.get_item(&Value::from(name.as_str()))?;
+                if value.is_undefined() {
+                    return Err(refused(format!("the format names '{name}', which the dict of values lacks")));
+                }
+                Some(value)
+            }
             None => None,
         };
         let mut spec = Spec::default();

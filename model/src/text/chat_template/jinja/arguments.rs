@@ -30,11 +30,20 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// The argument, unless it is absent.
+    pub fn given(&self, index: usize, name: &str) -> Option<Value> {
+        let named = || self.named.as_ref()?.get_attr(name).ok().filter(|value| !value.is_undefined());
+        self.positional.get(index).cloned().or_else(named)
+    }
+
     /// The argument, unless it is absent or None.
     pub fn get(&self, index: usize, name: &str) -> Option<Value> {
-        let named = || self.named.as_ref()?.get_attr(name).ok();
-        let value = self.positional.get(index).cloned().or_else(named)?;
-        (!value.is_none() && !value.is_undefined()).then_some(value)
+        self.given(index, name).filter(|value| !value.is_none() && !value.is_undefined())
+    }
+
+    /// Whether the argument is there and true.
+    pub fn flag(&self, index: usize, name: &str) -> bool {
+        self.get(index, name).is_some_and(|value| value.is_true())
     }
 
     /// The argument, which there must be.

@@ -6,7 +6,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::arguments::Arguments;
 use super::charge;
-use crate::text::python::{Charge, PythonText, is_printable, is_space, str_format};
+use crate::text::python::{Charge, PythonText, decimal_digit, is_printable, is_space, str_format};
 
 /// Calls a method the library has not.
 pub fn call(state: &mut State<'_, '_>, value: &Value, method: &str, values: &[Value]) -> Result<Value, Error> {
@@ -45,7 +45,7 @@ fn of_string(text: &str, method: &str, values: &[Value], charge: Charge<'_>) -> 
         "split" | "rsplit" => split(text, method == "rsplit", &arguments(2)?)?,
         "splitlines" => {
             let keep = arguments(1)?.get(0, "keepends").is_some_and(|keep| keep.is_true());
-            lines(text, keep)
+            list(lines(text, keep))
         }
         "partition" | "rpartition" => {
             let separator = needle(arguments(1)?.text(0, "sep")?)?;
@@ -142,7 +142,7 @@ fn of_string(text: &str, method: &str, values: &[Value], charge: Charge<'_>) -> 
         "isspace" => Value::from(!text.is_empty() && text.chars().all(is_space)),
         "isprintable" => Value::from(text.chars().all(is_printable)),
         "istitle" => Value::from(text == title(text) && text.chars().any(char::is_alphabetic)),
-        "isdecimal" => Value::from(!text.is_empty() && text.chars().all(|c| c.is_ascii_digit())),
+        "isdecimal" => Value::from(!text.is_empty() && text.chars().all(|c| decimal_digit(c).is_some())),
         "isidentifier" => {
             let is_word = |character: char| character == '_' || character.is_alphanumeric();
             Value::from(text.chars().all(is_word) && text.chars().next().is_some_and(|c| !c.is_numeric()))
@@ -227,7 +227,7 @@ fn split(text: &str, from_right: bool, arguments: &Arguments<'_>) -> Result<Valu
 }
 
 /// Python's line ends are more than the newline.
-fn lines(text: &str, keep: bool) -> Value {
+pub fn lines(text: &str, keep: bool) -> Vec<&str> {
     let is_end =
         |character: char| matches!(character, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let mut found = Vec::new();
@@ -240,7 +240,7 @@ fn lines(text: &str, keep: bool) -> Value {
     if !rest.is_empty() {
         found.push(rest);
     }
-    list(found)
+    found
 }
 
 /// The places `start` and `end` (arguments 1 and 2) mean in something of `length` items; negative ones count from the end.

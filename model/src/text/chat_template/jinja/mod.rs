@@ -9,10 +9,15 @@
 //! bounded by a [budget](BUDGET).
 
 mod arguments;
+mod attributes;
 mod dialect;
 mod filters;
+mod functions;
 mod methods;
 mod operators;
+mod ordering;
+mod source;
+mod type_tests;
 
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value as JinjaValue};
@@ -42,7 +47,7 @@ pub(super) struct JinjaTemplate {
     source: String,
     /// The template for conversations with tools, if it is another one.
     with_tools: Option<String>,
-    /// Texts of special tokens, which templates may use as variables.
+    /// Special tokens, which templates may use as variables.
     special_tokens: Map<String, Value>,
 }
 
@@ -56,7 +61,7 @@ impl JinjaTemplate {
         let refused = |error: Error| TextError::Template { name: name.to_owned(), problem: describe(&error) };
         let syntax = dialect::syntax().map_err(refused)?;
         let prepare = |source: &str| -> Result<String, TextError> {
-            let source = dialect::translate(source, &syntax).map_err(refused)?;
+            let source = source::translate(source, &syntax).map_err(refused)?;
             dialect::compile(&source, &syntax).map_err(refused)?;
             Ok(source)
         };
@@ -71,22 +76,12 @@ impl JinjaTemplate {
             Ok(())
         });
         environment.set_unknown_method_callback(methods::call);
-        environment.add_function(dialect::CONCATENATE, operators::concatenate);
-        environment.add_function(dialect::ADD, operators::add);
-        environment.add_function(dialect::REMAINDER, operators::remainder);
-        environment.add_function("raise_exception", raise_exception);
+        dialect::install(&mut environment);
         filters::install(&mut environment);
-        let tokens = [
-            ("bos_token", &settings.bos_token),
-            ("eos_token", &settings.eos_token),
-            ("pad_token", &settings.pad_token),
-            ("unk_token", &settings.unk_token),
-        ];
-        let special_tokens = tokens
-            .into_iter()
-            .filter_map(|(key, token)| Some((key.to_owned(), Value::String(token.clone()?))))
-            .collect();
-        Ok(Self { environment, source, with_tools, special_tokens })
+        functions::install(&mut environment);
+        ordering::install(&mut environment);
+        type_tests::install(&mut environment);
+        Ok(Self { environment, source, with_tools, special_tokens: settings.special_tokens() })
     }
 
     pub fn render(
@@ -143,8 +138,4 @@ fn describe(error: &Error) -> String {
         Some(line) => format!("line {line}: {reason}"),
         None => reason,
     }
-}
-
-fn raise_exception(message: String) -> Result<JinjaValue, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, format!("the template refuses the conversation: {message}")))
 }

@@ -1,13 +1,15 @@
-//! Three operators that the library has other rules for than Python.
+//! Operators that the library has other rules for than Python.
 //!
-//! `~` and `%` write Python's texts. `+` copies lists where the library keeps them as a sum of sums, which, doubled often
+//! `~` and `%` write Python's texts. Values of different kinds have no order. `+` copies lists where the library keeps them as a sum of sums, which, doubled often
 //! enough, has more items than can be counted before anybody pays for them.
+
+use std::cmp::Ordering;
 
 use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 use super::charge;
-use crate::text::python::{PythonText, printf, write_text};
+use crate::text::python::{Charge, PythonText, printf, write_text};
 
 /// Bytes that an item of a list is paid for with.
 const ITEM_BYTES: usize = 32;
@@ -27,7 +29,6 @@ pub fn add(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<Value, 
         charge(state)(first.len() + second.len())?;
         return Ok(Value::from([first, second].concat()));
     }
-    let is_list = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
     if is_list(left) && is_list(right) && left.is_tuple() == right.is_tuple() {
         let mut items = Vec::new();
         for item in left.try_iter()?.chain(right.try_iter()?) {
@@ -70,6 +71,124 @@ pub fn remainder(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<V
         }
         _ => Err(refuse("%", left, right, "these are no two numbers")),
     }
+}
+
+/// `-value`
+pub fn negate(value: &Value) -> Result<Value, Error> {
+    let problem = |problem: &str| Error::new(ErrorKind::InvalidOperation, format!("-{}: {problem}", value.kind()));
+    match Number::of(value) {
+        Some(Number::Integer(number)) => {
+            number.checked_neg().map(integer).ok_or_else(|| problem("the number is too large"))
+        }
+        Some(Number::Float(number)) => Ok(Value::from(-number)),
+        None => Err(problem("this is no number")),
+    }
+}
+
+/// `left < right`
+pub fn less(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<bool, Error> {
+    Ok(compare(left, right, &charge(state))?.is_some_and(Ordering::is_lt))
+}
+
+/// `left <= right`
+pub fn less_or_equal(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<bool, Error> {
+    Ok(compare(left, right, &charge(state))?.is_some_and(Ordering::is_le))
+}
+
+/// `left > right`
+pub fn greater(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<bool, Error> {
+    Ok(compare(left, right, &charge(state))?.is_some_and(Ordering::is_gt))
+}
+
+/// `left >= right`
+pub fn greater_or_equal(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<bool, Error> {
+    Ok(compare(left, right, &charge(state))?.is_some_and(Ordering::is_ge))
+}
+
+/// The order of two values, none if one is no number; only values of one kind have an order. What is compared is paid for:
+/// lists may hold one list many times.
+pub fn compare(left: &Value, right: &Value, charge: Charge<'_>) -> Result<Option<Ordering>, Error> {
+    if let (Some(first), Some(second)) = (left.as_str(), right.as_str()) {
+        charge(first.len().min(second.len()))?;
+        return Ok(Some(first.cmp(second)));
+    }
+    match (Number::of(left), Number::of(right)) {
+        (Some(Number::Integer(first)), Some(Number::Integer(second))) => return Ok(Some(first.cmp(&second))),
+        (Some(first), Some(second)) => return Ok(first.float().partial_cmp(&second.float())),
+        _ => {}
+    }
+    if !is_list(left) || !is_list(right) || left.is_tuple() != right.is_tuple() {
+        return Err(refuse("<", left, right, "these have no order"));
+    }
+    for (first, second) in left.try_iter()?.zip(right.try_iter()?) {
+        charge(ITEM_BYTES)?;
+        // Values without an order may still be equal.
+        if !is_list(&first) && first == second {
+            continue;
+        }
+        match compare(&first, &second, charge)? {
+            Some(Ordering::Equal) => {}
+            order => return Ok(order),
+        }
+    }
+    Ok(Some(left.len().cmp(&right.len())))
+}
+
+fn is_list(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
+}
+
+/// `value[start:stop:step]`; what cannot be sliced gives an undefined value.
+pub fn slice(state: &State<'_, '_>, value: &Value, start: &Value, stop: &Value, step: &Value) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Err(Error::new(ErrorKind::UndefinedError, "an undefined value cannot be sliced"));
+    }
+    let place = |given: &Value| match Number::of(given) {
+        _ if given.is_none() => Some(None),
+        Some(Number::Integer(place)) => Some(Some(place)),
+        _ => None,
+    };
+    let (Some(start), Some(stop), Some(step)) = (place(start), place(stop), place(step)) else {
+        return Ok(Value::UNDEFINED);
+    };
+    let step = step.unwrap_or(1);
+    if step == 0 {
+        return Err(Error::new(ErrorKind::InvalidOperation, "a slice's step cannot be 0"));
+    }
+    if let Some(text) = value.as_str() {
+        charge(state)(text.len())?;
+        let characters: Vec<char> = text.chars().collect();
+        return Ok(Value::from(sliced(&characters, start, stop, step).into_iter().collect::<String>()));
+    }
+    if !is_list(value) {
+        return Ok(Value::UNDEFINED);
+    }
+    let mut items = Vec::new();
+    for item in value.try_iter()? {
+        charge(state)(ITEM_BYTES)?;
+        items.push(item);
+    }
+    let items = sliced(&items, start, stop, step);
+    Ok(if value.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) })
+}
+
+fn sliced<T: Clone>(items: &[T], start: Option<i128>, stop: Option<i128>, step: i128) -> Vec<T> {
+    let length = items.len() as i128;
+    // Backwards, a slice begins at the last item and ends in front of the first.
+    let (first, last) = if step > 0 { (0, length) } else { (-1, length - 1) };
+    let bound = |place: Option<i128>, default: i128| match place {
+        Some(place) if place < 0 => place.saturating_add(length).clamp(first, last),
+        Some(place) => place.clamp(first, last),
+        None => default,
+    };
+    let (mut place, stop) =
+        if step > 0 { (bound(start, first), bound(stop, last)) } else { (bound(start, last), bound(stop, first)) };
+    let mut taken = Vec::new();
+    while if step > 0 { place < stop } else { place > stop } {
+        taken.extend(items.get(place as usize).cloned());
+        place = place.saturating_add(step);
+    }
+    taken
 }
 
 #[derive(Clone, Copy)]
