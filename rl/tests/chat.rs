@@ -127,7 +127,7 @@ fn the_reasoning_switch_of_a_message_decides_what_follows_results() {
 #[test]
 fn every_field_of_a_message_reaches_the_template() {
     const SOURCE: &str = "{% for m in messages %}{{ m.role }} {{ m.name }} {{ m.content }} \
-                          {{ m.tool_calls[0].function.name }} {{ m.tool_call_id }};{% endfor %}";
+                          {{ m.tool_calls[0].function.name if m.tool_calls }} {{ m.tool_call_id }};{% endfor %}";
     let template = ChatTemplate::from_jinja("test", SOURCE, None, &TokenizerSettings::default()).unwrap();
     let mut task = task("S", "U");
     let fields = |value: Value| value.as_object().cloned().unwrap();

@@ -29,13 +29,14 @@ const ALLOWED: [(&str, &[&str]); 7] = [
             "half",
             "rayon",
             "strsim",
+            "zmij",
         ],
     ),
     (
         "env",
         &[
             "csv", "jiff", "rand", "regex", "sha2", // The real tables and tasks.
-            "nemo-hub", "ureq", "zip",
+            "nemo-hub", "ureq", "zip", "zmij",
         ],
     ),
     (

@@ -27,6 +27,7 @@ mod tests {
     use super::float_repr;
 
     #[test]
+    #[allow(clippy::excessive_precision, reason = "the last digits of ties are the point")]
     fn follows_python() {
         for (number, expected) in [
             (20.0, "20.0"),
