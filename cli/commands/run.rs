@@ -26,11 +26,13 @@ use crate::output;
 use crate::report::plot;
 use crate::report::summary::{self, Rows};
 
-/// A configuration of this repository that is built into the program.
+/// A configuration of this repository that is built into the program, for the command it is made for.
 pub struct BuiltIn {
     /// Where the repository has it.
     pub path: &'static str,
     pub text: &'static str,
+    /// Beginnings of the keys that only the other command reads.
+    pub foreign: &'static [&'static str],
 }
 
 impl RunArguments {
@@ -111,7 +113,10 @@ pub fn load_config(arguments: &RunArguments, built_in: &BuiltIn, more: &[String]
         None if repository_file.exists() => config::load(repository_file, &overrides)?,
         None => config::load_text(built_in.text, repository_file, &overrides)?,
     };
-    for warning in &loaded.warnings {
+    // A file may serve both commands; who types a key means it.
+    let foreign = overrides.iter().filter(|text| built_in.foreign.iter().any(|start| text.starts_with(start)));
+    let foreign = foreign.map(|text| format!("{text} has no effect on this command, which does not read the key"));
+    for warning in loaded.warnings.iter().map(ToString::to_string).chain(foreign) {
         output::note(&format!("warning: {warning}"));
     }
     tracing::info!("resolved configuration:\n{}", loaded.config.to_yaml()?);

@@ -12,8 +12,19 @@ use crate::progress::Progress;
 use crate::report::summary::Kind;
 use crate::{interrupt, output};
 
-const BUILT_IN: BuiltIn =
-    BuiltIn { path: "configs/sft_workplace_tiny.yaml", text: include_str!("../../configs/sft_workplace_tiny.yaml") };
+const BUILT_IN: BuiltIn = BuiltIn {
+    path: "configs/sft_workplace_tiny.yaml",
+    text: include_str!("../../configs/sft_workplace_tiny.yaml"),
+    foreign: &[
+        "grpo.max_",
+        "grpo.num_",
+        "grpo.stop_at_",
+        "grpo.val_at_",
+        "grpo.val_period",
+        "grpo.val_start_at",
+        "loss_fn.",
+    ],
+};
 
 pub fn run(arguments: SftArguments) -> anyhow::Result<()> {
     let began = Instant::now();

@@ -12,8 +12,11 @@ use crate::progress::Progress;
 use crate::report::summary::Kind;
 use crate::{interrupt, output};
 
-const BUILT_IN: BuiltIn =
-    BuiltIn { path: "configs/grpo_workplace_tiny.yaml", text: include_str!("../../configs/grpo_workplace_tiny.yaml") };
+const BUILT_IN: BuiltIn = BuiltIn {
+    path: "configs/grpo_workplace_tiny.yaml",
+    text: include_str!("../../configs/grpo_workplace_tiny.yaml"),
+    foreign: &["sft."],
+};
 
 pub fn run(arguments: TrainArguments) -> anyhow::Result<()> {
     let began = Instant::now();

@@ -103,6 +103,24 @@ fn devices_that_were_not_built_in() {
 }
 
 #[test]
+fn keys_of_the_other_command_are_said_to_be_without_effect() {
+    let folder = workspace();
+    for (command, key, is_foreign) in [
+        ("train", "sft.lr=1e-3", true),
+        ("sft", "grpo.max_num_steps=7", true),
+        ("sft", "loss_fn.ratio_clip_min=0.1", true),
+        ("train", "grpo.max_num_steps=7", false),
+        ("sft", "sft.lr=1e-3", false),
+        ("sft", "grpo.val_num_generations_per_prompt=2", false),
+    ] {
+        let finished = run_in(folder.path(), &[command, "--config=config.yaml", "--dry-run", key]);
+        let warning = format!("warning: {key} has no effect on this command");
+        assert_eq!(finished.stderr.contains(&warning), is_foreign, "{command} {key}: {}", finished.stderr);
+        finished.succeeded();
+    }
+}
+
+#[test]
 fn checkpoints_are_ranked_only_by_what_is_measured() {
     let folder = workspace();
     for metric in ["reward", "grad_norm", "entropy"] {
