@@ -94,7 +94,7 @@ pub struct RunArguments {
     #[arg(long, value_name = "DIR")]
     pub tables: Option<PathBuf>,
     /// Sequences generated at the same time; changes speed and memory, not results.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
     pub max_open_sequences: usize,
 }
 
@@ -241,7 +241,7 @@ pub struct EvalArguments {
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = at_least_one)]
     pub max_length: usize,
     /// Conversations held at the same time; changes speed and memory, not results.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
     pub max_open_sequences: usize,
     /// Judge the conversations by what they come to as well: any order of new rows, equal dates, no detours.
     #[arg(long)]

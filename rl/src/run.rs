@@ -42,7 +42,7 @@ impl RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { max_open_sequences: 256, shuffle_rewards_within_groups: false }
+        Self { max_open_sequences: 128, shuffle_rewards_within_groups: false }
     }
 }
 

@@ -42,13 +42,14 @@ fn an_evaluation_of_few_tasks_is_small() {
 fn the_tiny_job_and_its_finished_start_are_small() {
     let folder = tempfile::tempdir().unwrap();
     let results = format!("checkpointing.checkpoint_dir={}", folder.path().join("results").display());
-    // A whole step, whose 256 episodes are open at once; what is left out is only time.
+    // A whole step, and a validation long enough that as many episodes are open at once as ever are; what is left out is
+    // only time.
     let arguments = [
         "train",
         "--config=configs/grpo_workplace_tiny.yaml",
         "grpo.max_num_steps=1",
         "grpo.val_at_start=false",
-        "data.validation.generate.count=8",
+        "data.validation.generate.count=160",
         "policy.megatron_cfg.scheduler.lr_warmup_iters=0",
         "policy.megatron_cfg.scheduler.lr_decay_iters=1",
         &results,
