@@ -4,7 +4,7 @@
 #![allow(dead_code, unused_imports, missing_docs, reason = "the sources serve more than this target")]
 
 mod texts;
-pub use texts::{checkpoint, config, text};
+pub use texts::{checkpoint, config, git_lfs, text};
 
 use std::path::Path;
 
@@ -15,7 +15,8 @@ fuzz_target!(|source: &[u8]| {
     let Ok(source) = std::str::from_utf8(source) else { return };
     match GenerationConfig::from_json_text(source, Path::new("fuzz/generation_config.json")) {
         Ok(read) => {
-            let fits = |value: Option<f64>, fits: fn(f64) -> bool| value.is_none_or(|value| value.is_finite() && fits(value));
+            let fits =
+                |value: Option<f64>, fits: fn(f64) -> bool| value.is_none_or(|value| value.is_finite() && fits(value));
             assert!(fits(read.temperature, |value| value >= 0.0));
             assert!(fits(read.top_p, |value| value > 0.0 && value <= 1.0));
             assert!(fits(read.min_p, |value| (0.0..=1.0).contains(&value)));

@@ -5,7 +5,7 @@
 #![allow(dead_code, unused_imports, missing_docs, reason = "the sources serve more than this target")]
 
 mod texts;
-pub use texts::{checkpoint, config, text};
+pub use texts::{checkpoint, config, git_lfs, text};
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;

@@ -2,12 +2,17 @@
 //! would take an hour to compile. From this folder:
 //!
 //! ```sh
+//! mkdir -p corpus/templates corpus/generation_config
+//! cp ../../configs/models/tiny/chat_template.jinja corpus/templates
+//! cp ../../configs/models/tiny/generation_config.json corpus/generation_config
 //! cargo run --release --bin templates -- corpus/templates -max_total_time=600 -timeout=30 -print_final_stats=1
 //! cargo run --release --bin generation_config -- corpus/generation_config -max_total_time=600 -print_final_stats=1
 //! ```
 
 #[path = "config.rs"]
 pub mod config;
+#[path = "../src/git_lfs.rs"]
+pub mod git_lfs;
 #[path = "../src/text/mod.rs"]
 pub mod text;
 
