@@ -9,7 +9,7 @@ use anyhow::Context;
 use burn::tensor::Device;
 use nemo_env::{Offices, Task};
 use nemo_rl::assemble::{self, Places};
-use nemo_rl::checkpoint::{Checkpoint, TrainState};
+use nemo_rl::checkpoint::{Algorithm, Checkpoint, TrainState};
 use nemo_rl::config::{self, DatasetConfig, RunConfig};
 use nemo_rl::contents::{self, Contents};
 use nemo_rl::policy::model_policy::ModelPolicy;
@@ -26,13 +26,13 @@ use crate::output;
 use crate::report::plot;
 use crate::report::summary::{self, Rows};
 
-/// A configuration of this repository that is built into the program, for the command it is made for.
+/// A configuration of this repository that is built into the program.
 pub struct BuiltIn {
     /// Where the repository has it.
     pub path: &'static str,
     pub text: &'static str,
-    /// Beginnings of the keys that only the other command reads.
-    pub foreign: &'static [&'static str],
+    /// What it is made for.
+    pub algorithm: Algorithm,
 }
 
 impl RunArguments {
@@ -113,8 +113,11 @@ pub fn load_config(arguments: &RunArguments, built_in: &BuiltIn, more: &[String]
         None if repository_file.exists() => config::load(repository_file, &overrides)?,
         None => config::load_text(built_in.text, repository_file, &overrides)?,
     };
-    // A file may serve both commands; who types a key means it.
-    let foreign = overrides.iter().filter(|text| built_in.foreign.iter().any(|start| text.starts_with(start)));
+    // A file may serve both commands, but a key that is typed is meant for this one. Other keys follow the seed.
+    let foreign = overrides.iter().filter(|text| {
+        let key = text.split('=').next().unwrap_or(text);
+        key != "grpo.seed" && resume::is_foreign(built_in.algorithm, key)
+    });
     let foreign = foreign.map(|text| format!("{text} has no effect on this command, which does not read the key"));
     for warning in loaded.warnings.iter().map(ToString::to_string).chain(foreign) {
         output::note(&format!("warning: {warning}"));
@@ -125,8 +128,7 @@ pub fn load_config(arguments: &RunArguments, built_in: &BuiltIn, more: &[String]
 
 /// What one of the two commands would do.
 pub struct Intent<'a> {
-    /// What its checkpoints say made them.
-    pub algorithm: &'static str,
+    pub algorithm: Algorithm,
     pub seed: u64,
     pub shuffle_rewards: bool,
     /// The step that ends the run.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use nemo_rl::checkpoint::Algorithm;
 use nemo_rl::sft;
 use nemo_rl::tasks::demonstrations;
 
@@ -15,15 +16,7 @@ use crate::{interrupt, output};
 const BUILT_IN: BuiltIn = BuiltIn {
     path: "configs/sft_workplace_tiny.yaml",
     text: include_str!("../../configs/sft_workplace_tiny.yaml"),
-    foreign: &[
-        "grpo.max_",
-        "grpo.num_",
-        "grpo.stop_at_",
-        "grpo.val_at_",
-        "grpo.val_period",
-        "grpo.val_start_at",
-        "loss_fn.",
-    ],
+    algorithm: Algorithm::Sft,
 };
 
 pub fn run(arguments: SftArguments) -> anyhow::Result<()> {
@@ -34,7 +27,7 @@ pub fn run(arguments: SftArguments) -> anyhow::Result<()> {
     let source = demonstrations(&config.data.train, "data.train")?;
     if arguments.run.dry_run {
         let intent = Intent {
-            algorithm: sft::ALGORITHM,
+            algorithm: BUILT_IN.algorithm,
             seed: config.sft.seed,
             shuffle_rewards: false,
             last_step: config.sft.max_num_steps as u64,

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use nemo_rl::checkpoint::Algorithm;
 use nemo_rl::tasks::load_tasks;
 use nemo_rl::train;
 
@@ -15,7 +16,7 @@ use crate::{interrupt, output};
 const BUILT_IN: BuiltIn = BuiltIn {
     path: "configs/grpo_workplace_tiny.yaml",
     text: include_str!("../../configs/grpo_workplace_tiny.yaml"),
-    foreign: &["sft."],
+    algorithm: Algorithm::Grpo,
 };
 
 pub fn run(arguments: TrainArguments) -> anyhow::Result<()> {
@@ -24,7 +25,7 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<()> {
     let tasks = load_tasks(&config.data.train, "data.train")?;
     if arguments.run.dry_run {
         let intent = Intent {
-            algorithm: train::ALGORITHM,
+            algorithm: BUILT_IN.algorithm,
             seed: config.grpo.seed,
             shuffle_rewards: arguments.shuffle_rewards,
             last_step: train::last_step(&config, tasks.len())?.0,

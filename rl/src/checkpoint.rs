@@ -6,6 +6,7 @@
 //! Nothing in a checkpoint depends on the clock: equal runs write equal bytes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,13 +26,32 @@ pub const STATE_FILE: &str = "state.json";
 pub const CONFIG_FILE: &str = "config.yaml";
 const MANIFEST_FILE: &str = "manifest.json";
 
+/// What a run trains by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Reinforcement learning: `nemo-burn train`.
+    Grpo,
+    /// Supervised warm start: `nemo-burn sft`.
+    Sft,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Grpo => "grpo",
+            Self::Sft => "sft",
+        })
+    }
+}
+
 /// What a run has to know to go on, besides weights and optimizer. Random numbers and the data position are
 /// functions of seed and step, so the counters are all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainState {
-    /// `grpo` or `sft`.
-    pub algorithm: String,
+    /// What made it.
+    pub algorithm: Algorithm,
     /// Finished optimizer steps.
     pub step: u64,
     /// Passes over the tasks that are complete.
@@ -55,13 +75,13 @@ pub struct TrainState {
 impl TrainState {
     /// The state of a run before its first step.
     pub fn start(
-        algorithm: &str,
+        algorithm: Algorithm,
         seed: u64,
         options: BTreeMap<String, String>,
         contents: BTreeMap<String, String>,
     ) -> Self {
         Self {
-            algorithm: algorithm.to_owned(),
+            algorithm,
             step: 0,
             current_epoch: 0,
             consumed_samples: 0,

@@ -5,7 +5,7 @@
 //! measured and kept) may change and are named. Where such a setting follows from another by interpolation, as a decay
 //! that ends with the run, the resolved value counts: steps from now on follow the new one.
 
-use crate::checkpoint::{CONFIG_FILE, Checkpoint, TrainState};
+use crate::checkpoint::{Algorithm, CONFIG_FILE, Checkpoint, TrainState};
 use crate::config::{self, KeyDifference, RunConfig};
 use crate::error::TrainError;
 
@@ -31,16 +31,17 @@ const FREE_KEYS: [&str; 18] = [
     "cluster.",
 ];
 
-/// Keys that the other algorithm reads; they change nothing here.
-fn foreign_keys(algorithm: &str) -> &'static [&'static str] {
-    match algorithm {
-        "sft" => &["grpo.", "loss_fn."],
-        _ => &["sft."],
-    }
-}
-
 /// Keys of a foreign block that matter all the same.
-const SHARED_KEYS: [&str; 1] = ["grpo.val_num_generations_per_prompt"];
+const SHARED_KEYS: [&str; 2] = ["grpo.val_num_generations_per_prompt", "grpo.val_greedy"];
+
+/// Whether a key is one that the other algorithm alone reads; it changes nothing here, unless another key refers to it.
+pub fn is_foreign(algorithm: Algorithm, key: &str) -> bool {
+    let blocks: &[&str] = match algorithm {
+        Algorithm::Sft => &["grpo.", "loss_fn."],
+        Algorithm::Grpo => &["sft."],
+    };
+    blocks.iter().any(|block| key.starts_with(block)) && !SHARED_KEYS.contains(&key)
+}
 
 /// Compares what a checkpoint was made with to what the run is started with now; what the user should know about the
 /// differences that are allowed, one sentence each.
@@ -59,18 +60,17 @@ pub fn compare(checkpoint: &Checkpoint, start: &TrainState, config: &RunConfig) 
             refused.push(describe(key, before, after));
         }
     };
-    compare("command", &state.algorithm, &start.algorithm);
+    compare("command", &state.algorithm.to_string(), &start.algorithm.to_string());
     compare("seed", &state.seed.to_string(), &start.seed.to_string());
     for (name, after) in &start.options {
         compare(name, state.options.get(name).map_or("not set", String::as_str), after);
     }
-    let starts = |key: &str, list: &[&str]| list.iter().any(|start| key.starts_with(start));
-    let foreign = |key: &str| starts(key, foreign_keys(&start.algorithm)) && !SHARED_KEYS.contains(&key);
+    let is_free = |key: &str| FREE_KEYS.iter().any(|start| key.starts_with(start));
     let mut changed = Vec::new();
     for KeyDifference { key, before, after } in before.differences(config) {
         match () {
-            () if foreign(&key) => {}
-            () if starts(&key, &FREE_KEYS) => changed.push(describe(&key, &before, &after)),
+            () if is_foreign(start.algorithm, &key) => {}
+            () if is_free(&key) => changed.push(describe(&key, &before, &after)),
             () => compare(&key, &before, &after),
         }
     }

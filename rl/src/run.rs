@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nemo_env::{Environment, Task};
 
-use crate::checkpoint::TrainState;
+use crate::checkpoint::{Algorithm, TrainState};
 use crate::config::{RunConfig, SaveDeadline, VALIDATION_METRICS};
 use crate::contents::Contents;
 use crate::error::TrainError;
@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
     /// When the folder's checkpoint is damaged, or belongs to a different run.
     pub fn open(
         inputs: RunInputs<'a>,
-        algorithm: &str,
+        algorithm: Algorithm,
         seed: u64,
         policy: &mut dyn Policy,
         observer: &mut dyn Observer,

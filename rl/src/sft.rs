@@ -10,7 +10,7 @@ use std::path::Path;
 use nemo_env::{Environment, Task, ToolCall};
 use nemo_model::config::CONFIG_FILE;
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{Algorithm, CheckpointError};
 use crate::demonstrations::{DemonstrationSource, Stream};
 use crate::error::TrainError;
 use crate::metrics::Metrics;
@@ -22,9 +22,6 @@ use crate::run::{Limit, Run, RunEnd, RunInputs, RunSummary};
 use crate::schedule::sft_learning_rate;
 use crate::step_clock::StepClock;
 use crate::trajectory::Ending;
-
-/// What the checkpoints of this loop say made them.
-pub const ALGORITHM: &str = "sft";
 
 /// The tokens of a task's demonstration and their weights: 1 for what the model has to write,
 /// `context_loss_weight` for what it reads, 0 for the first token.
@@ -117,7 +114,7 @@ pub fn train_supervised(
     {
         check_output(folder)?;
     }
-    let mut run = Run::open(inputs, ALGORITHM, sft.seed, policy, observer)?;
+    let mut run = Run::open(inputs, Algorithm::Sft, sft.seed, policy, observer)?;
     observer.on_start(run.folder(), run.state.step, max_steps);
     if run.state.step >= max_steps {
         return Ok(run.summary(RunEnd::AlreadyFinished(Limit::Steps)));

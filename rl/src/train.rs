@@ -8,6 +8,7 @@ use nemo_env::Task;
 
 use crate::advantage::group_advantages;
 use crate::batch::{batch_metrics, prompt_groups, shuffle_rewards_within_groups, train_batch};
+use crate::checkpoint::Algorithm;
 use crate::config::{RunConfig, TRAIN_METRICS};
 use crate::error::TrainError;
 use crate::metrics::{Metrics, fidelity_metrics, insert_prefixed, rollout_metrics};
@@ -18,9 +19,6 @@ use crate::run::{Limit, Run, RunEnd, RunInputs, RunSummary};
 use crate::schedule::learning_rate;
 use crate::shuffle::TaskOrder;
 use crate::step_clock::StepClock;
-
-/// What the checkpoints of this loop say made them.
-pub const ALGORITHM: &str = "grpo";
 
 /// The step that ends a run over `num_tasks` tasks, and which limit that is.
 ///
@@ -66,7 +64,7 @@ pub fn train(
     let grpo = &inputs.config.grpo;
     let order = task_order(inputs.config, tasks.len());
     let (max_steps, limit) = last_step(inputs.config, tasks.len())?;
-    let mut run = Run::open(inputs, ALGORITHM, grpo.seed, policy, observer)?;
+    let mut run = Run::open(inputs, Algorithm::Grpo, grpo.seed, policy, observer)?;
     observer.on_start(run.folder(), run.state.step, max_steps);
     if run.threshold_reached() {
         return Ok(run.summary(RunEnd::AlreadyFinished(Limit::Threshold)));

@@ -112,6 +112,9 @@ fn keys_of_the_other_command_are_said_to_be_without_effect() {
         ("train", "grpo.max_num_steps=7", false),
         ("sft", "sft.lr=1e-3", false),
         ("sft", "grpo.val_num_generations_per_prompt=2", false),
+        ("sft", "grpo.val_greedy=false", false),
+        ("sft", "grpo.overlong_filtering=true", true),
+        ("sft", "grpo.seed=7", false),
     ] {
         let finished = run_in(folder.path(), &[command, "--config=config.yaml", "--dry-run", key]);
         let warning = format!("warning: {key} has no effect on this command");
