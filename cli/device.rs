@@ -58,8 +58,31 @@ impl DeviceName {
     }
 }
 
+/// Headers of the CUDA toolkit that device kernels include; they are compiled when they are first used.
+#[cfg(feature = "cuda")]
+const CUDA_HEADERS: [&str; 5] = ["cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h", "mma.h", "crt/mma.h"];
+
+/// Checks that kernels can be compiled.
+#[cfg(feature = "cuda")]
+fn check_cuda_toolkit() -> anyhow::Result<()> {
+    const REMEDY: &str = "install NVIDIA's CUDA toolkit (of a distribution's packages, those with the compiler NVRTC and the \
+                          headers of the runtime and of CCCL), and set CUDA_PATH to its folder if that is not /usr/local/cuda";
+    let Some(toolkit) = cubecl_cuda::install::cuda_path() else {
+        anyhow::bail!("--device cuda: found no CUDA toolkit, whose headers the kernels need; {REMEDY}");
+    };
+    let include = toolkit.join("include");
+    if let Some(missing) = CUDA_HEADERS.iter().find(|header| !include.join(header).exists()) {
+        anyhow::bail!(
+            "--device cuda: {} is missing, which the kernels need; {REMEDY}",
+            include.join(missing).display()
+        );
+    }
+    Ok(())
+}
+
 #[cfg(feature = "cuda")]
 fn open_cuda(index: usize) -> anyhow::Result<Device> {
+    check_cuda_toolkit()?;
     let found = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len();
     anyhow::ensure!(
         index < found,

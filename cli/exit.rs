@@ -91,8 +91,9 @@ fn panic_message(info: &PanicHookInfo<'_>) -> String {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
-        .replace('\n', " ");
+        .unwrap_or("no message");
+    // Where a device kernel does not compile, all of its source follows the compiler's words.
+    let what = what.split("[Source]").next().unwrap_or_default().trim_end().replace('\n', " ");
     match info.location() {
         Some(place) => {
             format!("{what} ({}:{}); please report it with the command that led here", place.file(), place.line())

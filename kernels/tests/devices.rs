@@ -1,7 +1,6 @@
 //! Device kernels equal references: every operation on a CubeCL device against plain tensor operations on the CPU.
 //!
-//! The device is the first CUDA device with the feature `cuda`, else software Vulkan with the feature `wgpu`. Without a
-//! device, or without these features, every test prints `skipped` and why.
+//! Which device that is, see devices/device.rs. Without one every test prints `skipped` and why.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,5 +26,7 @@ mod engine;
 mod half_precision;
 #[path = "devices/invariance.rs"]
 mod invariance;
+#[path = "devices/layouts.rs"]
+mod layouts;
 #[path = "devices/sequence.rs"]
 mod sequence;

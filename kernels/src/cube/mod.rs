@@ -5,6 +5,7 @@
 
 pub(crate) mod flash;
 pub(crate) mod math;
+pub(crate) mod product;
 pub(crate) mod sum;
 
 use burn::backend::TensorMetadata;
@@ -16,6 +17,7 @@ use cubecl::client::Client;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use cubecl::std::tensor::{copy_into, is_contiguous};
 
 /// Units of a cube that works on one row.
 pub(crate) const BLOCK: usize = 128;
@@ -115,9 +117,15 @@ impl Numbers {
 /// A tensor as a kernel argument.
 ///
 /// # Panics
-/// When the tensor has more elements than 32 bits count: kernels address buffers with 32 bits.
+/// When the tensor does not lie in row-major order, which kernels count on, or has more elements than 32 bits count, with
+/// which kernels address buffers.
 pub(crate) fn arg(tensor: &CubeTensor) -> BufferArg {
     let elements = tensor.shape().num_elements();
+    let (shape, strides) = (tensor.meta.shape(), tensor.meta.strides());
+    assert!(
+        is_contiguous(shape, strides),
+        "a device kernel was given a tensor of shape {shape:?} with strides {strides:?}"
+    );
     assert!(u32::try_from(elements).is_ok(), "a device kernel was given {elements} elements, more than 2^32 - 1");
     if elements == 0 {
         // No buffer of size zero can be bound; the kernel reads nothing of it.
@@ -127,8 +135,17 @@ pub(crate) fn arg(tensor: &CubeTensor) -> BufferArg {
     tensor.clone().into_buffer_arg()
 }
 
-/// A tensor that may be written in place: itself when this is the only handle, a copy otherwise.
+/// A tensor that may be written in place, in row-major order: itself when this is the only handle, a copy otherwise.
 pub(crate) fn writable(tensor: CubeTensor) -> CubeTensor {
     let tensor = contiguous(tensor);
-    if tensor.can_mut() { tensor } else { tensor.copy() }
+    if tensor.can_mut() {
+        return tensor;
+    }
+    // Not `CubeTensor::copy`: the memory it takes may have gaps between the rows.
+    let copy = empty(&tensor, tensor.shape(), tensor.dtype);
+    if copy.shape().num_elements() > 0 {
+        let (client, dtype) = (copy.client.clone(), element_type(tensor.dtype));
+        copy_into(&client, tensor.binding(), copy.clone().binding(), dtype);
+    }
+    copy
 }

@@ -1,7 +1,33 @@
-//! Device matrix products, as Burn chooses them for the device.
+//! Device matrix products over all rows.
 
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::Shape;
 use burn_cubecl::CubeBackend;
 
 use super::LinearOps;
+use crate::cube::product::product;
+use crate::cube::sizes;
 
-impl LinearOps for CubeBackend {}
+impl LinearOps for CubeBackend {
+    fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ([batch, tokens, _], [outputs, _]) = (sizes(&x), sizes(&weight));
+        let y = product(rows(x), Self::float_transpose(weight));
+        Self::float_reshape(y, Shape::from([batch, tokens, outputs]))
+    }
+
+    fn linear_grad_input(dy: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ([batch, tokens, _], [_, inputs]) = (sizes(&dy), sizes(&weight));
+        Self::float_reshape(product(rows(dy), weight), Shape::from([batch, tokens, inputs]))
+    }
+
+    fn linear_grad_weight(dy: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        product(CubeBackend::float_transpose(rows(dy)), rows(x))
+    }
+}
+
+/// `[batch, tokens, width]` to `[batch * tokens, width]`.
+fn rows(x: FloatTensor<CubeBackend>) -> FloatTensor<CubeBackend> {
+    let [batch, tokens, width] = sizes(&x);
+    CubeBackend::float_reshape(x, Shape::from([batch * tokens, width]))
+}

@@ -4,7 +4,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Shape, Tensor};
 
-use super::Int8Weight;
+use super::{Int8Weight, LinearOps};
 use crate::precision::cast_to;
 
 /// See [`linear`](super::linear()). A weight of another dtype takes that of `x`.
@@ -37,13 +37,13 @@ pub(super) fn linear_primitive<B: Backend>(x: FloatTensor<B>, weight: FloatTenso
 }
 
 /// [`LinearOps::linear_int8_forward`](super::LinearOps::linear_int8_forward).
-pub(super) fn linear_int8_primitive<B: Backend>(
+pub(super) fn linear_int8_primitive<B: LinearOps>(
     x: FloatTensor<B>,
     values: IntTensor<B>,
     scales: FloatTensor<B>,
 ) -> FloatTensor<B> {
     let (dtype, outputs) = (FloatDType::from(x.dtype()), values.shape()[0]);
-    let y = linear_primitive::<B>(x, B::int_into_float(values, dtype));
+    let y = B::linear_forward(x, B::int_into_float(values, dtype));
     B::float_mul(y, B::float_reshape(B::float_cast(scales, dtype), Shape::from([1, 1, outputs])))
 }
 

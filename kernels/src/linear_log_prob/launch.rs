@@ -1,8 +1,7 @@
 //! Logits in tiles that never leave the cube forward; a bounded range of the vocabulary at a time backward.
 //!
 //! Forward: a cube serves 32 rows and 1024 tokens of the vocabulary, so a row's sums depend on that row alone. Backward:
-//! the slopes of a range of the vocabulary are formed and multiplied with the head and the hidden states by Burn's
-//! matrix products.
+//! the slopes of a range of the vocabulary are formed and multiplied with the head and the hidden states.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -13,6 +12,7 @@ use cubecl::prelude::CubeDim;
 
 use super::kernel::{COLUMNS, ROWS, UNITS, combine_kernel, slope_kernel, softmax_kernel};
 use super::{LinearLogProbGradient, LinearLogProbOps, LogProbRows, LogProbSaved};
+use crate::cube::product::product;
 use crate::cube::sum::{Parts, sum_parts};
 use crate::cube::{arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, sizes};
 use crate::softmax::COLDEST;
@@ -108,12 +108,12 @@ impl LinearLogProbGradient for CubeBackend {
             let slopes =
                 slopes(&hidden, &weight, &targets, &saved.log_sum_exp, &cotangent, saved.temperature, first, count);
             let part = Self::float_slice(weight.clone(), &[Slice::from(first..first + count), Slice::from(0..width)]);
-            let part = Self::float_matmul(slopes.clone(), cast_to(part, DType::F32));
+            let part = product(slopes.clone(), part);
             hidden_gradient = Some(match hidden_gradient {
                 Some(sum) => Self::float_add(sum, part),
                 None => part,
             });
-            let part = Self::float_matmul(Self::float_transpose(slopes), wide_hidden.clone());
+            let part = product(Self::float_transpose(slopes), wide_hidden.clone());
             let place = [Slice::from(first..first + count), Slice::from(0..width)];
             weight_gradient = Self::float_slice_assign(weight_gradient, &place, part);
         }

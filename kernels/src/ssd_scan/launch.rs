@@ -147,12 +147,16 @@ impl SsdScanGradient for CubeBackend {
         let Scan { batch, tokens, heads, width, groups, state_size, .. } = scan;
         let chunk = scan.backward_chunk();
         let client = &scan.x.client;
-        // Whether a cotangent exists is a number for the kernels; an input stands in for the missing buffer.
+        // Whether a cotangent exists is a number for the kernels; one that does not is a buffer of its own all the same, since
+        // none may be bound twice.
         let has_y = u32::from(y_cotangent.is_some());
         let has_state = u32::from(state_cotangent.is_some());
-        let y_cotangent = y_cotangent.map_or_else(|| scan.x.clone(), |g| contiguous_as(g, scan.x.dtype));
-        let state_cotangent =
-            state_cotangent.map_or_else(|| scan.state.clone(), |g| contiguous_as(g, scan.state.dtype));
+        let or_absent = |cotangent: Option<CubeTensor>, dtype| match cotangent {
+            Some(cotangent) => contiguous_as(cotangent, dtype),
+            None => empty(&scan.x, [1], dtype),
+        };
+        let y_cotangent = or_absent(y_cotangent, scan.x.dtype);
+        let state_cotangent = or_absent(state_cotangent, scan.state.dtype);
 
         let gradient = |shape: [usize; 4]| empty(&scan.x, shape, DType::F32);
         let x_gradient = gradient([batch, tokens, heads, width]);

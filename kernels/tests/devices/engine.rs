@@ -138,9 +138,9 @@ fn cache_write_is_its_reference() {
 }
 
 /// rows, slots, heads, width, groups, state, taps
-type StepSizes = [usize; 7];
+pub type StepSizes = [usize; 7];
 
-const STEP_SIZES: [StepSizes; 5] = [
+pub const STEP_SIZES: [StepSizes; 5] = [
     [3, 7, 4, 5, 2, 3, 4],
     [1, 2, 2, 16, 1, 16, 2],
     [9, 12, 6, 33, 3, 37, 4],
@@ -148,7 +148,7 @@ const STEP_SIZES: [StepSizes; 5] = [
     [2, 3, 2, 8, 2, 128, 4],
 ];
 
-fn step_inputs([rows, slots, heads, width, groups, state, taps]: StepSizes) -> Vec<Vec<f64>> {
+pub fn step_inputs([rows, slots, heads, width, groups, state, taps]: StepSizes) -> Vec<Vec<f64>> {
     let mut noise = Noise::new(9);
     let inner = heads * width;
     let channels = inner + 2 * groups * state;
@@ -168,7 +168,7 @@ fn step_inputs([rows, slots, heads, width, groups, state, taps]: StepSizes) -> V
 }
 
 /// One projection's output, split as the model does, so that the parts are strided.
-fn step_arguments(
+pub fn step_arguments(
     flat: &[Tensor<1>],
     [rows, slots, heads, width, groups, state, taps]: StepSizes,
 ) -> (SsmStepInputs, SsmStepOptions) {
