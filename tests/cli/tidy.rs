@@ -14,7 +14,7 @@ const EMPTY_NAMES: [&str; 7] = ["util", "utils", "helpers", "common", "base", "m
 
 /// Crates and what they may depend on, besides crates for errors, logging and data formats.
 const ALLOWED: [(&str, &[&str]); 7] = [
-    ("kernels", &["burn", "burn-flex", "burn-cubecl", "burn-cuda", "cubecl", "rayon"]),
+    ("kernels", &["burn", "burn-flex", "burn-cubecl", "burn-cuda", "cubecl", "cubek", "rayon"]),
     (
         "model",
         &[
