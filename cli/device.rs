@@ -110,6 +110,17 @@ fn open_wgpu() -> anyhow::Result<Device> {
     Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
 }
 
+/// Lets products of f32 matrices be TF32 ones; false where that means nothing.
+pub fn allow_tf32(device: DeviceName) -> bool {
+    #[cfg(feature = "cuda")]
+    if matches!(device, DeviceName::Cuda(_)) {
+        nemo_kernels::allow_tf32();
+        return true;
+    }
+    let _ = device;
+    false
+}
+
 #[cfg(not(feature = "wgpu"))]
 fn open_wgpu() -> anyhow::Result<Device> {
     anyhow::bail!(

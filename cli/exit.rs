@@ -8,6 +8,8 @@ use std::io::{ErrorKind, Write};
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
+use nemo_kernels::DeviceError;
+use nemo_model::EngineError;
 use nemo_rl::error::TrainError;
 use nemo_rl::policy::api::PolicyError;
 use nemo_rl::rollout::RolloutError;
@@ -62,20 +64,39 @@ fn is_internal(error: &anyhow::Error) -> bool {
             Some(TrainError::Rollout { source: RolloutError::Engine { .. }, .. }) => true,
             _ => false,
         };
-        policy || rollout || train
+        let engine = matches!(cause.downcast_ref(), Some(EngineError::Device(DeviceError::Failed(_))));
+        policy || rollout || train || engine
     })
 }
 
 fn is_internal_policy_error(error: &PolicyError) -> bool {
-    matches!(error, PolicyError::UnknownSequence(_) | PolicyError::TurnOpen(_) | PolicyError::Script(_))
+    matches!(
+        error,
+        PolicyError::UnknownSequence(_)
+            | PolicyError::TurnOpen(_)
+            | PolicyError::Script(_)
+            | PolicyError::Device(DeviceError::Failed(_))
+    )
 }
 
-/// Replaces Rust's panic message by one line; the process ends with exit code 1 whichever thread panicked.
+/// Replaces Rust's panic message by one line; the process ends with exit code 1 whichever thread panicked, or with that of bad
+/// input where a device's memory was too small for what it was given.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
-        let _ = writeln!(std::io::stderr(), "error: internal error: {}", panic_message(info));
-        std::process::exit(i32::from(INTERNAL));
+        let message = panic_message(info);
+        let full = device_error(&message).filter(|error| matches!(error, DeviceError::OutOfMemory(_)));
+        let (text, code) = match full {
+            Some(error) => (error.to_string(), BAD_INPUT),
+            None => (format!("internal error: {message}"), INTERNAL),
+        };
+        let _ = writeln!(std::io::stderr(), "error: {text}");
+        std::process::exit(i32::from(code));
     }));
+}
+
+/// What a device failed at, when that is what a panic was about: Burn panics when results are read that were lost.
+fn device_error(message: &str) -> Option<DeviceError> {
+    message.contains("Error while reading data").then(|| DeviceError::from_message(message))
 }
 
 /// From here on a panic is reported and ends its thread only: a server goes on answering others.

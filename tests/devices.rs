@@ -1,7 +1,7 @@
-//! The program on a device: greedy continuations of every fixture model with `--device`.
+//! The program with `--device`: greedy continuations of every fixture model, a whole training run, and what it says where
+//! a device cannot be used.
 //!
-//! The device is that of the kernels' tests: the first CUDA device with the feature `cuda`, else software Vulkan with the
-//! feature `wgpu`. Without a device, or without these features, the test prints `skipped` and why.
+//! Which device that is, see kernels/tests/devices/device.rs. Without one every test prints `skipped` and why.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +18,13 @@ mod device;
 #[path = "cli/program.rs"]
 #[allow(dead_code, reason = "shared with the tests of the program on the CPU")]
 mod program;
+
+#[path = "cli/short_run.rs"]
+mod short_run;
+#[path = "devices/toolkit.rs"]
+mod toolkit;
+#[path = "devices/training.rs"]
+mod training;
 
 #[test]
 fn greedy_continuations_are_exact() {

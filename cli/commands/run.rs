@@ -22,6 +22,7 @@ use nemo_rl::tasks::load_tasks;
 
 use super::places::places;
 use crate::arguments::RunArguments;
+use crate::device::allow_tf32;
 use crate::output;
 use crate::report::plot;
 use crate::report::summary::{self, Rows};
@@ -57,6 +58,9 @@ impl Parts {
     /// Opens everything the configuration names.
     pub fn assemble(arguments: &RunArguments, config: RunConfig, shuffle_rewards: bool) -> anyhow::Result<Self> {
         let device: Device = arguments.device.open()?;
+        if config.policy.allow_tf32 && !allow_tf32(arguments.device) {
+            output::note(&format!("warning: policy.allow_tf32 has no effect on --device {}", arguments.device));
+        }
         let places: Places = places(arguments.config.as_deref())?;
         let environment = assemble::environment(&config, arguments.tables.as_deref())?;
         let validation_tasks = match is_specified(&config.data.validation) {

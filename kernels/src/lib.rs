@@ -3,7 +3,7 @@
 //! Operations are plain functions on Burn tensors (sampling on the host's logits). On the CPU device (Flex) in f32 they run
 //! hand-written slice code with a hand-written backward pass, products also with weights in bf16 and int8; on a CubeCL
 //! device (features `wgpu` and `cuda`) in f32, f16 or bf16 hand-written device kernels, but for the products, which are
-//! Burn's. In every other precision an operation runs its reference: the paper's formula in Burn's own tensor operations,
+//! cubek's. In every other precision an operation runs its reference: the paper's formula in Burn's own tensor operations,
 //! which Burn differentiates. The operations know tensors and sizes only, never a model's configuration.
 
 mod autodiff;
@@ -12,6 +12,7 @@ pub mod causal_conv;
 mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
+mod device_error;
 mod dispatch;
 mod error;
 pub mod gated_rms_norm;
@@ -24,6 +25,9 @@ pub mod ssd_scan;
 
 pub use causal_attention::causal_attention;
 pub use causal_conv::causal_conv;
+#[cfg(feature = "cube")]
+pub use cube::product::allow_tf32;
+pub use device_error::{DeviceError, check_written};
 pub use error::KernelError;
 pub use gated_rms_norm::gated_rms_norm;
 pub use linear_log_prob::{LogProbOutput, linear_log_prob};

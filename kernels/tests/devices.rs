@@ -22,11 +22,15 @@ mod harness;
 mod attention;
 #[path = "devices/engine.rs"]
 mod engine;
+#[path = "devices/failures.rs"]
+mod failures;
 #[path = "devices/half_precision.rs"]
 mod half_precision;
 #[path = "devices/invariance.rs"]
 mod invariance;
 #[path = "devices/layouts.rs"]
 mod layouts;
+#[path = "devices/nano_9b.rs"]
+mod nano_9b;
 #[path = "devices/sequence.rs"]
 mod sequence;

@@ -56,6 +56,9 @@ pub enum EngineError {
         /// The sequence.
         sequence: SequenceId,
     },
+    /// The device failed; what it was computing is lost.
+    #[error(transparent)]
+    Device(#[from] nemo_kernels::DeviceError),
     /// The pools cannot hold even this one sequence.
     #[error("a sequence of {tokens} tokens does not fit into the cache of {capacity} tokens and {slots} state slots")]
     CacheTooSmall {

@@ -1,7 +1,6 @@
 //! The model on a device: the golden cases, training against the host kernels, and rows that do not see each other.
 //!
-//! The device is that of the kernels' tests: the first CUDA device with the feature `cuda`, else software Vulkan with the
-//! feature `wgpu`. Without a device, or without these features, every test prints `skipped` and why.
+//! Which device that is, see kernels/tests/devices/device.rs. Without one every test prints `skipped` and why.
 
 #![allow(
     clippy::unwrap_used,

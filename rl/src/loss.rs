@@ -121,7 +121,7 @@ pub fn clipped_policy_gradient_loss(
         true => objective * importance_weights(config, &context, prev - generation.clone()),
         false => objective,
     };
-    let mut loss = (objective * weights.clone()).sum();
+    let mut loss = sum_in_order(objective * weights.clone());
 
     let mut kl = None;
     if let Some(reference) = context.reference(config) {
@@ -130,18 +130,24 @@ pub fn clipped_policy_gradient_loss(
             true => current.clone() - generation,
             false => current.clone() - current.clone().detach(),
         };
-        let term =
-            (kl_per_token(config, current, reference, log_weight) * weights).sum() * config.reference_policy_kl_penalty;
+        let term = sum_in_order(kl_per_token(config, current, reference, log_weight) * weights)
+            * config.reference_policy_kl_penalty;
         loss = loss + term.clone();
         kl = Some(term);
     }
     let mut positive_nll = None;
     if config.positive_example_nll_weight > 0.0 {
-        let term = (log_probs * context.positive_weights()).sum().neg();
+        let term = sum_in_order(log_probs * context.positive_weights()).neg();
         loss = loss + term.clone() * config.positive_example_nll_weight;
         positive_nll = Some(term);
     }
     LossTerms { loss, kl, positive_nll }
+}
+
+/// The sum of all elements, `[1]`. Not Burn's `sum`, which on devices adds with atomics, in another order every time.
+pub(crate) fn sum_in_order(values: Tensor<1>) -> Tensor<1> {
+    let [count] = values.dims();
+    values.reshape([1, count]).sum_dim(1).reshape([1])
 }
 
 /// Whether the loss of a sequence with this advantage can move the weights.

@@ -29,6 +29,7 @@ mod program;
 mod readme;
 mod real_office;
 mod serving;
+mod short_run;
 mod small_model;
 mod tidy;
 mod training;

@@ -29,10 +29,30 @@ pub(super) fn overlap_kernel<Q: Float>(
     }
 }
 
-/// Weights and slopes of a tile: `w = exp(score - log sum)`, and `slopes` holds `g . v` on entry and
-/// `scale w (g . v - g . y)` on return. A row sees the keys below its limit, from `first` on.
+/// Weight and slope of a pair: `w = exp(score - log sum)` and `scale w (g . v - g . y)`; zero where the row does not see the
+/// key. Statistics hold `log sum` of every row, then `g . y`.
 #[cube]
 fn weigh(
+    score: f32,
+    product: f32,
+    seen: bool,
+    row: usize,
+    statistics: &Shared<[f32]>,
+    scale: f32,
+    #[comptime] rows: usize,
+) -> (f32, f32) {
+    let mut weight = 0.0f32;
+    let mut slope = 0.0f32;
+    if seen {
+        weight = (score - statistics[row]).exp();
+        slope = scale * weight * (product - statistics[rows + row]);
+    }
+    (weight, slope)
+}
+
+/// [`weigh`] over a tile: `scores` and `slopes` hold scores and `g . v` on entry, weights and slopes on return.
+#[cube]
+fn weigh_tile(
     scores: &mut Shared<[f32]>,
     slopes: &mut Shared<[f32]>,
     limits: &Shared<[u32]>,
@@ -47,13 +67,47 @@ fn weigh(
     let mut pair = UNIT_POS as usize;
     while pair < comptime!(shape.rows() * shape.keys) {
         let row = pair / keys;
-        let mut weight = 0.0f32;
-        let mut slope = 0.0f32;
-        if first + pair % keys < limits[row] as usize {
-            weight = (scores[pair] - statistics[row]).exp();
-            slope = scale * weight * (slopes[pair] - statistics[rows + row]);
-        }
+        let seen = first + pair % keys < limits[row] as usize;
+        let (weight, slope) = weigh(scores[pair], slopes[pair], seen, row, statistics, scale, rows);
         scores[pair] = weight;
+        slopes[pair] = slope;
+        pair += block;
+    }
+}
+
+/// Weights and slopes of a tile of keys and values from packed rows of queries and cotangents.
+#[cube]
+fn weigh_products(
+    queries: &Shared<[f32]>,
+    cotangents: &Shared<[f32]>,
+    key_tile: &Shared<[f32]>,
+    value_tile: &Shared<[f32]>,
+    weights: &mut Shared<[f32]>,
+    slopes: &mut Shared<[f32]>,
+    limits: &Shared<[u32]>,
+    statistics: &Shared<[f32]>,
+    first: usize,
+    scale: f32,
+    #[comptime] shape: Tile,
+    #[comptime] block: usize,
+) {
+    let rows = comptime!(shape.rows());
+    let keys = comptime!(shape.keys);
+    let width = comptime!(shape.width);
+    let stride = comptime!(shape.stride());
+    let mut pair = UNIT_POS as usize;
+    while pair < comptime!(shape.rows() * shape.keys) {
+        let row = pair / keys;
+        let key = pair % keys;
+        let mut score = 0.0f32;
+        let mut product = 0.0f32;
+        for at in 0..width {
+            score += queries[row * width + at] * key_tile[key * stride + at];
+            product += cotangents[row * width + at] * value_tile[key * stride + at];
+        }
+        let seen = first + key < limits[row] as usize;
+        let (weight, slope) = weigh(score * scale, product, seen, row, statistics, scale, rows);
+        weights[pair] = weight;
         slopes[pair] = slope;
         pair += block;
     }
@@ -168,7 +222,7 @@ pub(super) fn query_gradient_kernel<Q: Float, K: Float>(
         sync_cube();
         products(&queries, &tile, &mut scores, sizes.scale, shape, block);
         sync_cube();
-        weigh(&mut scores, &mut slopes, &limits, &statistics, first, sizes.scale, shape, block);
+        weigh_tile(&mut scores, &mut slopes, &limits, &statistics, first, sizes.scale, shape, block);
         sync_cube();
         let mut at = unit;
         while at < comptime!(shape.rows() * shape.width) {
@@ -278,10 +332,20 @@ pub(super) fn key_gradient_kernel<Q: Float, K: Float>(
                 shape,
             );
             sync_cube();
-            products(&queries, &key_tile, &mut scores, sizes.scale, shape, block);
-            products(&cotangents, &value_tile, &mut slopes, 1.0f32, shape, block);
-            sync_cube();
-            weigh(&mut scores, &mut slopes, &limits, &statistics, first, sizes.scale, shape, block);
+            weigh_products(
+                &queries,
+                &cotangents,
+                &key_tile,
+                &value_tile,
+                &mut scores,
+                &mut slopes,
+                &limits,
+                &statistics,
+                first,
+                sizes.scale,
+                shape,
+                block,
+            );
             sync_cube();
             let mut at = unit;
             while at < comptime!(shape.keys * shape.width) {

@@ -12,7 +12,7 @@ use crate::cube::flash::Tile;
 use crate::cube::sum::{Parts, sum_parts};
 use crate::cube::{
     BLOCK, Numbers, SHARED_BYTES, arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid,
-    grid_of_units, sizes,
+    grid_of_units, optional, sizes,
 };
 
 /// The arguments in row-major order; keys and values in one dtype.
@@ -39,8 +39,7 @@ impl Attention {
         let [_, _, key_heads, _] = sizes(&tensors.k);
         let [prefix_batch, prefix_tokens, ..] = sizes::<4>(&tensors.prefix_k);
         let k = contiguous(tensors.k);
-        // An empty prefix cannot be bound; the segment stands in for it and is never read as one.
-        let prefix = |tensor| if prefix_tokens == 0 { k.clone() } else { contiguous_as(tensor, k.dtype) };
+        let prefix = |tensor| optional((prefix_tokens > 0).then_some(tensor), &k, k.dtype);
         let (prefix_k, prefix_v) = (prefix(tensors.prefix_k), prefix(tensors.prefix_v));
         Self {
             prefix_lengths: Numbers::from_sizes(&k.client, prefix_lengths),

@@ -10,7 +10,9 @@ use super::kernel::{
 };
 use super::{CausalConvGradient, CausalConvOps, CausalConvSaved};
 use crate::cube::sum::{Parts, sum_parts};
-use crate::cube::{Numbers, arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid_of_units, sizes};
+use crate::cube::{
+    Numbers, arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid_of_units, optional, sizes,
+};
 
 /// Tokens per part of the gradients of filters and bias.
 const TOKENS_PER_PART: usize = 64;
@@ -124,12 +126,11 @@ impl CausalConvGradient for CubeBackend {
         let Conv { batch, tokens, channels, taps, window_batch, .. } = conv;
         let (client, dtype) = (&conv.x.client, conv.x.dtype);
         let kept = taps - 1;
-        // Whether a cotangent exists is a number for the kernels; the input stands in for the missing buffer.
+        // Whether a cotangent exists is a number for the kernels.
         let has_y = u32::from(y_cotangent.is_some());
         let has_window = u32::from(window_cotangent.is_some());
-        let y_cotangent = y_cotangent.map_or_else(|| conv.x.clone(), |cotangent| contiguous_as(cotangent, dtype));
-        let window_cotangent =
-            window_cotangent.map_or_else(|| conv.x.clone(), |cotangent| contiguous_as(cotangent, dtype));
+        let y_cotangent = optional(y_cotangent, &conv.x, dtype);
+        let window_cotangent = optional(window_cotangent, &conv.x, dtype);
         let slopes = empty(&conv.x, conv.x.shape(), DType::F32);
         let x_gradient = empty(&conv.x, conv.x.shape(), dtype);
         let parts_per_row = tokens.div_ceil(TOKENS_PER_PART);

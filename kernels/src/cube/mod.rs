@@ -17,7 +17,7 @@ use cubecl::client::Client;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
-use cubecl::std::tensor::{copy_into, is_contiguous};
+use cubecl::std::tensor::copy_into;
 
 /// Units of a cube that works on one row.
 pub(crate) const BLOCK: usize = 128;
@@ -47,6 +47,22 @@ pub(crate) fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) ->
     let bytes = shape.num_elements().max(1) * dtype.size();
     let handle = like.client.empty(bytes);
     CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
+}
+
+/// An input that a kernel can do without, in row-major order and in `dtype`. Where there is none, a buffer of its own stands
+/// for it, which the kernel is told not to read: a buffer that stood for two would be bound twice.
+pub(crate) fn optional(tensor: Option<CubeTensor>, like: &CubeTensor, dtype: DType) -> CubeTensor {
+    tensor.map_or_else(|| empty(like, [1], dtype), |tensor| contiguous_as(tensor, dtype))
+}
+
+/// Rows `first..first + count` of a matrix in row-major order, to be written by a kernel, in the same memory.
+pub(crate) fn rows_of(matrix: &CubeTensor, first: usize, count: usize) -> CubeTensor {
+    let [_, width] = sizes(matrix);
+    let bytes = |rows: usize| (rows * width * matrix.dtype.size()) as u64;
+    let after = matrix.handle.size_in_used() - bytes(first + count);
+    let handle = matrix.handle.clone().offset_start(bytes(first)).offset_end(after);
+    let (client, device) = (matrix.client.clone(), matrix.device.clone());
+    CubeTensor::new_contiguous(client, device, Shape::from([count, width]), handle, matrix.dtype)
 }
 
 /// The sizes of a tensor whose rank is known.
@@ -121,17 +137,14 @@ impl Numbers {
 /// which kernels address buffers.
 pub(crate) fn arg(tensor: &CubeTensor) -> BufferArg {
     let elements = tensor.shape().num_elements();
-    let (shape, strides) = (tensor.meta.shape(), tensor.meta.strides());
-    assert!(
-        is_contiguous(shape, strides),
-        "a device kernel was given a tensor of shape {shape:?} with strides {strides:?}"
-    );
     assert!(u32::try_from(elements).is_ok(), "a device kernel was given {elements} elements, more than 2^32 - 1");
     if elements == 0 {
         // No buffer of size zero can be bound; the kernel reads nothing of it.
         // SAFETY: the buffer holds one element of any dtype.
         return unsafe { BufferArg::from_raw_parts(tensor.client.empty(size_of::<u64>()), 1) };
     }
+    let (shape, strides) = (tensor.meta.shape(), tensor.meta.strides());
+    assert!(tensor.is_contiguous(), "a device kernel was given a tensor of shape {shape:?} with strides {strides:?}");
     tensor.clone().into_buffer_arg()
 }
 

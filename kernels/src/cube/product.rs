@@ -3,7 +3,7 @@
 //! Nothing is chosen by timing, so the same product has the same bits in every run. Numbers in f32 are multiplied as such:
 //! tensor cores would round them to TF32, ten bits, which is for the user to allow.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape};
@@ -22,39 +22,49 @@ use super::{cast_to, element_type, empty, sizes};
 /// Products of fewer rows are bound by the reading of the matrix; tiles of tensor cores would be mostly empty.
 const FEW_ROWS: usize = 8;
 
-static ALLOW_TF32: AtomicBool = AtomicBool::new(false);
+/// Set when the program starts, if ever.
+static ALLOW_TF32: OnceLock<()> = OnceLock::new();
 
-/// Lets products of f32 matrices round their factors to TF32, as tensor cores take them. Without effect on other types, and on
-/// devices without tensor cores.
-pub fn allow_tf32(allow: bool) {
-    ALLOW_TF32.store(allow, Ordering::Relaxed);
+/// Lets products of f32 matrices round their factors to TF32, as tensor cores take them, for the rest of the program. Without
+/// effect on other types, and on devices without tensor cores.
+pub fn allow_tf32() {
+    let _ = ALLOW_TF32.set(());
 }
 
 /// `lhs rhs`: `[m, k]`, `[k, n]` to `[m, n]`, in the dtype of `lhs`. Rows may lie in any order in memory.
 ///
 /// # Panics
-/// When the device refuses a product that needs nothing special of it.
+/// As [`product_into`].
 pub(crate) fn product(lhs: CubeTensor, rhs: CubeTensor) -> CubeTensor {
-    let dtype = lhs.dtype;
-    let rhs = cast_to(rhs, dtype);
     let ([m, k], [_, n]) = (sizes(&lhs), sizes(&rhs));
     if k == 0 {
-        return CubeBackend::float_zeros(Shape::from([m, n]), &lhs.device, dtype.into());
+        return CubeBackend::float_zeros(Shape::from([m, n]), &lhs.device, lhs.dtype.into());
     }
-    let out = empty(&lhs, [m, n], dtype);
+    let out = empty(&lhs, [m, n], lhs.dtype);
+    product_into(&lhs, rhs, &out);
+    out
+}
+
+/// `lhs rhs`, `[m, k]` with `k > 0` and `[k, n]`, written to `out`, `[m, n]` in the dtype of `lhs`.
+///
+/// # Panics
+/// When the device refuses a product that needs nothing special of it.
+pub(crate) fn product_into(lhs: &CubeTensor, rhs: CubeTensor, out: &CubeTensor) {
+    let dtype = lhs.dtype;
+    let rhs = &cast_to(rhs, dtype);
+    let ([m, k], [_, n]) = (sizes(lhs), sizes(rhs));
     if m == 0 || n == 0 {
-        return out;
+        return;
     }
-    let for_cores = matches!(dtype, DType::F16 | DType::BF16) || ALLOW_TF32.load(Ordering::Relaxed);
-    if for_cores && m >= FEW_ROWS && launch(Strategy::SimpleCyclicCmma(Default::default()), &lhs, &rhs, &out).is_ok() {
-        return out;
+    let for_cores = matches!(dtype, DType::F16 | DType::BF16) || ALLOW_TF32.get().is_some();
+    if for_cores && m >= FEW_ROWS && launch(Strategy::SimpleCyclicCmma(Default::default()), lhs, rhs, out).is_ok() {
+        return;
     }
     // Few rows, numbers that cores would round, or a device without them.
     let tile_size = if m < FEW_ROWS { TileSizeSelection::MinTileSize } else { TileSizeSelection::MaxTileSize };
     let plain = Strategy::SimpleUnit(BlueprintStrategy::Inferred(SimpleUnitSelectionArgs { tile_size }));
-    let refused = launch(plain, &lhs, &rhs, &out);
+    let refused = launch(plain, lhs, rhs, out);
     assert!(refused.is_ok(), "the device refuses a product of [{m}, {k}] and [{k}, {n}] in {dtype:?}: {refused:?}");
-    out
 }
 
 fn launch(strategy: Strategy, lhs: &CubeTensor, rhs: &CubeTensor, out: &CubeTensor) -> Result<(), MatmulSetupError> {

@@ -12,9 +12,11 @@ use cubecl::prelude::CubeDim;
 
 use super::kernel::{COLUMNS, ROWS, UNITS, combine_kernel, slope_kernel, softmax_kernel};
 use super::{LinearLogProbGradient, LinearLogProbOps, LogProbRows, LogProbSaved};
-use crate::cube::product::product;
+use crate::cube::product::{product, product_into};
 use crate::cube::sum::{Parts, sum_parts};
-use crate::cube::{arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, sizes};
+use crate::cube::{
+    arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, rows_of, sizes,
+};
 use crate::softmax::COLDEST;
 
 /// Tokens of the vocabulary per cube of the forward pass; a multiple of `COLUMNS`.
@@ -101,7 +103,7 @@ impl LinearLogProbGradient for CubeBackend {
         }
         let wide_hidden = cast_to(hidden.clone(), DType::F32);
         let mut hidden_gradient: Option<CubeTensor> = None;
-        let mut weight_gradient = empty(&hidden, [vocabulary, width], DType::F32);
+        let weight_gradient = empty(&hidden, [vocabulary, width], DType::F32);
         let range = (SLOPE_ELEMENTS / rows / COLUMNS).max(1) * COLUMNS;
         for first in (0..vocabulary).step_by(range) {
             let count = range.min(vocabulary - first);
@@ -113,9 +115,8 @@ impl LinearLogProbGradient for CubeBackend {
                 Some(sum) => Self::float_add(sum, part),
                 None => part,
             });
-            let part = product(Self::float_transpose(slopes), wide_hidden.clone());
-            let place = [Slice::from(first..first + count), Slice::from(0..width)];
-            weight_gradient = Self::float_slice_assign(weight_gradient, &place, part);
+            let part = rows_of(&weight_gradient, first, count);
+            product_into(&Self::float_transpose(slopes), wide_hidden.clone(), &part);
         }
         // An empty vocabulary has no targets, hence no rows.
         let hidden_gradient = hidden_gradient.unwrap_or_else(|| empty(&hidden, [rows, width], DType::F32));

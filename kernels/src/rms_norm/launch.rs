@@ -10,7 +10,7 @@ use super::{RmsNormGradient, RmsNormOps};
 use crate::cube::math::block_sum;
 use crate::cube::sum::{Parts, sum_parts};
 use crate::cube::{
-    BLOCK, arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, sizes,
+    BLOCK, arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, optional, sizes,
 };
 
 /// Rows per part of the weight's gradient.
@@ -89,7 +89,7 @@ impl RmsNormGradient for CubeBackend {
         let cotangent = contiguous(cotangent);
         let has_addend = addend.is_some();
         // Never read when there is none.
-        let addend = addend.map_or_else(|| empty(&x, [1], x.dtype), |addend| contiguous_as(addend, x.dtype));
+        let addend = optional(addend, &x, x.dtype);
         let dtypes = [x.dtype, cotangent.dtype].map(element_type);
         let (rows, width) = rows(&x);
         let x_gradient = empty(&x, x.shape(), x.dtype);

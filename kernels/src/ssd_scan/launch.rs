@@ -11,7 +11,8 @@ use super::kernel_backward::{add_heads_kernel, reverse_kernel, step_gradient_ker
 use super::{SsdSaved, SsdScanGradient, SsdScanOps, SsdTensors};
 use crate::cube::sum::{Parts, sum_parts};
 use crate::cube::{
-    BLOCK, Numbers, arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, sizes,
+    BLOCK, Numbers, arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, optional,
+    sizes,
 };
 
 /// Numbers that states and gradients per head may take at a time in the backward pass (96 MiB).
@@ -147,16 +148,11 @@ impl SsdScanGradient for CubeBackend {
         let Scan { batch, tokens, heads, width, groups, state_size, .. } = scan;
         let chunk = scan.backward_chunk();
         let client = &scan.x.client;
-        // Whether a cotangent exists is a number for the kernels; one that does not is a buffer of its own all the same, since
-        // none may be bound twice.
+        // Whether a cotangent exists is a number for the kernels.
         let has_y = u32::from(y_cotangent.is_some());
         let has_state = u32::from(state_cotangent.is_some());
-        let or_absent = |cotangent: Option<CubeTensor>, dtype| match cotangent {
-            Some(cotangent) => contiguous_as(cotangent, dtype),
-            None => empty(&scan.x, [1], dtype),
-        };
-        let y_cotangent = or_absent(y_cotangent, scan.x.dtype);
-        let state_cotangent = or_absent(state_cotangent, scan.state.dtype);
+        let y_cotangent = optional(y_cotangent, &scan.x, scan.x.dtype);
+        let state_cotangent = optional(state_cotangent, &scan.x, scan.state.dtype);
 
         let gradient = |shape: [usize; 4]| empty(&scan.x, shape, DType::F32);
         let x_gradient = gradient([batch, tokens, heads, width]);

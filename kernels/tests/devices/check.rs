@@ -78,6 +78,58 @@ fn keep_larger(largest: &mut (f64, String), error: (f64, String)) {
     }
 }
 
+/// Compares values and gradients of an operation on tensors of `dtype` with those in f64 of the same rounded inputs.
+pub fn compare_in(
+    name: &str,
+    device: &Device,
+    dtype: DType,
+    inputs: &[Vec<f64>],
+    fast: &Operation,
+    reference: &Operation,
+) {
+    let rounded = rounded(inputs, dtype);
+    let found = evaluate_on(device.clone(), &rounded, dtype, &[], fast);
+    let expected = evaluate(&rounded, DType::F64, &[], reference);
+    assert_within(&format!("{name} in {dtype:?}: output"), &found.outputs, &expected.outputs, bound(dtype) / 2.0);
+    // The cotangent is formed in `dtype` too.
+    assert_within(&format!("{name} in {dtype:?}: gradient"), &found.gradients, &expected.gradients, bound(dtype));
+}
+
+/// [`compare_in`] without gradients.
+pub fn compare_values_in(
+    name: &str,
+    device: &Device,
+    dtype: DType,
+    inputs: &[Vec<f64>],
+    fast: &Operation,
+    reference: &Operation,
+) {
+    let rounded = rounded(inputs, dtype);
+    let found = outputs_on(device, &rounded, dtype, fast);
+    let expected = outputs(&rounded, DType::F64, reference);
+    assert_within(&format!("{name} in {dtype:?}: output"), &found, &expected, bound(dtype) / 2.0);
+}
+
+fn rounded(inputs: &[Vec<f64>], dtype: DType) -> Vec<Vec<f64>> {
+    inputs.iter().map(|values| to_vec(tensor(values, dtype, &Device::flex()))).collect()
+}
+
+/// In sixteen bits a unit in the last place.
+fn bound(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 1e-5,
+        DType::F16 => 1.5e-3,
+        _ => 1.2e-2,
+    }
+}
+
+fn assert_within(what: &str, found: &[Vec<f64>], expected: &[Vec<f64>], bound: f64) {
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = relative_error(found, expected);
+        assert!(error <= bound, "{what} {index} differs by {error:.2e}, allowed {bound:.1e}");
+    }
+}
+
 /// The values as a tensor of the shape whose axes 0 and 1 lie swapped in memory.
 pub fn swapped<const D: usize>(flat: &Tensor<1>, shape: [usize; D]) -> Tensor<D> {
     let mut memory = shape;

@@ -1,27 +1,10 @@
 //! Storage in sixteen bits: arithmetic stays in f32, so only inputs and results are rounded.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 use nemo_kernels::*;
 
 use crate::check::*;
 use crate::harness::*;
-
-/// Relative L2 distance of an evaluation in `dtype` on the device from one in f64 with the same rounded inputs.
-fn check(name: &str, device: &Device, dtype: DType, inputs: &[Vec<f64>], fast: &Operation, reference: &Operation) {
-    let rounded: Vec<Vec<f64>> = inputs.iter().map(|v| to_vec(tensor(v, dtype, &Device::flex()))).collect();
-    let found = evaluate_on(device.clone(), &rounded, dtype, &[], fast);
-    let expected = evaluate(&rounded, DType::F64, &[], reference);
-    // Half a unit in the last place of the result, and of the cotangent, which the test forms in `dtype`.
-    let bound = if dtype == DType::F16 { 1.5e-3 } else { 1.2e-2 };
-    for (index, (found, expected)) in found.outputs.iter().zip(&expected.outputs).enumerate() {
-        let error = relative_error(found, expected);
-        assert!(error <= bound / 2.0, "{name} in {dtype:?}: output {index} differs by {error:.2e}");
-    }
-    for (index, (found, expected)) in found.gradients.iter().zip(&expected.gradients).enumerate() {
-        let error = relative_error(found, expected);
-        assert!(error <= bound, "{name} in {dtype:?}: gradient {index} differs by {error:.2e}");
-    }
-}
 
 #[test]
 fn sixteen_bit_storage() {
@@ -37,7 +20,7 @@ fn sixteen_bit_storage() {
         let size = batch * tokens * width;
         let part = |flat: &[Tensor<1>], index: usize| flat[index].clone().reshape(shape);
         let inputs = [noise.vector(size), noise.vector(width), noise.vector(size)];
-        check(
+        compare_in(
             "rms_norm",
             &device,
             dtype,
@@ -45,7 +28,7 @@ fn sixteen_bit_storage() {
             &|flat| vec![rms_norm(part(flat, 0), flat[1].clone(), 1e-5).flatten(0, 2)],
             &|flat| vec![rms_norm::reference::rms_norm(part(flat, 0), flat[1].clone(), 1e-5).flatten(0, 2)],
         );
-        check(
+        compare_in(
             "gated_rms_norm",
             &device,
             dtype,
@@ -67,17 +50,22 @@ fn sixteen_bit_storage() {
         };
         for stored in [dtype, DType::F32] {
             let name = format!("add_rms_norm with a stream in {stored:?}");
-            check(&name, &device, dtype, &inputs, &|f| add_norm(f, stored, true), &|f| add_norm(f, stored, false));
+            compare_in(&name, &device, dtype, &inputs, &|f| add_norm(f, stored, true), &|f| add_norm(f, stored, false));
         }
-        check("squared_relu", &device, dtype, &inputs[..1], &|flat| vec![squared_relu(flat[0].clone())], &|flat| {
-            vec![squared_relu::reference::squared_relu(flat[0].clone())]
-        });
+        compare_in(
+            "squared_relu",
+            &device,
+            dtype,
+            &inputs[..1],
+            &|flat| vec![squared_relu(flat[0].clone())],
+            &|flat| vec![squared_relu::reference::squared_relu(flat[0].clone())],
+        );
         let inputs = [noise.vector(size), noise.vector(width * 4), noise.vector(width * 3), noise.vector(width)];
         let convolution = |flat: &[Tensor<1>]| {
             let (filters, window) = (flat[1].clone().reshape([width, 1, 4]), flat[2].clone().reshape([1, width, 3]));
             (part(flat, 0), filters, Some(flat[3].clone()), window)
         };
-        check(
+        compare_in(
             "causal_conv",
             &device,
             dtype,
@@ -94,7 +82,7 @@ fn sixteen_bit_storage() {
         let heads = [batch, tokens, 2, 20];
         let attention = |flat: &[Tensor<1>]| [0, 1, 2].map(|index| flat[index].clone().reshape(heads));
         let inputs = [noise.vector(size), noise.vector(size), noise.vector(size)];
-        check(
+        compare_in(
             "causal_attention",
             &device,
             dtype,
@@ -121,7 +109,7 @@ fn sixteen_bit_storage() {
         let mut inputs = inputs.to_vec();
         inputs.extend([batch * tokens * 2, 2, 2, 2, 1600].map(|size| noise.vector(size)));
         let none = (0.0, f64::INFINITY);
-        check(
+        compare_in(
             "ssd_scan",
             &device,
             dtype,
@@ -134,7 +122,7 @@ fn sixteen_bit_storage() {
             let (hidden, weight) = (flat[0].clone().reshape([23, width]), flat[1].clone().reshape([150, width]));
             (hidden, weight, Tensor::ones([23], &flat[0].device()))
         };
-        check(
+        compare_in(
             "linear_log_prob",
             &device,
             dtype,

@@ -2,6 +2,8 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use nemo_kernels::{DeviceError, check_written};
+
 use super::growth::{grow, grown};
 
 /// Keys and values of all attention layers, `[pages, page_size, kv_heads, head_dim]` each.
@@ -54,6 +56,14 @@ impl KvPool {
     /// Handles of one layer's pools, to be dropped before the next write.
     pub fn layer(&self, layer: usize) -> (Tensor<4>, Tensor<4>) {
         self.layers[layer].clone()
+    }
+
+    /// Checks that nothing written so far was lost.
+    ///
+    /// # Errors
+    /// When a device failed at it.
+    pub fn check_written(&self) -> Result<(), DeviceError> {
+        self.layers.iter().try_for_each(|(keys, values)| check_written(&[keys, values]))
     }
 
     /// Copies the rows at `from` to `to` in every layer.

@@ -2,6 +2,8 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use nemo_kernels::{DeviceError, check_written};
+
 use super::growth::{grow, grown};
 
 /// Windows `[slots, channels, kernel - 1]` and SSM states `[slots, heads, head_dim, state_size]` of all Mamba layers.
@@ -66,6 +68,17 @@ impl SsmPool {
             states
                 .inplace(|pool| pool.slice_assign([place, 0..heads, 0..dim, 0..size], state.clone().narrow(0, row, 1)));
         }
+    }
+
+    /// Checks that nothing written so far was lost.
+    ///
+    /// # Errors
+    /// When a device failed at it.
+    pub fn check_written(&self) -> Result<(), DeviceError> {
+        self.layers.iter().try_for_each(|(windows, states)| {
+            check_written(&[windows])?;
+            check_written(&[states])
+        })
     }
 
     /// Hands one layer's pools to `step`, which gives them back with a result. No other handle exists meanwhile.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
+use nemo_kernels::check_written;
 
 use super::memory::{Memory, MemoryUse, PageCopies};
 use super::prefix::{PrefixCache, common_prefix};
@@ -343,9 +344,10 @@ impl Engine {
             self.ssm.grow(self.memory.slots.num_touched(), self.options.num_slots);
             if !copies.from.is_empty() {
                 self.kv.copy(&copies.from, &copies.to);
+                self.kv.check_written()?;
             }
             if !rows.is_empty() {
-                return Ok(Some(self.run_pass(runs, &rows)));
+                return self.run_pass(runs, &rows).map(Some);
             }
             let oldest = pass.rows.iter().map(|row| row.0).min().unwrap_or(0);
             if self.make_room(runs, oldest) {
@@ -386,7 +388,11 @@ impl Engine {
     }
 
     /// The pass itself, once every row has its memory.
-    fn run_pass(&mut self, runs: &mut [Run], rows: &[(usize, usize, BlockId)]) -> (Vec<usize>, Tensor<2>) {
+    fn run_pass(
+        &mut self,
+        runs: &mut [Run],
+        rows: &[(usize, usize, BlockId)],
+    ) -> Result<(Vec<usize>, Tensor<2>), EngineError> {
         let paged: Vec<PagedRow<'_>> = rows
             .iter()
             .map(|&(index, tokens, destination)| {
@@ -401,6 +407,10 @@ impl Engine {
             })
             .collect();
         let hidden = self.model.forward_paged(&paged, &mut self.kv, &mut self.ssm);
+        // Before the next pass writes to other places of the pools, which would hide that this one's were lost.
+        check_written(&[&hidden])?;
+        self.kv.check_written()?;
+        self.ssm.check_written()?;
         for &(index, tokens, destination) in rows {
             let run = &mut runs[index];
             run.computed += tokens;
@@ -410,7 +420,7 @@ impl Engine {
                 self.memory.slots.release(source);
             }
         }
-        (rows.iter().map(|row| row.0).collect(), hidden)
+        Ok((rows.iter().map(|row| row.0).collect(), hidden))
     }
 
     fn check_tokens(&self, tokens: &[TokenId], already: usize) -> Result<(), EngineError> {

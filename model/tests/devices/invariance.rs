@@ -1,8 +1,7 @@
 //! On the device, too, a sequence has the same bits whatever else is in the batch and where its prompt is cut at a chunk.
 //!
-//! Matrix products are Burn's, whose kernel for f32 without matrix units chooses its tiles by the number of rows but adds
-//! along the inner axis one by one, whatever the tiles are. A device with matrix units takes another kernel: what is
-//! checked here was not seen there.
+//! In f32 the kernel of matrix products has other tiles where there are few rows, but adds along the inner axis one by one,
+//! whatever the tiles are. Tensor cores, which take over where numbers are narrower or TF32 is allowed, do not.
 
 use nemo_model::generate::{Engine, EngineOptions, SampleKey, SamplingParams};
 use nemo_model::parallel::ForwardContext;

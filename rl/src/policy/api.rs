@@ -154,6 +154,9 @@ pub enum PolicyError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The device failed; what it was computing is lost, the last checkpoint is not.
+    #[error(transparent)]
+    Device(#[from] nemo_kernels::DeviceError),
     /// The loss has a Kullback-Leibler penalty and the policy keeps no reference.
     #[error("the loss compares with a reference policy, and none was kept when the run was set up")]
     NoReference,

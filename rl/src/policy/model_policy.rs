@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
+use nemo_kernels::DeviceError;
 use nemo_model::checkpoint::{SaveOptions, SidecarFile, StoredDtype};
 use nemo_model::generate::{Engine, EngineOptions};
 use nemo_model::{EngineError, NemotronH};
@@ -17,7 +18,7 @@ use super::tree_pass::{TrainedRows, TreePass};
 use super::usable;
 use crate::loss::{
     LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss, has_gradient, loss_metrics,
-    merge_loss_metrics,
+    merge_loss_metrics, sum_in_order,
 };
 use crate::optimizer::AdamW;
 use crate::token_tree::TokenTree;
@@ -113,6 +114,16 @@ impl ModelPolicy {
     /// Weights that were rounded for generation are not trained.
     fn check_trainable(&self) -> Result<(), PolicyError> {
         self.model().check_trainable().map_err(|error| PolicyError::Model(Box::new(error)))
+    }
+
+    /// Waits for the device.
+    ///
+    /// # Errors
+    /// When it failed at something since the last time, so that the failure ends the step it happened in, and is not taken for
+    /// weights that diverged.
+    fn sync(&self) -> Result<(), PolicyError> {
+        let synced = self.model().device().sync();
+        synced.map_err(|error| PolicyError::Device(DeviceError::from_message(&error.to_string())))
     }
 
     fn apply(
@@ -211,10 +222,12 @@ impl Policy for ModelPolicy {
         };
         report.loss = report.metrics.get("loss").copied().unwrap_or(0.0);
         report.entropy = entropy / (batch.global_valid_tokens as f64).max(1.0);
+        self.sync()?;
         if !report.loss.is_finite() {
             return Err(PolicyError::NotFinite { what: "the loss", value: report.loss });
         }
         report.grad_norm = self.apply(gradients, params)?;
+        self.sync()?;
         Ok(report)
     }
 
@@ -267,13 +280,15 @@ impl Policy for ModelPolicy {
                     let spread = (hidden * difference).sum_dim(1).squeeze_dim::<1>(1);
                     log_likelihood = log_likelihood + spread * smoothing;
                 }
-                (log_likelihood * weights).sum().neg()
+                sum_in_order(log_likelihood * weights).neg()
             })
         };
+        self.sync()?;
         if !report.loss.is_finite() {
             return Err(PolicyError::NotFinite { what: "the loss", value: report.loss });
         }
         report.grad_norm = self.apply(gradients, params)?;
+        self.sync()?;
         Ok(report)
     }
 
@@ -364,6 +379,7 @@ fn engine_error(error: EngineError) -> PolicyError {
         EngineError::UnknownSequence(id) => PolicyError::UnknownSequence(id),
         EngineError::TurnOpen(id) => PolicyError::TurnOpen(id),
         EngineError::PromptTooLong { length, limit } => PolicyError::PromptTooLong { length, limit },
+        EngineError::Device(error) => PolicyError::Device(error),
         other => PolicyError::Model(Box::new(other)),
     }
 }

@@ -27,6 +27,8 @@ pub struct PolicyConfig {
     #[serde(deserialize_with = "at_most::<{ limits::SEQUENCE_TOKENS }, _>")]
     pub max_total_sequence_length: usize,
     pub precision: Precision,
+    /// Whether products of f32 matrices may round their factors to TF32, on devices that have it. *Own key.*
+    pub allow_tf32: bool,
     pub megatron_cfg: MegatronConfig,
     pub dynamic_batching: DynamicBatchingConfig,
     pub make_sequence_length_divisible_by: usize,
