@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::bad_results::with_disk;
-use super::program::{Finished, PROGRAM, contents, run_in};
+use super::program::{Finished, PROGRAM, contents, copy_folder, run_in};
 use super::short_run::{TRAIN, workspace};
 
 /// The supervised job of the same model.

@@ -60,7 +60,7 @@ impl AdamWOps for CubeBackend {
         if elements > 0 {
             // SAFETY: the five tensors have one shape (the public function checks); units past the end do nothing.
             unsafe {
-                master_kernel::launch_unchecked(
+                adamw_master_kernel::launch_unchecked(
                     &param.client,
                     grid_of_units(&param.client, elements),
                     block(),
@@ -94,7 +94,7 @@ impl AdamWOps for CubeBackend {
         if elements > 0 {
             // SAFETY: the four tensors have one shape (the public function checks); units past the end do nothing.
             unsafe {
-                stochastic_kernel::launch_unchecked(
+                adamw_stochastic_kernel::launch_unchecked(
                     &param.client,
                     grid(&param.client, elements.div_ceil(TILE)),
                     block(),
@@ -194,7 +194,7 @@ fn updated(param: f32, first: f32, second: f32, factors: &DeviceFactors) -> f32 
 }
 
 #[cube(launch_unchecked)]
-fn master_kernel<P: Float, G: Float>(
+fn adamw_master_kernel<P: Float, G: Float>(
     param: &mut [P],
     master: &mut [f32],
     grad: &[G],
@@ -219,7 +219,7 @@ fn master_kernel<P: Float, G: Float>(
 
 /// One cube per tile; a unit draws one block of random bits and updates the eight elements that share it.
 #[cube(launch_unchecked)]
-fn stochastic_kernel<P: Float, G: Float>(
+fn adamw_stochastic_kernel<P: Float, G: Float>(
     param: &mut [P],
     grad: &[G],
     m: &mut [f32],

@@ -42,7 +42,7 @@ fn write(pool: CubeTensor, values: CubeTensor, rows: &Numbers, slots: &Numbers) 
     if elements > 0 {
         // SAFETY: rows and slots exist (the public function checks), and units past the elements do nothing.
         unsafe {
-            write_kernel::launch_unchecked(
+            cache_write_kernel::launch_unchecked(
                 &values.client,
                 grid_of_units(&values.client, elements),
                 block(),
@@ -60,7 +60,7 @@ fn write(pool: CubeTensor, values: CubeTensor, rows: &Numbers, slots: &Numbers) 
 }
 
 #[cube(launch_unchecked)]
-fn write_kernel<F: Float>(
+fn cache_write_kernel<F: Float>(
     values: &[F],
     rows: &[u32],
     slots: &[u32],

@@ -18,17 +18,37 @@ pub(super) struct Sizes {
     pub(super) scale: f32,
 }
 
-/// Stages a tile of keys (or values) of one key head, from `first`; zero from `end` on.
+/// Where the keys (or values) of a row and key head lie.
+#[derive(CubeType)]
+pub(super) struct RowKeys {
+    key_head: usize,
+    prefix_length: usize,
+    /// One more than the last key.
+    end: usize,
+    /// Slots of the row's first token in the prefix and in the segment.
+    prefix_slot: usize,
+    own_slot: usize,
+}
+
+#[cube]
+pub(super) fn row_keys(row: usize, key_head: usize, prefix_length: usize, end: usize, sizes: &Sizes) -> RowKeys {
+    RowKeys {
+        key_head,
+        prefix_length,
+        end,
+        prefix_slot: (row % sizes.prefix_batch) * sizes.prefix_tokens,
+        own_slot: row * sizes.tokens,
+    }
+}
+
+/// Stages a tile of a row's keys (or values), from `first`; zero past the last.
 #[cube]
 pub(super) fn load_keys<F: Float>(
     own: &[F],
     prefix: &[F],
     tile: &mut Shared<[f32]>,
-    row: usize,
-    key_head: usize,
-    prefix_length: usize,
+    keys: &RowKeys,
     first: usize,
-    end: usize,
     sizes: &Sizes,
     #[comptime] shape: Tile,
     #[comptime] block: usize,
@@ -39,13 +59,13 @@ pub(super) fn load_keys<F: Float>(
     while at < comptime!(shape.keys * shape.width) {
         let key = first + at / width;
         let mut value = 0.0f32;
-        if key < end {
-            if key < prefix_length {
-                let slot = (row % sizes.prefix_batch) * sizes.prefix_tokens + key;
-                value = f32::cast_from(prefix[(slot * sizes.key_heads + key_head) * width + at % width]);
+        if key < keys.end {
+            if key < keys.prefix_length {
+                let slot = keys.prefix_slot + key;
+                value = f32::cast_from(prefix[(slot * sizes.key_heads + keys.key_head) * width + at % width]);
             } else {
-                let slot = row * sizes.tokens + key - prefix_length;
-                value = f32::cast_from(own[(slot * sizes.key_heads + key_head) * width + at % width]);
+                let slot = keys.own_slot + key - keys.prefix_length;
+                value = f32::cast_from(own[(slot * sizes.key_heads + keys.key_head) * width + at % width]);
             }
         }
         tile[(at / width) * stride + at % width] = value;
@@ -83,7 +103,7 @@ pub(super) fn load_rows<F: Float>(
 
 /// Attention and `[B, Hq, T]` logarithms of the softmax denominators.
 #[cube(launch_unchecked)]
-pub(super) fn forward_kernel<Q: Float, K: Float>(
+pub(super) fn attention_kernel<Q: Float, K: Float>(
     q: &[Q],
     k: &[K],
     v: &[K],
@@ -123,6 +143,7 @@ pub(super) fn forward_kernel<Q: Float, K: Float>(
 
     load_rows::<Q>(q, &mut queries, row, first_head, first_token, &sizes, shape, block);
     let end = prefix_length + min(first_token + comptime!(shape.tokens), sizes.tokens);
+    let row_keys = row_keys(row, key_head, prefix_length, end, &sizes);
     if unit < rows {
         limits[unit] = min(prefix_length + first_token + unit / heads + 1usize, end) as u32;
     }
@@ -130,12 +151,12 @@ pub(super) fn forward_kernel<Q: Float, K: Float>(
     sync_cube();
     let mut first = 0usize;
     while first < end {
-        load_keys::<K>(k, prefix_k, &mut tile, row, key_head, prefix_length, first, end, &sizes, shape, block);
+        load_keys::<K>(k, prefix_k, &mut tile, &row_keys, first, &sizes, shape, block);
         sync_cube();
         products(&queries, &tile, &mut scores, sizes.scale, shape, block);
         sync_cube();
         online_softmax(&mut scores, &limits, &mut state, first, shape);
-        load_keys::<K>(v, prefix_v, &mut tile, row, key_head, prefix_length, first, end, &sizes, shape, block);
+        load_keys::<K>(v, prefix_v, &mut tile, &row_keys, first, &sizes, shape, block);
         sync_cube();
         accumulate(&scores, &tile, &state, &mut sums, shape, block);
         sync_cube();

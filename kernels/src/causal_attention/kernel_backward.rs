@@ -6,12 +6,12 @@
 
 use cubecl::prelude::*;
 
-use super::kernel::{Sizes, load_keys, load_rows};
+use super::kernel::{Sizes, load_keys, load_rows, row_keys};
 use crate::cube::flash::{Tile, products};
 
 /// `[B, T, Hq]`: products of the cotangent with the output, one unit each.
 #[cube(launch_unchecked)]
-pub(super) fn overlap_kernel<Q: Float>(
+pub(super) fn attention_overlap_kernel<Q: Float>(
     y: &[Q],
     cotangent: &[Q],
     overlap: &mut [f32],
@@ -29,59 +29,12 @@ pub(super) fn overlap_kernel<Q: Float>(
     }
 }
 
-/// Weight and slope of a pair: `w = exp(score - log sum)` and `scale w (g . v - g . y)`; zero where the row does not see the
-/// key. Statistics hold `log sum` of every row, then `g . y`.
+/// Weights and slopes of a tile of keys: `w = exp(scale q . k - log sum)`; `slopes` holds `g . v` on entry, formed by the
+/// same units, and `scale w (g . v - g . y)` on return. A row sees the keys below its limit, from `first` on.
 #[cube]
 fn weigh(
-    score: f32,
-    product: f32,
-    seen: bool,
-    row: usize,
-    statistics: &Shared<[f32]>,
-    scale: f32,
-    #[comptime] rows: usize,
-) -> (f32, f32) {
-    let mut weight = 0.0f32;
-    let mut slope = 0.0f32;
-    if seen {
-        weight = (score - statistics[row]).exp();
-        slope = scale * weight * (product - statistics[rows + row]);
-    }
-    (weight, slope)
-}
-
-/// [`weigh`] over a tile: `scores` and `slopes` hold scores and `g . v` on entry, weights and slopes on return.
-#[cube]
-fn weigh_tile(
-    scores: &mut Shared<[f32]>,
-    slopes: &mut Shared<[f32]>,
-    limits: &Shared<[u32]>,
-    statistics: &Shared<[f32]>,
-    first: usize,
-    scale: f32,
-    #[comptime] shape: Tile,
-    #[comptime] block: usize,
-) {
-    let rows = comptime!(shape.rows());
-    let keys = comptime!(shape.keys);
-    let mut pair = UNIT_POS as usize;
-    while pair < comptime!(shape.rows() * shape.keys) {
-        let row = pair / keys;
-        let seen = first + pair % keys < limits[row] as usize;
-        let (weight, slope) = weigh(scores[pair], slopes[pair], seen, row, statistics, scale, rows);
-        scores[pair] = weight;
-        slopes[pair] = slope;
-        pair += block;
-    }
-}
-
-/// Weights and slopes of a tile of keys and values from packed rows of queries and cotangents.
-#[cube]
-fn weigh_products(
     queries: &Shared<[f32]>,
-    cotangents: &Shared<[f32]>,
-    key_tile: &Shared<[f32]>,
-    value_tile: &Shared<[f32]>,
+    keys_tile: &Shared<[f32]>,
     weights: &mut Shared<[f32]>,
     slopes: &mut Shared<[f32]>,
     limits: &Shared<[u32]>,
@@ -100,13 +53,15 @@ fn weigh_products(
         let row = pair / keys;
         let key = pair % keys;
         let mut score = 0.0f32;
-        let mut product = 0.0f32;
         for at in 0..width {
-            score += queries[row * width + at] * key_tile[key * stride + at];
-            product += cotangents[row * width + at] * value_tile[key * stride + at];
+            score += queries[row * width + at] * keys_tile[key * stride + at];
         }
-        let seen = first + key < limits[row] as usize;
-        let (weight, slope) = weigh(score * scale, product, seen, row, statistics, scale, rows);
+        let mut weight = 0.0f32;
+        let mut slope = 0.0f32;
+        if first + key < limits[row] as usize {
+            weight = (score * scale - statistics[row]).exp();
+            slope = scale * weight * (slopes[pair] - statistics[rows + row]);
+        }
         weights[pair] = weight;
         slopes[pair] = slope;
         pair += block;
@@ -150,7 +105,7 @@ fn load_statistics(
 
 /// `dq_i = sum_j ds_ij k_j`, with the forward kernel's cubes.
 #[cube(launch_unchecked)]
-pub(super) fn query_gradient_kernel<Q: Float, K: Float>(
+pub(super) fn attention_query_gradient_kernel<Q: Float, K: Float>(
     q: &[Q],
     k: &[K],
     v: &[K],
@@ -187,7 +142,7 @@ pub(super) fn query_gradient_kernel<Q: Float, K: Float>(
     let mut cotangents = Shared::<[f32]>::new_slice(comptime!(shape.rows() * shape.width));
     let mut sums = Shared::<[f32]>::new_slice(comptime!(shape.rows() * shape.width));
     let mut tile = Shared::<[f32]>::new_slice(comptime!(shape.keys * shape.stride()));
-    let mut scores = Shared::<[f32]>::new_slice(comptime!(shape.rows() * shape.keys));
+    let mut weights = Shared::<[f32]>::new_slice(comptime!(shape.rows() * shape.keys));
     let mut slopes = Shared::<[f32]>::new_slice(comptime!(shape.rows() * shape.keys));
     let mut statistics = Shared::<[f32]>::new_slice(comptime!(2 * shape.rows()));
     let mut limits = Shared::<[u32]>::new_slice(comptime!(shape.rows()));
@@ -212,17 +167,16 @@ pub(super) fn query_gradient_kernel<Q: Float, K: Float>(
         at += block;
     }
     let end = prefix_length + min(first_token + comptime!(shape.tokens), sizes.tokens);
+    let row_keys = row_keys(row, key_head, prefix_length, end, &sizes);
     let mut first = 0usize;
     while first < end {
-        load_keys::<K>(v, prefix_v, &mut tile, row, key_head, prefix_length, first, end, &sizes, shape, block);
+        load_keys::<K>(v, prefix_v, &mut tile, &row_keys, first, &sizes, shape, block);
         sync_cube();
         products(&cotangents, &tile, &mut slopes, 1.0f32, shape, block);
         sync_cube();
-        load_keys::<K>(k, prefix_k, &mut tile, row, key_head, prefix_length, first, end, &sizes, shape, block);
+        load_keys::<K>(k, prefix_k, &mut tile, &row_keys, first, &sizes, shape, block);
         sync_cube();
-        products(&queries, &tile, &mut scores, sizes.scale, shape, block);
-        sync_cube();
-        weigh_tile(&mut scores, &mut slopes, &limits, &statistics, first, sizes.scale, shape, block);
+        weigh(&queries, &tile, &mut weights, &mut slopes, &limits, &statistics, first, sizes.scale, shape, block);
         sync_cube();
         let mut at = unit;
         while at < comptime!(shape.rows() * shape.width) {
@@ -251,7 +205,7 @@ pub(super) fn query_gradient_kernel<Q: Float, K: Float>(
 /// `dk_j = sum_i ds_ij q_i` and `dv_j = sum_i w_ij g_i`: one cube per row, key head and tile of keys walks the tokens
 /// that see the tile. Results are f32, `[B, T, Hk, P]` for the segment and `[B, S, Hk, P]` for the prefix.
 #[cube(launch_unchecked)]
-pub(super) fn key_gradient_kernel<Q: Float, K: Float>(
+pub(super) fn attention_key_gradient_kernel<Q: Float, K: Float>(
     q: &[Q],
     k: &[K],
     v: &[K],
@@ -287,6 +241,7 @@ pub(super) fn key_gradient_kernel<Q: Float, K: Float>(
     let heads_per_key = sizes.query_heads / sizes.key_heads;
     let prefix_length = prefix_lengths[row] as usize;
     let end = prefix_length + sizes.tokens;
+    let row_keys = row_keys(row, key_head, prefix_length, end, &sizes);
 
     let mut queries = Shared::<[f32]>::new_slice(comptime!(shape.rows() * shape.width));
     let mut cotangents = Shared::<[f32]>::new_slice(comptime!(shape.rows() * shape.width));
@@ -294,13 +249,13 @@ pub(super) fn key_gradient_kernel<Q: Float, K: Float>(
     let mut value_tile = Shared::<[f32]>::new_slice(comptime!(shape.keys * shape.stride()));
     let mut key_sums = Shared::<[f32]>::new_slice(comptime!(shape.keys * shape.width));
     let mut value_sums = Shared::<[f32]>::new_slice(comptime!(shape.keys * shape.width));
-    let mut scores = Shared::<[f32]>::new_slice(comptime!(shape.rows() * shape.keys));
+    let mut weights = Shared::<[f32]>::new_slice(comptime!(shape.rows() * shape.keys));
     let mut slopes = Shared::<[f32]>::new_slice(comptime!(shape.rows() * shape.keys));
     let mut statistics = Shared::<[f32]>::new_slice(comptime!(2 * shape.rows()));
     let mut limits = Shared::<[u32]>::new_slice(comptime!(shape.rows()));
 
-    load_keys::<K>(k, prefix_k, &mut key_tile, row, key_head, prefix_length, first, end, &sizes, shape, block);
-    load_keys::<K>(v, prefix_v, &mut value_tile, row, key_head, prefix_length, first, end, &sizes, shape, block);
+    load_keys::<K>(k, prefix_k, &mut key_tile, &row_keys, first, &sizes, shape, block);
+    load_keys::<K>(v, prefix_v, &mut value_tile, &row_keys, first, &sizes, shape, block);
     let mut at = unit;
     while at < comptime!(shape.keys * shape.width) {
         key_sums[at] = 0.0f32;
@@ -332,12 +287,11 @@ pub(super) fn key_gradient_kernel<Q: Float, K: Float>(
                 shape,
             );
             sync_cube();
-            weigh_products(
+            products(&cotangents, &value_tile, &mut slopes, 1.0f32, shape, block);
+            weigh(
                 &queries,
-                &cotangents,
                 &key_tile,
-                &value_tile,
-                &mut scores,
+                &mut weights,
                 &mut slopes,
                 &limits,
                 &statistics,
@@ -355,7 +309,7 @@ pub(super) fn key_gradient_kernel<Q: Float, K: Float>(
                 let mut value_sum = value_sums[at];
                 for packed in 0..rows {
                     key_sum += slopes[packed * keys + key] * queries[packed * width + column];
-                    value_sum += scores[packed * keys + key] * cotangents[packed * width + column];
+                    value_sum += weights[packed * keys + key] * cotangents[packed * width + column];
                 }
                 key_sums[at] = key_sum;
                 value_sums[at] = value_sum;
@@ -387,7 +341,7 @@ pub(super) fn key_gradient_kernel<Q: Float, K: Float>(
 
 /// One unit per element: zeroes what a row's padded prefix slots, which no cube visits, would have got.
 #[cube(launch_unchecked)]
-pub(super) fn clear_padding_kernel(
+pub(super) fn attention_clear_padding_kernel(
     k_gradient: &mut [f32],
     v_gradient: &mut [f32],
     prefix_lengths: &[u32],

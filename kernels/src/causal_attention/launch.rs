@@ -5,8 +5,11 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::kernel::{SizesLaunch, forward_kernel};
-use super::kernel_backward::{clear_padding_kernel, key_gradient_kernel, overlap_kernel, query_gradient_kernel};
+use super::kernel::{SizesLaunch, attention_kernel};
+use super::kernel_backward::{
+    attention_clear_padding_kernel, attention_key_gradient_kernel, attention_overlap_kernel,
+    attention_query_gradient_kernel,
+};
 use super::{AttentionSaved, AttentionTensors, CausalAttentionGradient, CausalAttentionOps};
 use crate::cube::flash::Tile;
 use crate::cube::sum::{Parts, sum_parts};
@@ -124,7 +127,7 @@ impl CausalAttentionGradient for CubeBackend {
             // SAFETY: the public function checks the shapes; tokens, keys and cubes past the ends are neither read nor
             // written.
             unsafe {
-                forward_kernel::launch_unchecked(
+                attention_kernel::launch_unchecked(
                     &q.client,
                     grid(&q.client, cubes),
                     block(),
@@ -178,7 +181,7 @@ impl CausalAttentionGradient for CubeBackend {
             // SAFETY: the public function checks the shapes; tokens, keys, units and cubes past the ends are neither
             // read nor written.
             unsafe {
-                overlap_kernel::launch_unchecked(
+                attention_overlap_kernel::launch_unchecked(
                     client,
                     grid_of_units(client, batch * tokens * query_heads),
                     block(),
@@ -189,7 +192,7 @@ impl CausalAttentionGradient for CubeBackend {
                     width,
                     element_type(q.dtype),
                 );
-                query_gradient_kernel::launch_unchecked(
+                attention_query_gradient_kernel::launch_unchecked(
                     client,
                     grid(client, query_cubes),
                     block(),
@@ -210,7 +213,7 @@ impl CausalAttentionGradient for CubeBackend {
                     BLOCK,
                     kinds,
                 );
-                key_gradient_kernel::launch_unchecked(
+                attention_key_gradient_kernel::launch_unchecked(
                     client,
                     grid(client, key_cubes),
                     block(),
@@ -235,7 +238,7 @@ impl CausalAttentionGradient for CubeBackend {
                     kinds,
                 );
                 if prefix_elements > 0 {
-                    clear_padding_kernel::launch_unchecked(
+                    attention_clear_padding_kernel::launch_unchecked(
                         client,
                         grid_of_units(client, prefix_elements),
                         block(),

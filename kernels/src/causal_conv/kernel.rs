@@ -53,7 +53,7 @@ fn preactivation<F: Float>(
 }
 
 #[cube(launch_unchecked)]
-pub(super) fn forward_kernel<F: Float>(
+pub(super) fn causal_conv_kernel<F: Float>(
     x: &[F],
     weight: &[f32],
     bias: &[f32],
@@ -75,7 +75,7 @@ pub(super) fn forward_kernel<F: Float>(
 
 /// The inputs after the last valid token of each row.
 #[cube(launch_unchecked)]
-pub(super) fn window_kernel<F: Float>(
+pub(super) fn causal_conv_window_kernel<F: Float>(
     x: &[F],
     window: &[F],
     lengths: &[u32],
@@ -102,7 +102,7 @@ pub(super) fn window_kernel<F: Float>(
 
 /// Cotangents of the sums before SiLU, zero at padded tokens.
 #[cube(launch_unchecked)]
-pub(super) fn slope_kernel<F: Float>(
+pub(super) fn causal_conv_slope_kernel<F: Float>(
     x: &[F],
     weight: &[f32],
     bias: &[f32],
@@ -162,7 +162,7 @@ fn input_gradient<F: Float>(
 }
 
 #[cube(launch_unchecked)]
-pub(super) fn input_gradient_kernel<F: Float>(
+pub(super) fn causal_conv_input_gradient_kernel<F: Float>(
     weight: &[f32],
     lengths: &[u32],
     slopes: &[f32],
@@ -200,7 +200,7 @@ pub(super) fn input_gradient_kernel<F: Float>(
 }
 
 #[cube(launch_unchecked)]
-pub(super) fn window_gradient_kernel<F: Float>(
+pub(super) fn causal_conv_window_gradient_kernel<F: Float>(
     weight: &[f32],
     lengths: &[u32],
     slopes: &[f32],
@@ -243,7 +243,7 @@ pub(super) fn window_gradient_kernel<F: Float>(
 
 /// One unit per part and channel: gradients of the channel's filter and bias from the part's tokens.
 #[cube(launch_unchecked)]
-pub(super) fn filter_gradient_kernel<F: Float>(
+pub(super) fn causal_conv_filter_gradient_kernel<F: Float>(
     x: &[F],
     window: &[F],
     slopes: &[f32],

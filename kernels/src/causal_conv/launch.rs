@@ -6,7 +6,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::kernel::{
-    filter_gradient_kernel, forward_kernel, input_gradient_kernel, slope_kernel, window_gradient_kernel, window_kernel,
+    causal_conv_filter_gradient_kernel, causal_conv_input_gradient_kernel, causal_conv_kernel,
+    causal_conv_slope_kernel, causal_conv_window_gradient_kernel, causal_conv_window_kernel,
 };
 use super::{CausalConvGradient, CausalConvOps, CausalConvSaved};
 use crate::cube::sum::{Parts, sum_parts};
@@ -72,7 +73,7 @@ impl CausalConvOps for CubeBackend {
         if conv.elements() > 0 {
             // SAFETY: units past the elements of `y` do nothing, and inputs are addressed inside row and window.
             unsafe {
-                forward_kernel::launch_unchecked(
+                causal_conv_kernel::launch_unchecked(
                     client,
                     grid_of_units(client, conv.elements()),
                     block(),
@@ -94,7 +95,7 @@ impl CausalConvOps for CubeBackend {
         if size > 0 {
             // SAFETY: as above, for the elements of the window.
             unsafe {
-                window_kernel::launch_unchecked(
+                causal_conv_window_kernel::launch_unchecked(
                     client,
                     grid_of_units(client, size),
                     block(),
@@ -141,7 +142,7 @@ impl CausalConvGradient for CubeBackend {
             // SAFETY: units past the elements, or past the parts, do nothing; inputs are addressed inside row and
             // window.
             unsafe {
-                slope_kernel::launch_unchecked(
+                causal_conv_slope_kernel::launch_unchecked(
                     client,
                     grid_of_units(client, conv.elements()),
                     block(),
@@ -160,7 +161,7 @@ impl CausalConvGradient for CubeBackend {
                     has_y,
                     element_type(dtype),
                 );
-                input_gradient_kernel::launch_unchecked(
+                causal_conv_input_gradient_kernel::launch_unchecked(
                     client,
                     grid_of_units(client, conv.elements()),
                     block(),
@@ -176,7 +177,7 @@ impl CausalConvGradient for CubeBackend {
                     has_window,
                     element_type(dtype),
                 );
-                filter_gradient_kernel::launch_unchecked(
+                causal_conv_filter_gradient_kernel::launch_unchecked(
                     client,
                     grid_of_units(client, num_parts * channels),
                     block(),
@@ -198,7 +199,7 @@ impl CausalConvGradient for CubeBackend {
         let window_gradient = empty(&conv.x, [window_batch, channels, kept], dtype);
         // SAFETY: units past the elements of the window do nothing.
         unsafe {
-            window_gradient_kernel::launch_unchecked(
+            causal_conv_window_gradient_kernel::launch_unchecked(
                 client,
                 grid_of_units(client, window_batch * channels * kept),
                 block(),

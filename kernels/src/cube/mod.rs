@@ -1,6 +1,6 @@
 //! What the device kernels share: contiguous arguments, uninitialised results, grids, lists of numbers.
 //!
-//! Kernels index plain buffers in row-major order and never bind a buffer twice. Cubes never exceed 256 units or
+//! Kernels index plain buffers in row-major order, and no buffer is bound twice. Cubes never exceed 256 units or
 //! 32 KiB of shared memory, and nothing depends on the width of a plane (subgroup).
 
 pub(crate) mod flash;

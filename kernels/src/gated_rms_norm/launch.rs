@@ -45,7 +45,7 @@ pub(crate) fn gated_norm(
         let groups = elements / width * num_groups;
         // SAFETY: `x`, `gate` and `y` hold `groups` runs of the group's size and cubes past them do nothing.
         unsafe {
-            forward_kernel::launch_unchecked(
+            gated_rms_norm_kernel::launch_unchecked(
                 &x.client,
                 grid(&x.client, groups),
                 block(),
@@ -89,7 +89,7 @@ impl GatedRmsNormGradient for CubeBackend {
             // SAFETY: the buffers have the sizes that rows, groups and the number of parts say; cubes and units past
             // the ends do nothing.
             unsafe {
-                backward_kernel::launch_unchecked(
+                gated_rms_norm_gradient_kernel::launch_unchecked(
                     &x.client,
                     grid(&x.client, rows * num_groups),
                     block(),
@@ -107,7 +107,7 @@ impl GatedRmsNormGradient for CubeBackend {
                     BLOCK,
                     dtypes,
                 );
-                weight_gradient_kernel::launch_unchecked(
+                gated_rms_norm_weight_gradient_kernel::launch_unchecked(
                     &x.client,
                     grid_of_units(&x.client, num_parts * width),
                     block(),
@@ -131,7 +131,7 @@ impl GatedRmsNormGradient for CubeBackend {
 }
 
 #[cube(launch_unchecked)]
-fn forward_kernel<F: Float, G: Float>(
+fn gated_rms_norm_kernel<F: Float, G: Float>(
     x: &[F],
     gate: &[G],
     weight: &[f32],
@@ -170,7 +170,7 @@ fn forward_kernel<F: Float, G: Float>(
 /// With `u = x silu(gate)`, `r = 1 / rms(u)`, `g = weight * cotangent`: `du = r g - u r^3 mean(g u)`,
 /// `dx = du silu(gate)`, `dgate = du x silu'(gate)`.
 #[cube(launch_unchecked)]
-fn backward_kernel<F: Float, G: Float>(
+fn gated_rms_norm_gradient_kernel<F: Float, G: Float>(
     x: &[F],
     gate: &[G],
     weight: &[f32],
@@ -225,7 +225,7 @@ fn backward_kernel<F: Float, G: Float>(
 
 /// One unit per part and column: `sum of cotangent u r` over the part's rows.
 #[cube(launch_unchecked)]
-fn weight_gradient_kernel<F: Float, G: Float>(
+fn gated_rms_norm_weight_gradient_kernel<F: Float, G: Float>(
     x: &[F],
     gate: &[G],
     cotangent: &[F],

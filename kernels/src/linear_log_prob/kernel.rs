@@ -88,7 +88,7 @@ fn logit_tile<H: Float, W: Float>(
 /// One cube per tile of rows and split of the vocabulary: largest logit, sum of `exp(logit - largest)`, and the sum of
 /// `(logit - largest) exp(logit - largest)`, for each row; also the targets' logits.
 #[cube(launch_unchecked)]
-pub(super) fn softmax_kernel<H: Float, W: Float>(
+pub(super) fn log_prob_softmax_kernel<H: Float, W: Float>(
     hidden: &[H],
     weight: &[W],
     targets: &[i32],
@@ -194,7 +194,7 @@ pub(super) fn softmax_kernel<H: Float, W: Float>(
 
 /// One unit per row: joins the splits, first to last.
 #[cube(launch_unchecked)]
-pub(super) fn combine_kernel(
+pub(super) fn log_prob_combine_kernel(
     partial: &[f32],
     target_logits: &[f32],
     log_prob: &mut [f32],
@@ -228,7 +228,7 @@ pub(super) fn combine_kernel(
 
 /// One cube per tile: `cotangent scale ([token is the target] - probability)`.
 #[cube(launch_unchecked)]
-pub(super) fn slope_kernel<H: Float, W: Float>(
+pub(super) fn log_prob_slope_kernel<H: Float, W: Float>(
     hidden: &[H],
     weight: &[W],
     targets: &[i32],

@@ -10,7 +10,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeDim;
 
-use super::kernel::{COLUMNS, ROWS, UNITS, combine_kernel, slope_kernel, softmax_kernel};
+use super::kernel::{COLUMNS, ROWS, UNITS, log_prob_combine_kernel, log_prob_slope_kernel, log_prob_softmax_kernel};
 use super::{LinearLogProbGradient, LinearLogProbOps, LogProbRows, LogProbSaved};
 use crate::cube::product::{product, product_into};
 use crate::cube::sum::{Parts, sum_parts};
@@ -55,7 +55,7 @@ impl LinearLogProbGradient for CubeBackend {
             let partial = empty(&hidden, [splits, rows, 3], DType::F32);
             // SAFETY: rows and tokens past the ends are neither read nor written, cubes past the tiles do nothing.
             unsafe {
-                softmax_kernel::launch_unchecked(
+                log_prob_softmax_kernel::launch_unchecked(
                     client,
                     grid(client, row_tiles * splits),
                     CubeDim::new_1d(UNITS as u32),
@@ -73,7 +73,7 @@ impl LinearLogProbGradient for CubeBackend {
                     SPLIT,
                     [element_type(hidden.dtype), element_type(weight.dtype)],
                 );
-                combine_kernel::launch_unchecked(
+                log_prob_combine_kernel::launch_unchecked(
                     client,
                     grid_of_units(client, rows),
                     block(),
@@ -143,7 +143,7 @@ fn slopes(
     if rows * count > 0 {
         // SAFETY: rows and tokens past the ends are neither read nor written, cubes past the tiles do nothing.
         unsafe {
-            slope_kernel::launch_unchecked(
+            log_prob_slope_kernel::launch_unchecked(
                 &hidden.client,
                 grid(&hidden.client, row_tiles * column_tiles),
                 CubeDim::new_1d(UNITS as u32),

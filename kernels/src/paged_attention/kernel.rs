@@ -8,7 +8,7 @@ use crate::cube::math::LOWEST;
 
 /// One cube per task, block of query heads, and split.
 #[cube(launch_unchecked)]
-pub(super) fn split_kernel<Q: Float, K: Float>(
+pub(super) fn paged_attention_split_kernel<Q: Float, K: Float>(
     q: &[Q],
     k_pool: &[K],
     v_pool: &[K],
@@ -130,7 +130,7 @@ pub(super) fn split_kernel<Q: Float, K: Float>(
 
 /// One cube per task and block of query heads: adds the splits, first to last, and divides by the sums of weights.
 #[cube(launch_unchecked)]
-pub(super) fn combine_kernel<Q: Float>(
+pub(super) fn paged_attention_combine_kernel<Q: Float>(
     partial: &[f32],
     softmax: &[f32],
     tasks: &[u32],

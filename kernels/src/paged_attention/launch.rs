@@ -11,7 +11,7 @@ use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::kernel::{combine_kernel, split_kernel};
+use super::kernel::{paged_attention_combine_kernel, paged_attention_split_kernel};
 use super::{PagedAttentionOps, PagedSequence, reference};
 use crate::cube::flash::Tile;
 use crate::cube::{BLOCK, Numbers, arg, block, contiguous, contiguous_as, element_type, empty, grid, sizes};
@@ -109,7 +109,7 @@ fn attend(
         // SAFETY: the public function checks rows, pages and contexts; tasks name rows and table entries that exist;
         // cubes past the tasks do nothing.
         unsafe {
-            split_kernel::launch_unchecked(
+            paged_attention_split_kernel::launch_unchecked(
                 &client,
                 grid(&client, cubes * splits),
                 block(),
@@ -131,7 +131,7 @@ fn attend(
                 BLOCK,
                 [element_type(q.dtype), element_type(k_pool.dtype)],
             );
-            combine_kernel::launch_unchecked(
+            paged_attention_combine_kernel::launch_unchecked(
                 &client,
                 grid(&client, cubes),
                 block(),

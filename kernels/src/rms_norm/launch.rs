@@ -24,7 +24,7 @@ impl RmsNormOps for CubeBackend {
         if rows * width > 0 {
             // SAFETY: `x` and `y` hold `rows * width` elements and cubes past `rows` do nothing.
             unsafe {
-                forward_kernel::launch_unchecked(
+                rms_norm_kernel::launch_unchecked(
                     &x.client,
                     grid(&x.client, rows),
                     block(),
@@ -55,7 +55,7 @@ impl RmsNormOps for CubeBackend {
         if rows * width > 0 {
             // SAFETY: the four tensors hold `rows * width` elements and cubes past `rows` do nothing.
             unsafe {
-                add_forward_kernel::launch_unchecked(
+                add_rms_norm_kernel::launch_unchecked(
                     &x.client,
                     grid(&x.client, rows),
                     block(),
@@ -100,7 +100,7 @@ impl RmsNormGradient for CubeBackend {
             // SAFETY: the buffers have the sizes that `rows`, `width` and the number of parts say; cubes and units
             // past the ends do nothing.
             unsafe {
-                backward_kernel::launch_unchecked(
+                rms_norm_gradient_kernel::launch_unchecked(
                     &x.client,
                     grid(&x.client, rows),
                     block(),
@@ -117,7 +117,7 @@ impl RmsNormGradient for CubeBackend {
                     BLOCK,
                     dtypes,
                 );
-                weight_gradient_kernel::launch_unchecked(
+                rms_norm_weight_gradient_kernel::launch_unchecked(
                     &x.client,
                     grid_of_units(&x.client, num_parts * width),
                     block(),
@@ -144,7 +144,7 @@ fn rows(x: &CubeTensor) -> (usize, usize) {
 }
 
 #[cube(launch_unchecked)]
-fn forward_kernel<F: Float>(
+fn rms_norm_kernel<F: Float>(
     x: &[F],
     weight: &[f32],
     y: &mut [F],
@@ -177,7 +177,7 @@ fn forward_kernel<F: Float>(
 
 /// Every unit adds and stores its elements of the row, then normalises them as stored.
 #[cube(launch_unchecked)]
-fn add_forward_kernel<F: Float, R: Float>(
+fn add_rms_norm_kernel<F: Float, R: Float>(
     x: &[F],
     residual: &[R],
     weight: &[f32],
@@ -220,7 +220,7 @@ fn inverse_rms(square_sum: f32, width: usize, epsilon: f32) -> f32 {
 
 /// With `r = 1 / rms` and `g = weight * cotangent`: `dx = r g - x r^3 mean(g x)`, plus the addend where there is one.
 #[cube(launch_unchecked)]
-fn backward_kernel<F: Float, C: Float>(
+fn rms_norm_gradient_kernel<F: Float, C: Float>(
     x: &[F],
     weight: &[f32],
     cotangent: &[C],
@@ -271,7 +271,7 @@ fn backward_kernel<F: Float, C: Float>(
 
 /// One unit per part and column: `sum of cotangent x r` over the part's rows.
 #[cube(launch_unchecked)]
-fn weight_gradient_kernel<F: Float, C: Float>(
+fn rms_norm_weight_gradient_kernel<F: Float, C: Float>(
     x: &[F],
     cotangent: &[C],
     inverses: &[f32],

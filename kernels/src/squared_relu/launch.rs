@@ -15,7 +15,7 @@ impl SquaredReluOps for CubeBackend {
         if elements > 0 {
             // SAFETY: `x` and `y` hold `elements` elements and units past them do nothing.
             unsafe {
-                forward_kernel::launch_unchecked(
+                squared_relu_kernel::launch_unchecked(
                     &x.client,
                     grid_of_units(&x.client, elements),
                     block(),
@@ -39,7 +39,7 @@ impl SquaredReluGradient for CubeBackend {
         if elements > 0 {
             // SAFETY: the three tensors hold `elements` elements and units past them do nothing.
             unsafe {
-                backward_kernel::launch_unchecked(
+                squared_relu_gradient_kernel::launch_unchecked(
                     &x.client,
                     grid_of_units(&x.client, elements),
                     block(),
@@ -56,7 +56,7 @@ impl SquaredReluGradient for CubeBackend {
 }
 
 #[cube(launch_unchecked)]
-fn forward_kernel<F: Float>(x: &[F], y: &mut [F], elements: usize, #[define(F)] _dtype: ElemType) {
+fn squared_relu_kernel<F: Float>(x: &[F], y: &mut [F], elements: usize, #[define(F)] _dtype: ElemType) {
     let at = ABSOLUTE_POS;
     if at < elements {
         let value = f32::cast_from(x[at]);
@@ -68,7 +68,7 @@ fn forward_kernel<F: Float>(x: &[F], y: &mut [F], elements: usize, #[define(F)] 
 
 /// `2 max(x, 0) g`.
 #[cube(launch_unchecked)]
-fn backward_kernel<F: Float>(
+fn squared_relu_gradient_kernel<F: Float>(
     x: &[F],
     cotangent: &[F],
     gradient: &mut [F],

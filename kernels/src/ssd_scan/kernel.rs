@@ -190,7 +190,7 @@ pub(super) fn advance(
 }
 
 #[cube(launch_unchecked)]
-pub(super) fn scan_kernel<X: Float, B: Float, S: Float>(
+pub(super) fn ssd_scan_kernel<X: Float, B: Float, S: Float>(
     x: &[X],
     dt: &[f32],
     a_log: &[f32],

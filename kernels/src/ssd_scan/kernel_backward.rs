@@ -19,7 +19,7 @@ use super::kernel::{Chunk, Sizes, UNITS, advance, load_projection, load_state, l
 use crate::cube::math::{block_sum, sigmoid, softplus};
 
 #[cube(launch_unchecked)]
-pub(super) fn reverse_kernel<X: Float, B: Float, S: Float>(
+pub(super) fn ssd_scan_reverse_kernel<X: Float, B: Float, S: Float>(
     x: &[X],
     dt: &[f32],
     a_log: &[f32],
@@ -318,7 +318,7 @@ pub(super) fn reverse_kernel<X: Float, B: Float, S: Float>(
 
 /// One cube per pair: through bias, softplus and limits, and the pair's sums over its tokens.
 #[cube(launch_unchecked)]
-pub(super) fn step_gradient_kernel(
+pub(super) fn ssd_scan_step_gradient_kernel(
     dt: &[f32],
     a_log: &[f32],
     dt_bias: &[f32],
@@ -374,7 +374,7 @@ pub(super) fn step_gradient_kernel(
 
 /// One unit per element of `[B, T, G, N]`: adds what the pairs of this launch give it, first head to last.
 #[cube(launch_unchecked)]
-pub(super) fn add_heads_kernel(
+pub(super) fn ssd_scan_add_heads_kernel(
     partial: &[f32],
     gradient: &mut [f32],
     elements: usize,

@@ -6,8 +6,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeDim;
 
-use super::kernel::{Chunk, SizesLaunch, UNITS, scan_kernel};
-use super::kernel_backward::{add_heads_kernel, reverse_kernel, step_gradient_kernel};
+use super::kernel::{Chunk, SizesLaunch, UNITS, ssd_scan_kernel};
+use super::kernel_backward::{ssd_scan_add_heads_kernel, ssd_scan_reverse_kernel, ssd_scan_step_gradient_kernel};
 use super::{SsdSaved, SsdScanGradient, SsdScanOps, SsdTensors};
 use crate::cube::sum::{Parts, sum_parts};
 use crate::cube::{
@@ -109,7 +109,7 @@ impl SsdScanOps for CubeBackend {
             // SAFETY: the public function checks the shapes; tokens, rows and cubes past the ends are neither read nor
             // written.
             unsafe {
-                scan_kernel::launch_unchecked(
+                ssd_scan_kernel::launch_unchecked(
                     &scan.x.client,
                     grid(&scan.x.client, cubes),
                     CubeDim::new_1d(UNITS as u32),
@@ -177,7 +177,7 @@ impl SsdScanGradient for CubeBackend {
             // SAFETY: the public function checks the shapes; scratch holds `pairs_at_once` pairs; tokens, rows, pairs
             // and cubes past the ends are neither read nor written.
             unsafe {
-                reverse_kernel::launch_unchecked(
+                ssd_scan_reverse_kernel::launch_unchecked(
                     client,
                     grid(client, count),
                     CubeDim::new_1d(UNITS as u32),
@@ -207,7 +207,7 @@ impl SsdScanGradient for CubeBackend {
                     chunk,
                     [scan.x.dtype, scan.b.dtype, scan.state.dtype].map(element_type),
                 );
-                step_gradient_kernel::launch_unchecked(
+                ssd_scan_step_gradient_kernel::launch_unchecked(
                     client,
                     grid(client, count),
                     block(),
@@ -225,7 +225,7 @@ impl SsdScanGradient for CubeBackend {
                 );
                 for (partial, gradient) in [(&b_partial, &b_gradient), (&c_partial, &c_gradient)] {
                     let elements = batch * tokens * groups * state_size;
-                    add_heads_kernel::launch_unchecked(
+                    ssd_scan_add_heads_kernel::launch_unchecked(
                         client,
                         grid_of_units(client, elements),
                         block(),

@@ -52,7 +52,7 @@ impl SsmStepOps for CubeBackend {
         // SAFETY: slots are inside the pools (the public function checks), saved copies exist where `saved_at` says, and
         // cubes and units past the ends do nothing.
         unsafe {
-            conv_kernel::launch_unchecked(
+            ssm_step_conv_kernel::launch_unchecked(
                 &client,
                 grid_of_units(&client, rows * channels),
                 block(),
@@ -71,7 +71,7 @@ impl SsmStepOps for CubeBackend {
                 element_type(conv_pool.dtype),
             );
             let tiles = width.div_ceil(ROWS);
-            state_kernel::launch_unchecked(
+            ssm_step_state_kernel::launch_unchecked(
                 &client,
                 grid(&client, rows * heads * tiles),
                 CubeDim::new_1d((ROWS * LANES) as u32),
@@ -129,7 +129,7 @@ fn save(pool: &CubeTensor, slots: &[u32]) -> CubeTensor {
     if elements > 0 {
         // SAFETY: slots are inside the pool (the public function checks); units past the elements do nothing.
         unsafe {
-            save_kernel::launch_unchecked(
+            ssm_step_save_kernel::launch_unchecked(
                 &pool.client,
                 grid_of_units(&pool.client, elements),
                 block(),
@@ -146,7 +146,7 @@ fn save(pool: &CubeTensor, slots: &[u32]) -> CubeTensor {
 }
 
 #[cube(launch_unchecked)]
-fn save_kernel<F: Float>(
+fn ssm_step_save_kernel<F: Float>(
     pool: &[F],
     slots: &[u32],
     saved: &mut [F],
@@ -162,7 +162,7 @@ fn save_kernel<F: Float>(
 
 /// One unit per row and channel: convolves one token, applies SiLU, and shifts the window by it.
 #[cube(launch_unchecked)]
-fn conv_kernel<F: Float>(
+fn ssm_step_conv_kernel<F: Float>(
     xbc: &[f32],
     weight: &[f32],
     bias: &[f32],
@@ -205,7 +205,7 @@ fn conv_kernel<F: Float>(
 
 /// One cube per row, head and eight rows of the head's state; sixteen units share a row of the state.
 #[cube(launch_unchecked)]
-fn state_kernel<F: Float>(
+fn ssm_step_state_kernel<F: Float>(
     active: &[f32],
     dt: &[f32],
     a_log: &[f32],

@@ -155,7 +155,8 @@ fn nano_9b_step() {
     in_each_dtype(|device, dtype| {
         let sizes = [3, 5, 16, 80, 8, 128, 4];
         let inputs = step_inputs(sizes);
-        let slots = vec![4, 0, 2];
+        // A slot that is read after another row has written to it.
+        let (src, dst) = (vec![4, 0, 4], vec![4, 3, 2]);
         type Step = fn(SsmStepInputs, SsmStepOptions, Vec<u32>, Vec<u32>) -> (Tensor<2>, Tensor<3>, Tensor<4>);
         let step = |flat: &[Tensor<1>], step: Step| {
             let (mut inputs, options) = step_arguments(flat, sizes);
@@ -163,7 +164,7 @@ fn nano_9b_step() {
                 // States are in f32 whatever the activations are in.
                 inputs.ssm_pool = inputs.ssm_pool.cast(if flat[0].dtype() == dtype { DType::F32 } else { DType::F64 });
             }
-            let (y, conv, ssm) = step(inputs, options, slots.clone(), slots.clone());
+            let (y, conv, ssm) = step(inputs, options, src.clone(), dst.clone());
             vec![y.flatten(0, 1), conv.flatten(0, 2), ssm.flatten(0, 3).cast(flat[0].dtype())]
         };
         let reference: Step = |inputs, options, src, dst| ssm_step::reference::ssm_step(inputs, options, &src, &dst);
