@@ -57,10 +57,7 @@ pub struct Parts {
 impl Parts {
     /// Opens everything the configuration names.
     pub fn assemble(arguments: &RunArguments, config: RunConfig, shuffle_rewards: bool) -> anyhow::Result<Self> {
-        let device: Device = arguments.device.open()?;
-        if config.policy.allow_tf32 && !allow_tf32(arguments.device) {
-            output::note(&format!("warning: policy.allow_tf32 has no effect on --device {}", arguments.device));
-        }
+        let device = open_device(arguments, &config)?;
         let places: Places = places(arguments.config.as_deref())?;
         let environment = assemble::environment(&config, arguments.tables.as_deref())?;
         let validation_tasks = match is_specified(&config.data.validation) {
@@ -100,6 +97,15 @@ impl Parts {
         };
         (inputs, &mut self.policy)
     }
+}
+
+/// Opens the device as the configuration wants it.
+fn open_device(arguments: &RunArguments, config: &RunConfig) -> anyhow::Result<Device> {
+    let device = arguments.device.open()?;
+    if config.policy.allow_tf32 && !allow_tf32(arguments.device) {
+        output::note(&format!("warning: policy.allow_tf32 has no effect on --device {}", arguments.device));
+    }
+    Ok(device)
 }
 
 /// Whether a set of tasks is asked for at all.
@@ -147,7 +153,7 @@ pub struct Intent<'a> {
 /// # Errors
 /// When the run could not start, or the output not be written.
 pub fn describe(arguments: &RunArguments, config: &RunConfig, intent: &Intent<'_>) -> anyhow::Result<()> {
-    arguments.device.open()?;
+    open_device(arguments, config)?;
     let places = places(arguments.config.as_deref())?;
     assemble::environment(config, arguments.tables.as_deref())?;
     if is_specified(&config.data.validation) {

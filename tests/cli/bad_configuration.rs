@@ -124,6 +124,17 @@ fn keys_of_the_other_command_are_said_to_be_without_effect() {
 }
 
 #[test]
+fn tf32_is_said_to_be_without_effect_where_there_is_none() {
+    let folder = workspace();
+    for (setting, is_said) in [("policy.allow_tf32=true", true), ("policy.allow_tf32=false", false)] {
+        let finished = run_in(folder.path(), &["train", "--config=config.yaml", "--dry-run", setting]);
+        let warning = "warning: policy.allow_tf32 has no effect on --device cpu";
+        assert_eq!(finished.stderr.contains(warning), is_said, "{}", finished.stderr);
+        finished.succeeded();
+    }
+}
+
+#[test]
 fn checkpoints_are_ranked_only_by_what_is_measured() {
     let folder = workspace();
     for metric in ["reward", "grad_norm", "entropy"] {

@@ -1,5 +1,6 @@
 //! Stored greedy continuations of the fixture models, against what the program writes on some device.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::program::{repository, run};
 
 /// Folders with stored continuations: those of the repository, and those of a folder named by the environment or
-/// found beside the repository.
+/// found beside the repository. A model that is in both is there once.
 pub fn folders() -> Vec<PathBuf> {
     let named = std::env::var_os("NEMO_BURN_FIXTURES").map(PathBuf::from);
     let beside = repository().join("../shared/fixtures");
@@ -26,6 +27,11 @@ pub fn folders() -> Vec<PathBuf> {
         found.sort();
         folders.extend(found);
     }
+    let mut seen = BTreeSet::new();
+    folders.retain(|folder| {
+        let cases = fs::read(folder.join("cases.safetensors")).unwrap();
+        seen.insert((folder.file_name().map(ToOwned::to_owned), cases))
+    });
     folders
 }
 
