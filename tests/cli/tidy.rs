@@ -224,6 +224,19 @@ fn nothing_is_global_and_mutable() {
     );
 }
 
+/// Burn's features that join operations or choose a kernel by timing it stay off, so that the same call has the same bits.
+#[test]
+fn nothing_is_chosen_by_timing() {
+    let manifest = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let ours = |line: &&str| (line.starts_with("burn") || line.starts_with("cube")) && line.contains("version = ");
+    let lines: Vec<&str> = manifest.lines().filter(ours).collect();
+    assert!(lines.len() >= 6, "{lines:?}");
+    for line in lines {
+        assert!(line.contains("default-features = false"), "{line}");
+        assert!(!line.contains("autotune") && !line.contains("fusion"), "{line}");
+    }
+}
+
 /// A kernel's optional input has a buffer of its own where it is absent: with another tensor in its place that one's buffer
 /// would be bound twice.
 #[test]

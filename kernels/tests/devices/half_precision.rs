@@ -117,6 +117,18 @@ fn sixteen_bit_storage() {
             &|flat| vec![ssd_scan(vectors(flat), none, None).0.flatten(0, 3)],
             &|flat| vec![ssd_scan::reference::ssd_scan(vectors(flat), none, None).0.flatten(0, 3)],
         );
+        // One row, few, and as many as tensor cores take.
+        for rows in [1, 5, 19, 70] {
+            let inputs = [noise.vector(rows * width), noise.vector(33 * width), noise.vector(33)];
+            type Projection = fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>;
+            let project = |flat: &[Tensor<1>], linear: Projection| {
+                let (x, weight) = (flat[0].clone().reshape([1, rows, width]), flat[1].clone().reshape([33, width]));
+                vec![linear(x, weight, Some(flat[2].clone())).flatten(0, 2)]
+            };
+            let reference = linear::reference::linear;
+            let name = format!("linear of {rows} rows");
+            compare_in(&name, &device, dtype, &inputs, &|f| project(f, linear), &|f| project(f, reference));
+        }
         let inputs = [noise.vector(23 * width), noise.vector(150 * width)];
         let head = |flat: &[Tensor<1>]| {
             let (hidden, weight) = (flat[0].clone().reshape([23, width]), flat[1].clone().reshape([150, width]));
