@@ -83,20 +83,20 @@ fn is_internal_policy_error(error: &PolicyError) -> bool {
 /// input where a device's memory was too small for what it was given.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
-        let message = panic_message(info);
-        let full = device_error(&message).filter(|error| matches!(error, DeviceError::OutOfMemory(_)));
-        let (text, code) = match full {
-            Some(error) => (error.to_string(), BAD_INPUT),
-            None => (format!("internal error: {message}"), INTERNAL),
+        let (text, code) = match device_error(info) {
+            Some(error @ DeviceError::OutOfMemory(_)) => (error.to_string(), BAD_INPUT),
+            Some(error) => (format!("internal error: {error}"), INTERNAL),
+            None => (format!("internal error: {}", panic_message(info)), INTERNAL),
         };
         let _ = writeln!(std::io::stderr(), "error: {text}");
         std::process::exit(i32::from(code));
     }));
 }
 
-/// What a device failed at, when that is what a panic was about: Burn panics when results are read that were lost.
-fn device_error(message: &str) -> Option<DeviceError> {
-    message.contains("Error while reading data").then(|| DeviceError::from_message(message))
+/// What a device failed at, when that is what a panic is about: Burn panics when results are read that were lost.
+fn device_error(info: &PanicHookInfo<'_>) -> Option<DeviceError> {
+    let what = payload(info);
+    what.contains("Error while reading data").then(|| DeviceError::from_message(what))
 }
 
 /// From here on a panic is reported and ends its thread only: a server goes on answering others.
@@ -106,15 +106,14 @@ pub fn only_report_panics() {
     }));
 }
 
-fn panic_message(info: &PanicHookInfo<'_>) -> String {
+fn payload<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
     let payload = info.payload();
-    let what = payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    // Where a device kernel does not compile, all of its source follows the compiler's words.
-    let what = what.split("[Source]").next().unwrap_or_default().trim_end().replace('\n', " ");
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+fn panic_message(info: &PanicHookInfo<'_>) -> String {
+    let what = payload(info).replace('\n', " ");
     match info.location() {
         Some(place) => {
             format!("{what} ({}:{}); please report it with the command that led here", place.file(), place.line())

@@ -20,10 +20,13 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
-    /// The error that a message of the device's runtime stands for; it is made one line, without the source of the kernel.
+    /// The error that a message of the device's runtime stands for: the last of its causes, on one line, without the source of
+    /// the kernel and the places where a backtrace would stand.
     pub fn from_message(message: &str) -> Self {
-        let message = message.split("[Source]").next().unwrap_or_default();
-        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        let cause = message.split("[Source]").next().unwrap_or_default();
+        let cause = cause.split("No backtrace available").next().unwrap_or_default();
+        let cause = cause.rsplit("Caused by:").next().unwrap_or_default();
+        let message = cause.split_whitespace().collect::<Vec<_>>().join(" ");
         let full = ["out of device memory", "can't allocate buffer"].iter().any(|words| message.contains(words));
         if full { Self::OutOfMemory(message) } else { Self::Failed(message) }
     }
@@ -56,9 +59,12 @@ mod tests {
 
     #[test]
     fn messages_lose_the_source_and_keep_the_cause() {
-        let error = DeviceError::from_message("cannot compile\n  error: x\n[Source]\n__global__ void f() {}");
-        assert_eq!(error, DeviceError::Failed("cannot compile error: x".to_owned()));
-        let error = DeviceError::from_message("out of device memory\nallocating 5 bytes");
+        let error =
+            DeviceError::from_message("A launch failed\nCaused by:\n  error: x\n[Source]\n__global__ void f() {}");
+        assert_eq!(error, DeviceError::Failed("error: x".to_owned()));
+        let lost =
+            "Lost\nCaused by:\n  out of device memory\n  allocating 5 bytes\nNo backtrace available\nAsked at: x";
+        let error = DeviceError::from_message(lost);
         assert_eq!(
             error.to_string(),
             "the device's memory is full, so take fewer sequences at a time, shorter ones or a smaller model: out of device memory allocating 5 bytes"
