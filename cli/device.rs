@@ -61,6 +61,9 @@ impl DeviceName {
 /// Headers of the CUDA toolkit that device kernels include; they are compiled when they are first used.
 #[cfg(feature = "cuda")]
 const CUDA_HEADERS: [&str; 5] = ["cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h", "mma.h", "crt/mma.h"];
+/// The header of CCCL that those include, in one of these places below `include`.
+#[cfg(feature = "cuda")]
+const CCCL_HEADER: [&str; 2] = ["cccl/nv/target", "nv/target"];
 
 /// Checks that kernels can be compiled.
 #[cfg(feature = "cuda")]
@@ -71,7 +74,9 @@ fn check_cuda_toolkit() -> anyhow::Result<()> {
         anyhow::bail!("--device cuda: found no CUDA toolkit, whose headers the kernels need; {REMEDY}");
     };
     let include = toolkit.join("include");
-    if let Some(missing) = CUDA_HEADERS.iter().find(|header| !include.join(header).exists()) {
+    let is_there = |header: &&str| include.join(header).exists();
+    let missing_cccl = if CCCL_HEADER.iter().any(|header| is_there(&header)) { None } else { CCCL_HEADER.first() };
+    if let Some(missing) = CUDA_HEADERS.iter().find(|header| !is_there(header)).or(missing_cccl) {
         anyhow::bail!(
             "--device cuda: {} is missing, which the kernels need; {REMEDY}",
             include.join(missing).display()
@@ -82,12 +87,12 @@ fn check_cuda_toolkit() -> anyhow::Result<()> {
 
 #[cfg(feature = "cuda")]
 fn open_cuda(index: usize) -> anyhow::Result<Device> {
-    check_cuda_toolkit()?;
     let found = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len();
     anyhow::ensure!(
         index < found,
         "--device cuda:{index}: this machine has {found} CUDA device(s); check the driver with nvidia-smi, or use --device cpu"
     );
+    check_cuda_toolkit()?;
     Ok(Device::cuda(index))
 }
 

@@ -113,7 +113,8 @@ fn payload<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
 }
 
 fn panic_message(info: &PanicHookInfo<'_>) -> String {
-    let what = payload(info).replace('\n', " ");
+    // Where a device kernel does not compile, all of its source follows the compiler's words.
+    let what = payload(info).split("[Source]").next().unwrap_or_default().trim_end().replace('\n', " ");
     match info.location() {
         Some(place) => {
             format!("{what} ({}:{}); please report it with the command that led here", place.file(), place.line())

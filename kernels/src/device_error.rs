@@ -23,34 +23,49 @@ impl DeviceError {
     /// The error that a message of the device's runtime stands for: the last of its causes, on one line, without the source of
     /// the kernel and the places where a backtrace would stand.
     pub fn from_message(message: &str) -> Self {
-        let cause = message.split("[Source]").next().unwrap_or_default();
-        let cause = cause.split("No backtrace available").next().unwrap_or_default();
+        const FULL: [&str; 3] = ["out of device memory", "ut-of-memory", "an't allocate"];
+        let mut cause = message;
+        for end in ["[Source]", "No backtrace available", "Backtrace"] {
+            cause = cause.split(end).next().unwrap_or_default();
+        }
         let cause = cause.rsplit("Caused by:").next().unwrap_or_default();
-        let message = cause.split_whitespace().collect::<Vec<_>>().join(" ");
-        let full = ["out of device memory", "can't allocate buffer"].iter().any(|words| message.contains(words));
-        if full { Self::OutOfMemory(message) } else { Self::Failed(message) }
+        let cause = cause.split_whitespace().collect::<Vec<_>>().join(" ");
+        let full = FULL.iter().any(|words| message.contains(words));
+        if full { Self::OutOfMemory(cause) } else { Self::Failed(cause) }
     }
 }
 
-/// Checks that everything which was to write these tensors has been handed to the device. Costs a round trip to the thread
-/// that feeds the device, and does not wait for the device itself. On the CPU there is nothing to check.
+/// Tensors of which everything that was to write them must have been handed to the device.
 ///
-/// # Errors
-/// When one of them is lost.
-pub fn check_written<const D: usize>(tensors: &[&Tensor<D>]) -> Result<(), DeviceError> {
+/// The check costs a round trip to the thread that feeds the device, and does not wait for the device itself. On the CPU there
+/// is nothing to check.
+#[derive(Default)]
+pub struct WriteCheck {
     #[cfg(feature = "cube")]
-    {
-        let primitives: Vec<_> = tensors
-            .iter()
-            .filter_map(|&tensor| tensor.clone().try_into_primitive::<burn_cubecl::CubeBackend>().ok())
-            .collect();
-        if let Some(first) = primitives.first() {
-            let checked = first.client.check(primitives.iter().map(|tensor| &tensor.handle));
+    tensors: Vec<burn_cubecl::tensor::CubeTensor>,
+}
+
+impl WriteCheck {
+    /// Adds a tensor that is part of no graph of gradients.
+    pub fn add<const D: usize>(&mut self, tensor: &Tensor<D>) {
+        #[cfg(feature = "cube")]
+        self.tensors.extend(tensor.clone().try_into_primitive::<burn_cubecl::CubeBackend>());
+        #[cfg(not(feature = "cube"))]
+        let _ = tensor;
+    }
+
+    /// Checks all of them.
+    ///
+    /// # Errors
+    /// When one is lost.
+    pub fn finish(self) -> Result<(), DeviceError> {
+        #[cfg(feature = "cube")]
+        if let Some(first) = self.tensors.first() {
+            let checked = first.client.check(self.tensors.iter().map(|tensor| &tensor.handle));
             return checked.map_err(|error| DeviceError::from_message(&error.to_string()));
         }
+        Ok(())
     }
-    let _ = tensors;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -58,16 +73,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_lose_the_source_and_keep_the_cause() {
-        let error =
-            DeviceError::from_message("A launch failed\nCaused by:\n  error: x\n[Source]\n__global__ void f() {}");
-        assert_eq!(error, DeviceError::Failed("error: x".to_owned()));
-        let lost =
-            "Lost\nCaused by:\n  out of device memory\n  allocating 5 bytes\nNo backtrace available\nAsked at: x";
-        let error = DeviceError::from_message(lost);
-        assert_eq!(
-            error.to_string(),
-            "the device's memory is full, so take fewer sequences at a time, shorter ones or a smaller model: out of device memory allocating 5 bytes"
-        );
+    fn the_last_cause_is_what_counts() {
+        let full = |cause: &str| DeviceError::OutOfMemory(cause.to_owned());
+        let failed = |cause: &str| DeviceError::Failed(cause.to_owned());
+        for (message, expected) in [
+            ("Several\nCaused by:\n  A launch\nCaused by:\n  error: x\n[Source]\nvoid f() {}", failed("error: x")),
+            ("A launch\nCaused by:\n  no\n  room\nBacktrace:\nNo backtrace available", failed("no room")),
+            ("An out-of-memory error\nCaused by:\n  5 bytes\nBacktrace:\nNo backtrace available", full("5 bytes")),
+            (
+                "Lost\nCaused by:\n  out of device memory\nNo backtrace available\nAsked at: x",
+                full("out of device memory"),
+            ),
+            ("can't allocate buffer of size: 7", full("can't allocate buffer of size: 7")),
+        ] {
+            assert_eq!(DeviceError::from_message(message), expected, "{message}");
+        }
     }
 }

@@ -27,7 +27,7 @@ pub use causal_attention::causal_attention;
 pub use causal_conv::causal_conv;
 #[cfg(feature = "cube")]
 pub use cube::product::allow_tf32;
-pub use device_error::{DeviceError, check_written};
+pub use device_error::{DeviceError, WriteCheck};
 pub use error::KernelError;
 pub use gated_rms_norm::gated_rms_norm;
 pub use linear_log_prob::{LogProbOutput, linear_log_prob};

@@ -146,8 +146,10 @@ pub fn clipped_policy_gradient_loss(
 
 /// The sum of all elements, `[1]`. Not Burn's `sum`, which on devices adds with atomics, in another order every time.
 pub(crate) fn sum_in_order(values: Tensor<1>) -> Tensor<1> {
-    let [count] = values.dims();
-    values.reshape([1, count]).sum_dim(1).reshape([1])
+    match values.dims() {
+        [0] => values.sum(),
+        [count] => values.reshape([1, count]).sum_dim(1).reshape([1]),
+    }
 }
 
 /// Whether the loss of a sequence with this advantage can move the weights.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use nemo_kernels::{AdamWOptions, global_norm, sum_of_squares};
+use nemo_kernels::{AdamWOptions, WriteCheck, global_norm, sum_of_squares};
 use nemo_model::checkpoint::{CheckpointError, StoredDtype, TensorFile, TensorHeader, TensorValues, write_tensor_file};
 use nemo_model::{NemotronH, ParameterMut, Visitor};
 
@@ -32,6 +32,14 @@ pub struct AdamW {
 }
 
 impl AdamW {
+    /// Adds all moments to a check.
+    pub fn add_to(&self, check: &mut WriteCheck) {
+        for Moments { first, second } in self.moments.values() {
+            check.add(first);
+            check.add(second);
+        }
+    }
+
     /// One update of `model`; returns the gradient's norm before clipping.
     ///
     /// `gradients` are flat, by parameter name. One that is missing is zero: the loss did not depend on the parameter,

@@ -140,9 +140,9 @@ fn a_run_is_the_run_on_the_cpu_and_goes_on_there() {
     compare(&format!("{device}, then cpu"), &from_device, &on_cpu);
 }
 
-/// Tensor cores round the factors of f32 products to eleven bits, only where they are allowed to.
+/// Without the setting the other test finds sampler and trainer closer.
 #[test]
-fn tf32_is_allowed_and_not_taken() {
+fn tf32_rounds_only_where_it_is_allowed() {
     let Some((device, _)) = named_device() else { return };
     if !device.starts_with("cuda") {
         return println!("skipped: {device} has no TF32");

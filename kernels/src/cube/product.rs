@@ -1,7 +1,7 @@
-//! Matrix products on a device, by a strategy that the types and the number of rows alone decide.
+//! Matrix products on a device, by a strategy for each type and number of rows.
 //!
-//! Nothing is chosen by timing, so the same product has the same bits in every run. Numbers in f32 are multiplied as such:
-//! tensor cores would round them to TF32, ten bits, which is for the user to allow.
+//! Nothing is chosen by timing, so the same product has the same bits in every run on the same kind of device. Numbers in f32
+//! are multiplied as such: tensor cores would round them to TF32, eleven significant bits, which is for the user to allow.
 
 use std::sync::OnceLock;
 
@@ -29,6 +29,11 @@ static ALLOW_TF32: OnceLock<()> = OnceLock::new();
 /// effect on other types, and on devices without tensor cores.
 pub fn allow_tf32() {
     let _ = ALLOW_TF32.set(());
+}
+
+/// Whether there are products of matrices of this type.
+pub(crate) fn multiplies(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::Flex32 | DType::F16 | DType::BF16)
 }
 
 /// `lhs rhs`: `[m, k]`, `[k, n]` to `[m, n]`, in the dtype of `lhs`. Rows may lie in any order in memory.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use nemo_kernels::{DeviceError, check_written};
+use nemo_kernels::WriteCheck;
 
 use super::growth::{grow, grown};
 
@@ -58,12 +58,12 @@ impl KvPool {
         self.layers[layer].clone()
     }
 
-    /// Checks that nothing written so far was lost.
-    ///
-    /// # Errors
-    /// When a device failed at it.
-    pub fn check_written(&self) -> Result<(), DeviceError> {
-        self.layers.iter().try_for_each(|(keys, values)| check_written(&[keys, values]))
+    /// Adds everything to a check.
+    pub fn add_to(&self, check: &mut WriteCheck) {
+        for (keys, values) in &self.layers {
+            check.add(keys);
+            check.add(values);
+        }
     }
 
     /// Copies the rows at `from` to `to` in every layer.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use nemo_kernels::{DeviceError, check_written};
+use nemo_kernels::WriteCheck;
 
 use super::growth::{grow, grown};
 
@@ -70,15 +70,12 @@ impl SsmPool {
         }
     }
 
-    /// Checks that nothing written so far was lost.
-    ///
-    /// # Errors
-    /// When a device failed at it.
-    pub fn check_written(&self) -> Result<(), DeviceError> {
-        self.layers.iter().try_for_each(|(windows, states)| {
-            check_written(&[windows])?;
-            check_written(&[states])
-        })
+    /// Adds everything to a check.
+    pub fn add_to(&self, check: &mut WriteCheck) {
+        for (windows, states) in &self.layers {
+            check.add(windows);
+            check.add(states);
+        }
     }
 
     /// Hands one layer's pools to `step`, which gives them back with a result. No other handle exists meanwhile.

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
-use nemo_kernels::check_written;
+use nemo_kernels::{DeviceError, WriteCheck};
 
 use super::memory::{Memory, MemoryUse, PageCopies};
 use super::prefix::{PrefixCache, common_prefix};
@@ -344,7 +344,8 @@ impl Engine {
             self.ssm.grow(self.memory.slots.num_touched(), self.options.num_slots);
             if !copies.from.is_empty() {
                 self.kv.copy(&copies.from, &copies.to);
-                self.kv.check_written()?;
+                // Before the pass writes beside them.
+                self.check_written(None).map_err(|error| self.lose(runs, &rows, error))?;
             }
             if !rows.is_empty() {
                 return self.run_pass(runs, &rows).map(Some);
@@ -408,9 +409,7 @@ impl Engine {
             .collect();
         let hidden = self.model.forward_paged(&paged, &mut self.kv, &mut self.ssm);
         // Before the next pass writes to other places of the pools, which would hide that this one's were lost.
-        check_written(&[&hidden])?;
-        self.kv.check_written()?;
-        self.ssm.check_written()?;
+        self.check_written(Some(&hidden)).map_err(|error| self.lose(runs, rows, error))?;
         for &(index, tokens, destination) in rows {
             let run = &mut runs[index];
             run.computed += tokens;
@@ -421,6 +420,26 @@ impl Engine {
             }
         }
         Ok((rows.iter().map(|row| row.0).collect(), hidden))
+    }
+
+    /// Checks that a pass's hidden values and the pools are what was to be written.
+    fn check_written(&self, hidden: Option<&Tensor<2>>) -> Result<(), DeviceError> {
+        let mut check = WriteCheck::default();
+        hidden.into_iter().for_each(|hidden| check.add(hidden));
+        self.kv.add_to(&mut check);
+        self.ssm.add_to(&mut check);
+        check.finish()
+    }
+
+    /// Frees what the runs of a pass that a device lost hold, and what was reserved for it.
+    fn lose(&mut self, runs: &mut [Run], rows: &[(usize, usize, BlockId)], error: DeviceError) -> EngineError {
+        for &(index, _, destination) in rows {
+            if runs[index].slot != Some(destination) {
+                self.memory.slots.release(destination);
+            }
+        }
+        runs.iter_mut().for_each(|run| self.memory.preempt(run));
+        EngineError::Device(error)
     }
 
     fn check_tokens(&self, tokens: &[TokenId], already: usize) -> Result<(), EngineError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
-use nemo_kernels::DeviceError;
+use nemo_kernels::{DeviceError, WriteCheck};
 use nemo_model::checkpoint::{SaveOptions, SidecarFile, StoredDtype};
 use nemo_model::generate::{Engine, EngineOptions};
 use nemo_model::{EngineError, NemotronH};
@@ -116,14 +116,19 @@ impl ModelPolicy {
         self.model().check_trainable().map_err(|error| PolicyError::Model(Box::new(error)))
     }
 
-    /// Waits for the device.
+    /// Waits for the device and checks the weights and what the optimizer keeps.
     ///
     /// # Errors
-    /// When it failed at something since the last time, so that the failure ends the step it happened in, and is not taken for
-    /// weights that diverged.
+    /// When the device failed since the last time or lost one of them, so that the failure ends the step it happened in, and
+    /// is not taken for weights that diverged.
     fn sync(&self) -> Result<(), PolicyError> {
         let synced = self.model().device().sync();
-        synced.map_err(|error| PolicyError::Device(DeviceError::from_message(&error.to_string())))
+        synced.map_err(|error| DeviceError::from_message(&error.to_string()))?;
+        let mut check = WriteCheck::default();
+        self.optimizer.add_to(&mut check);
+        // The copy shares storage; only the traversal is asked for.
+        self.model().clone().visit_mut(&mut |_, parameter| check.add(&parameter.flat()));
+        Ok(check.finish()?)
     }
 
     fn apply(
