@@ -117,8 +117,8 @@ fn sixteen_bit_storage() {
             &|flat| vec![ssd_scan(vectors(flat), none, None).0.flatten(0, 3)],
             &|flat| vec![ssd_scan::reference::ssd_scan(vectors(flat), none, None).0.flatten(0, 3)],
         );
-        // One row, few, and as many as tensor cores take.
-        for rows in [1, 5, 19, 70] {
+        // One row, and as many as tensor cores take.
+        for rows in [1, 19] {
             let inputs = [noise.vector(rows * width), noise.vector(33 * width), noise.vector(33)];
             type Projection = fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>;
             let project = |flat: &[Tensor<1>], linear: Projection| {
