@@ -75,7 +75,7 @@ fn check_cuda_toolkit() -> anyhow::Result<()> {
     };
     let include = toolkit.join("include");
     let is_there = |header: &&str| include.join(header).exists();
-    let missing_cccl = if CCCL_HEADER.iter().any(|header| is_there(&header)) { None } else { CCCL_HEADER.first() };
+    let missing_cccl = if CCCL_HEADER.iter().any(is_there) { None } else { CCCL_HEADER.first() };
     if let Some(missing) = CUDA_HEADERS.iter().find(|header| !is_there(header)).or(missing_cccl) {
         anyhow::bail!(
             "--device cuda: {} is missing, which the kernels need; {REMEDY}",
