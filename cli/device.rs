@@ -115,6 +115,14 @@ fn open_wgpu() -> anyhow::Result<Device> {
     Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
 }
 
+#[cfg(not(feature = "wgpu"))]
+fn open_wgpu() -> anyhow::Result<Device> {
+    anyhow::bail!(
+        "--device wgpu: this program was built without it; build it with `cargo build --release --features wgpu`, or use \
+         --device cpu"
+    )
+}
+
 /// Lets products of f32 matrices be TF32 ones; false where that means nothing.
 pub fn allow_tf32(device: DeviceName) -> bool {
     #[cfg(feature = "cuda")]
@@ -124,14 +132,6 @@ pub fn allow_tf32(device: DeviceName) -> bool {
     }
     let _ = device;
     false
-}
-
-#[cfg(not(feature = "wgpu"))]
-fn open_wgpu() -> anyhow::Result<Device> {
-    anyhow::bail!(
-        "--device wgpu: this program was built without it; build it with `cargo build --release --features wgpu`, or use \
-         --device cpu"
-    )
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! parameters (saving, switching gradients on, updating) walks that list; nothing else knows the layers' fields.
 
 use burn::tensor::{Gradients, Tensor};
+use nemo_kernels::WriteCheck;
 
 /// A parameter of rank 1, 2 or 3, borrowed from its layer.
 pub enum ParameterMut<'a> {
@@ -28,6 +29,15 @@ impl ParameterMut<'_> {
     /// Number of dimensions; weight decay spares rank 1.
     pub fn rank(&self) -> usize {
         self.shape().len()
+    }
+
+    /// Adds the tensor to a check.
+    pub fn add_to(&self, check: &mut WriteCheck) {
+        match self {
+            Self::Vector(tensor) => check.add(tensor),
+            Self::Matrix(tensor) => check.add(tensor),
+            Self::Convolution(tensor) => check.add(tensor),
+        }
     }
 
     /// The tensor as a flat vector `[n]` that shares its storage.

@@ -252,7 +252,8 @@ fn no_tensor_stands_in_for_an_absent_one() {
                 text.split(call).skip(1).map(|rest| rest.split([',', ')']).next().unwrap_or_default().to_owned());
             after.filter(|first| first.ends_with(".clone(")).collect::<Vec<_>>()
         });
-        places.map(|first| format!("{}: {first})", path.display())).collect::<Vec<_>>()
+        let else_branches = text.matches(".clone()}else{").map(|_| ".clone() before `else`".to_owned());
+        places.chain(else_branches).map(|found| format!("{}: {found}", path.display())).collect::<Vec<_>>()
     });
     none(found.collect());
 }

@@ -55,7 +55,8 @@ pub(crate) fn optional(tensor: Option<CubeTensor>, like: &CubeTensor, dtype: DTy
     tensor.map_or_else(|| empty(like, [1], dtype), |tensor| contiguous_as(tensor, dtype))
 }
 
-/// Rows `first..first + count` of a matrix in row-major order, to be written by a kernel, in the same memory.
+/// Rows `first..first + count` of a matrix in row-major order, to be written by a kernel, in the same memory. Devices bind
+/// memory from multiples of 256 bytes on, so `first` is to be a multiple of 64 where elements have four bytes.
 pub(crate) fn rows_of(matrix: &CubeTensor, first: usize, count: usize) -> CubeTensor {
     let [_, width] = sizes(matrix);
     let bytes = |rows: usize| (rows * width * matrix.dtype.size()) as u64;

@@ -78,36 +78,34 @@ fn keep_larger(largest: &mut (f64, String), error: (f64, String)) {
     }
 }
 
-/// Compares values and gradients of an operation on tensors of `dtype` with those in f64 of the same rounded inputs.
-pub fn compare_in(
-    name: &str,
-    device: &Device,
-    dtype: DType,
-    inputs: &[Vec<f64>],
-    fast: &Operation,
-    reference: &Operation,
-) {
-    let rounded = rounded(inputs, dtype);
-    let found = evaluate_on(device.clone(), &rounded, dtype, &[], fast);
-    let expected = evaluate(&rounded, DType::F64, &[], reference);
-    assert_within(&format!("{name} in {dtype:?}: output"), &found.outputs, &expected.outputs, bound(dtype) / 2.0);
-    // The cotangent is formed in `dtype` too.
-    assert_within(&format!("{name} in {dtype:?}: gradient"), &found.gradients, &expected.gradients, bound(dtype));
+/// Compares operations on tensors of one dtype with those in f64 of the same rounded inputs.
+pub struct InDtype<'a> {
+    pub device: &'a Device,
+    pub dtype: DType,
 }
 
-/// [`compare_in`] without gradients.
-pub fn compare_values_in(
-    name: &str,
-    device: &Device,
-    dtype: DType,
-    inputs: &[Vec<f64>],
-    fast: &Operation,
-    reference: &Operation,
-) {
-    let rounded = rounded(inputs, dtype);
-    let found = outputs_on(device, &rounded, dtype, fast);
-    let expected = outputs(&rounded, DType::F64, reference);
-    assert_within(&format!("{name} in {dtype:?}: output"), &found, &expected, bound(dtype) / 2.0);
+impl InDtype<'_> {
+    /// Compares values and gradients.
+    pub fn gradients(&self, name: &str, inputs: &[Vec<f64>], fast: &Operation, reference: &Operation) {
+        let inputs = rounded(inputs, self.dtype);
+        let found = evaluate_on(self.device.clone(), &inputs, self.dtype, &[], fast);
+        let expected = evaluate(&inputs, DType::F64, &[], reference);
+        self.outputs_agree(name, &found.outputs, &expected.outputs);
+        // The cotangent is formed in `dtype` too.
+        let name = format!("{name} in {:?}: gradient", self.dtype);
+        assert_within(&name, &found.gradients, &expected.gradients, bound(self.dtype));
+    }
+
+    /// Compares values.
+    pub fn values(&self, name: &str, inputs: &[Vec<f64>], fast: &Operation, reference: &Operation) {
+        let inputs = rounded(inputs, self.dtype);
+        let found = outputs_on(self.device, &inputs, self.dtype, fast);
+        self.outputs_agree(name, &found, &outputs(&inputs, DType::F64, reference));
+    }
+
+    fn outputs_agree(&self, name: &str, found: &[Vec<f64>], expected: &[Vec<f64>]) {
+        assert_within(&format!("{name} in {:?}: output", self.dtype), found, expected, bound(self.dtype) / 2.0);
+    }
 }
 
 fn rounded(inputs: &[Vec<f64>], dtype: DType) -> Vec<Vec<f64>> {

@@ -14,24 +14,21 @@ fn sixteen_bit_storage() {
             println!("skipped: {device:?} does not store {dtype:?}");
             continue;
         }
+        let check = InDtype { device: &device, dtype };
         let mut noise = Noise::new(21);
         let (batch, tokens, width) = (2, 19, 40);
         let shape = [batch, tokens, width];
         let size = batch * tokens * width;
         let part = |flat: &[Tensor<1>], index: usize| flat[index].clone().reshape(shape);
         let inputs = [noise.vector(size), noise.vector(width), noise.vector(size)];
-        compare_in(
+        check.gradients(
             "rms_norm",
-            &device,
-            dtype,
             &inputs,
             &|flat| vec![rms_norm(part(flat, 0), flat[1].clone(), 1e-5).flatten(0, 2)],
             &|flat| vec![rms_norm::reference::rms_norm(part(flat, 0), flat[1].clone(), 1e-5).flatten(0, 2)],
         );
-        compare_in(
+        check.gradients(
             "gated_rms_norm",
-            &device,
-            dtype,
             &inputs,
             &|flat| vec![gated_rms_norm(part(flat, 0), part(flat, 2), flat[1].clone(), 2, 1e-5).flatten(0, 2)],
             &|flat| {
@@ -50,25 +47,18 @@ fn sixteen_bit_storage() {
         };
         for stored in [dtype, DType::F32] {
             let name = format!("add_rms_norm with a stream in {stored:?}");
-            compare_in(&name, &device, dtype, &inputs, &|f| add_norm(f, stored, true), &|f| add_norm(f, stored, false));
+            check.gradients(&name, &inputs, &|f| add_norm(f, stored, true), &|f| add_norm(f, stored, false));
         }
-        compare_in(
-            "squared_relu",
-            &device,
-            dtype,
-            &inputs[..1],
-            &|flat| vec![squared_relu(flat[0].clone())],
-            &|flat| vec![squared_relu::reference::squared_relu(flat[0].clone())],
-        );
+        check.gradients("squared_relu", &inputs[..1], &|flat| vec![squared_relu(flat[0].clone())], &|flat| {
+            vec![squared_relu::reference::squared_relu(flat[0].clone())]
+        });
         let inputs = [noise.vector(size), noise.vector(width * 4), noise.vector(width * 3), noise.vector(width)];
         let convolution = |flat: &[Tensor<1>]| {
             let (filters, window) = (flat[1].clone().reshape([width, 1, 4]), flat[2].clone().reshape([1, width, 3]));
             (part(flat, 0), filters, Some(flat[3].clone()), window)
         };
-        compare_in(
+        check.gradients(
             "causal_conv",
-            &device,
-            dtype,
             &inputs,
             &|flat| {
                 let (x, filters, bias, window) = convolution(flat);
@@ -82,10 +72,8 @@ fn sixteen_bit_storage() {
         let heads = [batch, tokens, 2, 20];
         let attention = |flat: &[Tensor<1>]| [0, 1, 2].map(|index| flat[index].clone().reshape(heads));
         let inputs = [noise.vector(size), noise.vector(size), noise.vector(size)];
-        compare_in(
+        check.gradients(
             "causal_attention",
-            &device,
-            dtype,
             &inputs,
             &|flat| {
                 let [q, k, v] = attention(flat);
@@ -109,10 +97,8 @@ fn sixteen_bit_storage() {
         let mut inputs = inputs.to_vec();
         inputs.extend([batch * tokens * 2, 2, 2, 2, 1600].map(|size| noise.vector(size)));
         let none = (0.0, f64::INFINITY);
-        compare_in(
+        check.gradients(
             "ssd_scan",
-            &device,
-            dtype,
             &inputs,
             &|flat| vec![ssd_scan(vectors(flat), none, None).0.flatten(0, 3)],
             &|flat| vec![ssd_scan::reference::ssd_scan(vectors(flat), none, None).0.flatten(0, 3)],
@@ -127,17 +113,15 @@ fn sixteen_bit_storage() {
             };
             let reference = linear::reference::linear;
             let name = format!("linear of {rows} rows");
-            compare_in(&name, &device, dtype, &inputs, &|f| project(f, linear), &|f| project(f, reference));
+            check.gradients(&name, &inputs, &|f| project(f, linear), &|f| project(f, reference));
         }
         let inputs = [noise.vector(23 * width), noise.vector(150 * width)];
         let head = |flat: &[Tensor<1>]| {
             let (hidden, weight) = (flat[0].clone().reshape([23, width]), flat[1].clone().reshape([150, width]));
             (hidden, weight, Tensor::ones([23], &flat[0].device()))
         };
-        compare_in(
+        check.gradients(
             "linear_log_prob",
-            &device,
-            dtype,
             &inputs,
             &|flat| {
                 let (hidden, weight, targets) = head(flat);

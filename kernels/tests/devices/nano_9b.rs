@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use nemo_kernels::*;
 
 use crate::attention::sequences;
@@ -14,11 +14,11 @@ use crate::engine::{step_arguments, step_inputs};
 use crate::harness::*;
 
 /// Runs a check in each dtype that the device stores.
-fn in_each_dtype(check: impl Fn(&Device, DType)) {
+fn in_each_dtype(run: impl Fn(InDtype)) {
     let Some(device) = test_device() else { return };
     for dtype in [DType::F32, DType::BF16] {
         if device.supports_dtype(dtype) {
-            check(&device, dtype);
+            run(InDtype { device: &device, dtype });
         } else {
             println!("skipped: {device:?} does not store {dtype:?}");
         }
@@ -27,7 +27,7 @@ fn in_each_dtype(check: impl Fn(&Device, DType)) {
 
 #[test]
 fn nano_9b_norms_and_activation() {
-    in_each_dtype(|device, dtype| {
+    in_each_dtype(|check| {
         let (tokens, width, groups) = (3, 640, 8);
         let mut noise = Noise::new(31);
         let size = tokens * width;
@@ -37,31 +37,29 @@ fn nano_9b_norms_and_activation() {
             vec![norm(part(flat, 0), flat[2].clone(), 1e-5).flatten(0, 2)]
         };
         let reference = rms_norm::reference::rms_norm;
-        compare_in("rms_norm", device, dtype, &inputs, &|f| norm(f, rms_norm), &|f| norm(f, reference));
+        check.gradients("rms_norm", &inputs, &|f| norm(f, rms_norm), &|f| norm(f, reference));
         type AddNorm = fn(Tensor<3>, Tensor<3>, Tensor<1>, f64) -> (Tensor<3>, Tensor<3>);
         let add = |flat: &[Tensor<1>], add: AddNorm| {
             let (sum, normed) = add(part(flat, 0), part(flat, 1), flat[2].clone(), 1e-5);
             vec![sum.flatten(0, 2), normed.flatten(0, 2)]
         };
         let reference = rms_norm::reference::add_rms_norm;
-        compare_in("add_rms_norm", device, dtype, &inputs, &|f| add(f, add_rms_norm), &|f| add(f, reference));
+        check.gradients("add_rms_norm", &inputs, &|f| add(f, add_rms_norm), &|f| add(f, reference));
         type Gated = fn(Tensor<3>, Tensor<3>, Tensor<1>, usize, f64) -> Tensor<3>;
         let gated = |flat: &[Tensor<1>], gated: Gated| {
             vec![gated(part(flat, 0), part(flat, 1), flat[2].clone(), groups, 1e-5).flatten(0, 2)]
         };
         let reference = gated_rms_norm::reference::gated_rms_norm;
-        compare_in("gated_rms_norm", device, dtype, &inputs, &|f| gated(f, gated_rms_norm), &|f| gated(f, reference));
+        check.gradients("gated_rms_norm", &inputs, &|f| gated(f, gated_rms_norm), &|f| gated(f, reference));
         let square = |flat: &[Tensor<1>], square: fn(Tensor<3>) -> Tensor<3>| vec![square(part(flat, 0)).flatten(0, 2)];
         let reference = squared_relu::reference::squared_relu;
-        compare_in("squared_relu", device, dtype, &inputs[..1], &|f| square(f, squared_relu), &|f| {
-            square(f, reference)
-        });
+        check.gradients("squared_relu", &inputs[..1], &|f| square(f, squared_relu), &|f| square(f, reference));
     });
 }
 
 #[test]
 fn nano_9b_convolution_and_scan() {
-    in_each_dtype(|device, dtype| {
+    in_each_dtype(|check| {
         let (batch, tokens, heads, width, groups, state, taps) = (2, 35, 16, 80, 8, 128, 4);
         let channels = 2 * groups * state;
         let mut noise = Noise::new(32);
@@ -84,7 +82,7 @@ fn nano_9b_convolution_and_scan() {
             vec![y.flatten(0, 2), window.flatten(0, 2)]
         };
         let reference = causal_conv::reference::causal_conv;
-        compare_in("causal_conv", device, dtype, &inputs, &|f| convolve(f, causal_conv), &|f| convolve(f, reference));
+        check.gradients("causal_conv", &inputs, &|f| convolve(f, causal_conv), &|f| convolve(f, reference));
 
         // A shared state, as behind a prefix.
         let sizes = [tokens * heads * width, tokens * groups * state, tokens * groups * state, tokens * heads];
@@ -106,13 +104,13 @@ fn nano_9b_convolution_and_scan() {
             vec![y.flatten(0, 3), state.flatten(0, 3)]
         };
         let reference = ssd_scan::reference::ssd_scan;
-        compare_in("ssd_scan", device, dtype, &inputs, &|f| scan(f, ssd_scan), &|f| scan(f, reference));
+        check.gradients("ssd_scan", &inputs, &|f| scan(f, ssd_scan), &|f| scan(f, reference));
     });
 }
 
 #[test]
 fn nano_9b_attention() {
-    in_each_dtype(|device, dtype| {
+    in_each_dtype(|check| {
         let (batch, tokens, query_heads, key_heads, width, prefix) = (2, 9, 10, 2, 128, 37);
         let mut noise = Noise::new(33);
         let own = batch * tokens * key_heads * width;
@@ -131,7 +129,7 @@ fn nano_9b_attention() {
         };
         let reference = causal_attention::reference::causal_attention;
         let fast = |f: &[Tensor<1>]| attend(f, causal_attention);
-        compare_in("causal_attention", device, dtype, &inputs, &fast, &|f| attend(f, reference));
+        check.gradients("causal_attention", &inputs, &fast, &|f| attend(f, reference));
 
         let page_size = 16;
         let (sequences, pages) = sequences(&[600, 33], &[1, 4], page_size);
@@ -146,13 +144,13 @@ fn nano_9b_attention() {
         };
         let reference: Paged = |q, k, v, all, scale| paged_attention::reference::paged_attention(q, k, v, &all, scale);
         let fast = |f: &[Tensor<1>]| attend(f, paged_attention);
-        compare_values_in("paged_attention", device, dtype, &inputs, &fast, &|f| attend(f, reference));
+        check.values("paged_attention", &inputs, &fast, &|f| attend(f, reference));
     });
 }
 
 #[test]
 fn nano_9b_step() {
-    in_each_dtype(|device, dtype| {
+    in_each_dtype(|check| {
         let sizes = [3, 5, 16, 80, 8, 128, 4];
         let inputs = step_inputs(sizes);
         // A slot that is read after another row has written to it.
@@ -160,21 +158,22 @@ fn nano_9b_step() {
         type Step = fn(SsmStepInputs, SsmStepOptions, Vec<u32>, Vec<u32>) -> (Tensor<2>, Tensor<3>, Tensor<4>);
         let step = |flat: &[Tensor<1>], step: Step| {
             let (mut inputs, options) = step_arguments(flat, sizes);
-            if dtype == DType::BF16 {
+            if check.dtype == DType::BF16 {
                 // States are in f32 whatever the activations are in.
-                inputs.ssm_pool = inputs.ssm_pool.cast(if flat[0].dtype() == dtype { DType::F32 } else { DType::F64 });
+                inputs.ssm_pool =
+                    inputs.ssm_pool.cast(if flat[0].dtype() == check.dtype { DType::F32 } else { DType::F64 });
             }
             let (y, conv, ssm) = step(inputs, options, src.clone(), dst.clone());
             vec![y.flatten(0, 1), conv.flatten(0, 2), ssm.flatten(0, 3).cast(flat[0].dtype())]
         };
         let reference: Step = |inputs, options, src, dst| ssm_step::reference::ssm_step(inputs, options, &src, &dst);
-        compare_values_in("ssm_step", device, dtype, &inputs, &|f| step(f, ssm_step), &|f| step(f, reference));
+        check.values("ssm_step", &inputs, &|f| step(f, ssm_step), &|f| step(f, reference));
     });
 }
 
 #[test]
 fn nano_9b_head_cache_and_optimizer() {
-    in_each_dtype(|device, dtype| {
+    in_each_dtype(|check| {
         let (rows, width, vocabulary) = (33, 64, 1100);
         let mut noise = Noise::new(34);
         let inputs = [noise.vector(rows * width), noise.vector(vocabulary * width)];
@@ -187,7 +186,7 @@ fn nano_9b_head_cache_and_optimizer() {
             vec![head(hidden, weight, targets, 1.0).log_prob.cast(flat[0].dtype())]
         };
         let reference = linear_log_prob::reference::linear_log_prob;
-        compare_in("linear_log_prob", device, dtype, &inputs, &|f| score(f, linear_log_prob), &|f| score(f, reference));
+        check.gradients("linear_log_prob", &inputs, &|f| score(f, linear_log_prob), &|f| score(f, reference));
 
         let (pool, new) = ([3, 16, 2, 128], [4, 2, 128]);
         let [pool_size, new_size] = [pool.iter().product(), new.iter().product()];
@@ -203,16 +202,16 @@ fn nano_9b_head_cache_and_optimizer() {
             };
             vec![k.flatten(0, 3), v.flatten(0, 3)]
         };
-        compare_values_in("cache_write", device, dtype, &inputs, &|f| write(f, true), &|f| write(f, false));
+        check.values("cache_write", &inputs, &|f| write(f, true), &|f| write(f, false));
 
         let options = AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-        let [p, g, m, v] = [(); 4].map(|()| tensor(&noise.vector(5000), DType::F32, device));
-        let (p, v) = (p.cast(dtype), v.abs());
+        let [p, g, m, v] = [(); 4].map(|()| tensor(&noise.vector(5000), DType::F32, check.device));
+        let (p, v) = (p.cast(check.dtype), v.abs());
         let finite = |tensors: [Tensor<1>; 3]| {
             assert!(tensors.into_iter().all(|tensor| to_vec(tensor).iter().all(|value| value.is_finite())));
         };
         assert!(sum_of_squares(&g) > 0.0);
-        if dtype == DType::F32 {
+        if check.dtype == DType::F32 {
             let (p, m, v) = adamw(p, g, m, v, 3, options);
             finite([p, m, v]);
         } else {

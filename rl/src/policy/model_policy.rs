@@ -116,28 +116,26 @@ impl ModelPolicy {
         self.model().check_trainable().map_err(|error| PolicyError::Model(Box::new(error)))
     }
 
-    /// Waits for the device and checks the weights and what the optimizer keeps.
+    /// Updates the weights; returns the gradient's norm before clipping.
     ///
     /// # Errors
-    /// When the device failed since the last time or lost one of them, so that the failure ends the step it happened in, and
-    /// is not taken for weights that diverged.
-    fn sync(&self) -> Result<(), PolicyError> {
-        let synced = self.model().device().sync();
-        synced.map_err(|error| DeviceError::from_message(&error.to_string()))?;
-        let mut check = WriteCheck::default();
-        self.optimizer.add_to(&mut check);
-        // The copy shares storage; only the traversal is asked for.
-        self.model().clone().visit_mut(&mut |_, parameter| check.add(&parameter.flat()));
-        Ok(check.finish()?)
-    }
-
+    /// When the gradient is not finite, or the device failed or lost a weight or a moment: nobody reads them before the next
+    /// step.
     fn apply(
         &mut self,
         gradients: super::tree_pass::ParameterGradients,
         params: &UpdateParams,
     ) -> Result<f64, PolicyError> {
         let optimizer = &mut self.optimizer;
-        self.engine.update_model(|model| optimizer.update(model, gradients, params))
+        let norm = self.engine.update_model(|model| optimizer.update(model, gradients, params))?;
+        let synced = self.model().device().sync();
+        synced.map_err(|error| DeviceError::from_message(&error.to_string()))?;
+        let mut check = WriteCheck::default();
+        self.optimizer.add_to(&mut check);
+        // The copy shares storage; only the traversal is asked for.
+        self.model().clone().visit_mut(&mut |_, parameter| parameter.add_to(&mut check));
+        check.finish()?;
+        Ok(norm)
     }
 }
 
@@ -227,12 +225,10 @@ impl Policy for ModelPolicy {
         };
         report.loss = report.metrics.get("loss").copied().unwrap_or(0.0);
         report.entropy = entropy / (batch.global_valid_tokens as f64).max(1.0);
-        self.sync()?;
         if !report.loss.is_finite() {
             return Err(PolicyError::NotFinite { what: "the loss", value: report.loss });
         }
         report.grad_norm = self.apply(gradients, params)?;
-        self.sync()?;
         Ok(report)
     }
 
@@ -288,12 +284,10 @@ impl Policy for ModelPolicy {
                 sum_in_order(log_likelihood * weights).neg()
             })
         };
-        self.sync()?;
         if !report.loss.is_finite() {
             return Err(PolicyError::NotFinite { what: "the loss", value: report.loss });
         }
         report.grad_norm = self.apply(gradients, params)?;
-        self.sync()?;
         Ok(report)
     }
 
