@@ -7,6 +7,7 @@
 //! which Burn differentiates. The operations know tensors and sizes only, never a model's configuration.
 
 mod autodiff;
+pub mod carry;
 pub mod causal_attention;
 pub mod causal_conv;
 mod cpu;
@@ -23,6 +24,7 @@ pub mod split;
 pub mod squared_relu;
 pub mod ssd_scan;
 
+pub use carry::carry;
 pub use causal_attention::causal_attention;
 pub use causal_conv::causal_conv;
 #[cfg(feature = "cube")]
@@ -30,7 +32,7 @@ pub use cube::product::allow_tf32;
 pub use device_error::{DeviceError, WriteCheck};
 pub use error::KernelError;
 pub use gated_rms_norm::gated_rms_norm;
-pub use linear_log_prob::{LogProbOutput, linear_log_prob};
+pub use linear_log_prob::{LogProbOutput, ScoredRows, linear_log_prob};
 pub use rms_norm::{add_rms_norm, rms_norm};
 pub use split::split_three;
 pub use squared_relu::squared_relu;
@@ -48,7 +50,7 @@ pub mod ssm_step;
 
 pub use adamw::{AdamWOptions, RoundingKey, adamw, adamw_master, adamw_stochastic, global_norm, sum_of_squares};
 pub use cache_write::cache_write;
-pub use linear::{Int8Weight, linear, linear_int8};
+pub use linear::{Int8Weight, WeightFactors, add_weight_gradient, linear, linear_deferred, linear_int8};
 pub use paged_attention::{PagedSequence, paged_attention};
 pub use sample::{RandomKey, SampledToken, SamplingOptions, sample, sample_rows};
 pub use simd::choose_simd_level;

@@ -10,24 +10,21 @@ mod error;
 pub mod generate;
 mod git_lfs;
 mod layers;
-mod load;
-mod matrix;
 mod memory;
 mod nemotron_h;
 mod paged;
 pub mod parallel;
-mod parameter;
+mod parameters;
 mod state;
 pub mod text;
-mod weights;
 
 pub use error::{EngineError, ModelError};
-pub use layers::{Block, Mixer};
-pub use load::{load, load_stored, load_with_config, random, save};
-pub use matrix::WeightStorage;
+pub use layers::{Block, Mixer, RmsNorm};
 pub use memory::check_room;
 pub use nemotron_h::NemotronH;
 pub use paged::PagedRow;
-pub use parameter::{ParameterMut, Visitor};
+pub use parameters::{
+    FloatMatrix, Initialization, ParameterGradient, ParameterMut, Visitor, WeightSource, WeightStorage, load,
+    load_stored, load_with_config, random, save,
+};
 pub use state::{HybridState, LayerState};
-pub use weights::{Initialization, WeightSource};

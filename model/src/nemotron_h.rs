@@ -6,18 +6,13 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use crate::checkpoint::{EMBEDDINGS, HEAD};
+use crate::checkpoint::{EMBEDDINGS, FINAL_NORM, HEAD};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::layers::{Block, Residual, RmsNorm};
-use crate::matrix::{Matrix, WeightStorage};
 use crate::parallel::{ForwardContext, LayerShard};
-use crate::parameter::{ParameterMut, Visitor};
+use crate::parameters::{Initialization, Matrix, Visitor, WeightBuilder, WeightSource, WeightStorage};
 use crate::state::HybridState;
-use crate::weights::{Initialization, WeightBuilder, WeightSource};
-
-/// Checkpoint name of the final norm.
-const FINAL_NORM: &str = "backbone.norm_f";
 
 /// A Nemotron-H causal language model.
 #[derive(Clone, Debug)]
@@ -132,19 +127,24 @@ impl NemotronH {
         context: ForwardContext<'_>,
     ) -> (Tensor<3>, HybridState) {
         let lengths = next_lengths(&state.lengths, tokens.dims(), context.lengths);
+        let batch = tokens.dims()[0];
         let mut stream = Residual::new(self.embed(tokens));
         let mut layers = Vec::with_capacity(self.blocks.len());
         for (block, layer_state) in self.blocks.iter().zip(state.layers) {
-            let (next, layer_state) = block.forward_stream(stream, layer_state, context);
+            let (next, own) = block.forward_stream(stream, layer_state.clone(), context);
             stream = next;
-            layers.push(layer_state);
+            layers.push(layer_state.followed_by(own, batch));
         }
         (stream.into_sum(), HybridState { layers, lengths })
     }
 
-    /// [`Self::forward`] for runs that nothing follows: no state comes out, and attention does not gather one.
+    /// [`Self::forward`] for runs that nothing follows: no state comes out.
     pub fn forward_last(&self, tokens: Tensor<2, Int>, state: HybridState, lengths: Option<&[usize]>) -> Tensor<3> {
-        self.forward(tokens, state, ForwardContext { lengths, last: true }).0
+        let mut stream = Residual::new(self.embed(tokens));
+        for (block, layer_state) in self.blocks.iter().zip(state.layers) {
+            stream = block.forward_stream(stream, layer_state, ForwardContext { lengths }).0;
+        }
+        stream.into_sum()
     }
 
     /// Embedding rows of `[batch, tokens]` ids: `[batch, tokens, hidden]`.
@@ -164,9 +164,24 @@ impl NemotronH {
         self.head_matrix().linear(normed, None)
     }
 
-    /// The head's weight `[vocab, hidden]`: its own, or the embedding when tied. A copy if it is not stored in full.
+    /// The head's weight `[vocab, hidden]`: its own, or the embedding when tied. A wide copy of one in eight bits.
     pub fn head_weight(&self) -> Tensor<2> {
-        self.head_matrix().tensor(self.dtype)
+        self.head_matrix().tensor()
+    }
+
+    /// Checkpoint name of the matrix that the head multiplies with.
+    pub fn head_name(&self) -> &'static str {
+        if self.head.is_some() { HEAD } else { EMBEDDINGS }
+    }
+
+    /// Checkpoint name of block `index`, before the names of its parameters.
+    pub fn block_path(index: usize) -> String {
+        format!("backbone.layers.{index}")
+    }
+
+    /// The norm before the head.
+    pub fn final_norm(&self) -> &RmsNorm {
+        &self.final_norm
     }
 
     fn head_matrix(&self) -> &Matrix {
@@ -175,15 +190,13 @@ impl NemotronH {
 
     /// Visits every parameter under its checkpoint name, in a fixed order; matrices in eight bits are none.
     pub fn visit_mut(&mut self, visitor: &mut Visitor<'_>) {
-        if let Some(embeddings) = self.embeddings.parameter_mut() {
-            visitor(EMBEDDINGS, ParameterMut::Matrix(embeddings));
-        }
+        self.embeddings.visit_mut(EMBEDDINGS, visitor);
         for (index, block) in self.blocks.iter_mut().enumerate() {
-            block.visit_mut(&format!("backbone.layers.{index}"), visitor);
+            block.visit_mut(&Self::block_path(index), visitor);
         }
         self.final_norm.visit_mut(FINAL_NORM, visitor);
-        if let Some(head) = self.head.as_mut().and_then(Matrix::parameter_mut) {
-            visitor(HEAD, ParameterMut::Matrix(head));
+        if let Some(head) = &mut self.head {
+            head.visit_mut(HEAD, visitor);
         }
     }
 

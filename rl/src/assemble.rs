@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{PolicyConfig, Precision, RunConfig};
 use crate::model_files::{self, CompanionFiles};
-use crate::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
+use crate::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
 use crate::rollout::RenderError;
 use crate::rollout::chat::{self, Chat};
 
@@ -30,6 +30,8 @@ use crate::rollout::chat::{self, Chat};
 const KV_POOL_BYTES: usize = 1 << 30;
 /// Memory that the engine's recurrent states may take, in bytes.
 const SSM_POOL_BYTES: usize = 2 << 30;
+/// Tokens of a segment that go through the model at once in training.
+const CHUNK_TOKENS: usize = 4096;
 /// Fewest state slots: the empty state, a cached prefix, a prompt and two sequences.
 const MIN_SLOTS: usize = 8;
 
@@ -375,7 +377,11 @@ impl LoadedModel {
         let (tokenizer, end_of_turn, variables) = self.chat(variables)?;
         let options = ModelPolicyOptions {
             engine: self.engine_options(sizes.max_open_sequences, sizes.max_sequence_length),
-            max_batch_tokens: sizes.max_batch_tokens,
+            pass: PassOptions {
+                max_batch_tokens: sizes.max_batch_tokens,
+                chunk_tokens: CHUNK_TOKENS,
+                kept_bytes: usize::MAX,
+            },
             sidecar_files: self.sidecar_files,
         };
         let chat = Chat::new(tokenizer, self.template, &end_of_turn, variables)?;

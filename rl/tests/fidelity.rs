@@ -16,7 +16,7 @@ use nemo_rl::policy::api::{
     Policy, SampleKey, SamplingParams, SupervisedBatch, SupervisedSequence, TrainBatch, TrainSequence, UpdateParams,
     UpdateReport,
 };
-use nemo_rl::policy::model_policy::{ModelPolicy, ModelPolicyOptions};
+use nemo_rl::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
 
 const MODEL: &str = r#"{
     "architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h", "hybrid_override_pattern": "M*-M*",
@@ -39,7 +39,14 @@ fn policy() -> ModelPolicy {
 
 fn around(model: NemotronH) -> ModelPolicy {
     let engine = EngineOptions { num_pages: 64, num_slots: 16, max_sequence_length: 256, ..EngineOptions::default() };
-    ModelPolicy::new(model, ModelPolicyOptions { engine, max_batch_tokens: 512, sidecar_files: Vec::new() })
+    ModelPolicy::new(
+        model,
+        ModelPolicyOptions {
+            engine,
+            pass: PassOptions { max_batch_tokens: 512, chunk_tokens: 4096, kept_bytes: usize::MAX },
+            sidecar_files: Vec::new(),
+        },
+    )
 }
 
 /// Trajectories of several sampled turns with tokens of the environment between them.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use nemo_model::{ParameterMut, Visitor};
+use nemo_model::{FloatMatrix, ParameterMut, Visitor};
 use nemo_rl::advantage::relative_to_group;
 use nemo_rl::config::{self, LossConfig};
 use nemo_rl::loss::{
@@ -313,7 +313,7 @@ fn flat(value: &Value) -> (Vec<f32>, usize) {
 /// A nested array as a parameter of its rank.
 enum Parameter {
     Vector(Tensor<1>),
-    Matrix(Tensor<2>),
+    Matrix(FloatMatrix),
     Convolution(Tensor<3>),
 }
 
@@ -323,7 +323,7 @@ impl Parameter {
         let tensor = vector(&values, DType::F32, device);
         match rank {
             1 => Self::Vector(tensor),
-            2 => Self::Matrix(tensor.reshape([value.as_array().map_or(0, Vec::len) as i32, -1])),
+            2 => Self::Matrix(tensor.reshape::<2, _>([value.as_array().map_or(0, Vec::len) as i32, -1]).into()),
             3 => Self::Convolution(tensor.reshape([value.as_array().map_or(0, Vec::len) as i32, 1, -1])),
             other => panic!("a parameter of rank {other}"),
         }
@@ -332,7 +332,7 @@ impl Parameter {
     fn borrow(&mut self) -> ParameterMut<'_> {
         match self {
             Self::Vector(tensor) => ParameterMut::Vector(tensor),
-            Self::Matrix(tensor) => ParameterMut::Matrix(tensor),
+            Self::Matrix(matrix) => ParameterMut::Matrix(matrix),
             Self::Convolution(tensor) => ParameterMut::Convolution(tensor),
         }
     }

@@ -12,7 +12,7 @@ use nemo_rl::config::load_text;
 use nemo_rl::policy::api::{
     Policy, SupervisedBatch, SupervisedSequence, TrainBatch, TrainSequence, UpdateParams, UpdateReport,
 };
-use nemo_rl::policy::{ModelPolicy, ModelPolicyOptions};
+use nemo_rl::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
 
 const MODEL: &str = r#"{
     "architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h", "hybrid_override_pattern": "M*-",
@@ -30,7 +30,11 @@ fn start(dtype: &str, tied: bool) -> ModelPolicy {
     let config = ModelConfig::from_file(&file).unwrap();
     let model = nemo_model::random(&config, 7, &Device::flex(), DType::F32).unwrap();
     let engine = EngineOptions { num_pages: 16, num_slots: 8, max_sequence_length: 64, ..EngineOptions::default() };
-    let options = ModelPolicyOptions { engine, max_batch_tokens: 256, sidecar_files: Vec::new() };
+    let options = ModelPolicyOptions {
+        engine,
+        pass: PassOptions { max_batch_tokens: 256, chunk_tokens: 4096, kept_bytes: usize::MAX },
+        sidecar_files: Vec::new(),
+    };
     ModelPolicy::new(model, options).with_reference()
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn multiplies(dtype: DType) -> bool {
 /// `lhs rhs`: `[m, k]`, `[k, n]` to `[m, n]`, in the dtype of `lhs`. Rows may lie in any order in memory.
 ///
 /// # Panics
-/// As [`product_into`].
+/// When the device refuses a product that needs nothing special of it.
 pub(crate) fn product(lhs: CubeTensor, rhs: CubeTensor) -> CubeTensor {
     let ([m, k], [_, n]) = (sizes(&lhs), sizes(&rhs));
     if k == 0 {
@@ -51,10 +51,7 @@ pub(crate) fn product(lhs: CubeTensor, rhs: CubeTensor) -> CubeTensor {
 }
 
 /// `lhs rhs`, `[m, k]` with `k > 0` and `[k, n]`, written to `out`, `[m, n]` in the dtype of `lhs`.
-///
-/// # Panics
-/// When the device refuses a product that needs nothing special of it.
-pub(crate) fn product_into(lhs: &CubeTensor, rhs: CubeTensor, out: &CubeTensor) {
+fn product_into(lhs: &CubeTensor, rhs: CubeTensor, out: &CubeTensor) {
     let dtype = lhs.dtype;
     let rhs = &cast_to(rhs, dtype);
     let ([m, k], [_, n]) = (sizes(lhs), sizes(rhs));

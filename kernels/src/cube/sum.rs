@@ -4,7 +4,7 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{arg, block, element_type, empty, grid_of_units};
+use super::{arg, block, element_type, empty, grid_of_units, rows_of, sizes};
 
 /// Where the parts of a sum lie in a buffer.
 pub(crate) struct Parts {
@@ -58,5 +58,33 @@ fn sum_parts_kernel<F: Float>(
             sum += values[part * stride + offset + at];
         }
         sums[at] = F::cast_from(sum);
+    }
+}
+
+/// Adds `part` to the rows of the f32 matrix `sum` that begin at `first`, where they lie; `first` as for [`rows_of`].
+pub(crate) fn add_to_rows(sum: &CubeTensor, first: usize, part: &CubeTensor) {
+    let [count, width] = sizes(part);
+    let size = count * width;
+    if size == 0 {
+        return;
+    }
+    // SAFETY: the rows have as many elements as the part, and units past `size` do nothing.
+    unsafe {
+        add_kernel::launch_unchecked(
+            &sum.client,
+            grid_of_units(&sum.client, size),
+            block(),
+            arg(&rows_of(sum, first, count)),
+            arg(part),
+            size,
+        );
+    }
+}
+
+#[cube(launch_unchecked)]
+fn add_kernel(sum: &mut [f32], part: &[f32], size: usize) {
+    let at = ABSOLUTE_POS;
+    if at < size {
+        sum[at] += part[at];
     }
 }

@@ -1,4 +1,4 @@
-//! The backward pass: `dx = dy W`, `dW = dy^T x`, each only when asked for.
+//! The backward pass: `dx = dy W`, `dW = dy^T x`, each only when asked for, or the factors of the second.
 
 use burn::backend::autodiff::{
     Autodiff, NodeId,
@@ -9,6 +9,7 @@ use burn::backend::autodiff::{
 use burn::backend::tensor::FloatTensor;
 
 use super::LinearOps;
+use crate::autodiff::record_one;
 
 #[derive(Debug)]
 struct Linear;
@@ -44,5 +45,19 @@ impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
             }
             OpsKind::UnTracked(prep) => prep.finish(B::linear_forward(x.into_primitive(), weight.into_primitive())),
         }
+    }
+
+    fn linear_deferred_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        dy_leaf: FloatTensor<Self>,
+        x_leaf: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), dy_leaf.node(), x_leaf.node()];
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let y = B::linear_forward(x.clone(), weight.clone());
+        record_one::<B, C, _, 3>(nodes, y, (x, weight), |(x, weight), dy| {
+            [B::linear_grad_input(dy.clone(), weight), dy, x]
+        })
     }
 }

@@ -10,12 +10,12 @@ mod weight;
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{DType, Flex, TensorMetadata};
-use burn::tensor::{FloatDType, bf16};
+use burn::tensor::bf16;
 use rayon::prelude::*;
 
 use super::{LinearOps, reference};
-use crate::cpu::{Floats, from_vec, pieces};
-use crate::flex_slices::{Rows, is_f32};
+use crate::cpu::{Floats, add_in_order, from_vec, pieces};
+use crate::flex_slices::{Rows, is_f32, whole};
 use crate::simd;
 
 pub(crate) use weight::Weight;
@@ -51,15 +51,13 @@ impl LinearOps for Flex {
     }
 
     fn linear_grad_input(dy: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        let weight = match (dy.dtype(), weight.dtype()) {
-            (DType::F32, DType::BF16) => Flex::float_cast(weight, FloatDType::F32),
-            _ => weight,
-        };
-        if !(is_f32(&dy) && is_f32(&weight)) {
-            return reference::linear_grad_input::<Flex>(dy, weight);
-        }
         let (shape, inputs) = (dy.shape(), weight.shape()[1]);
         let rows = shape[0] * shape[1];
+        let multiply = match (dy.dtype(), weight.dtype()) {
+            (DType::F32, DType::F32) => multiply::<f32>,
+            (DType::F32, DType::BF16) => multiply::<bf16>,
+            _ => return reference::linear_grad_input::<Flex>(dy, weight),
+        };
         let dx = multiply(&Rows::new(dy), &Rows::new(weight), rows, inputs, shape[2]);
         from_vec(dx, [shape[0], shape[1], inputs])
     }
@@ -73,6 +71,18 @@ impl LinearOps for Flex {
         let dw = transposed_multiply(&Rows::new(dy), &Rows::new(x), outputs, shape[2], rows);
         from_vec(dw, [outputs, shape[2]])
     }
+
+    fn linear_add_grad_weight(sum: FlexTensor, dy: FlexTensor, x: FlexTensor) -> FlexTensor {
+        if !(is_f32(&sum) && is_f32(&dy) && is_f32(&x)) {
+            return Self::float_add(sum, Self::linear_grad_weight(dy, x));
+        }
+        let (shape, outputs) = (x.shape(), dy.shape()[2]);
+        let mut sum = whole(sum);
+        // `storage_mut` copies only when another handle exists.
+        let total = sum.storage_mut();
+        add_transposed_product(total, &Rows::new(dy), &Rows::new(x), [outputs, shape[2], shape[0] * shape[1]]);
+        sum
+    }
 }
 
 /// `x W^T`, its columns times `scales`.
@@ -83,13 +93,8 @@ fn forward<W: Weight>(x: FlexTensor, weight: FlexTensor, scales: Option<&[f32]>)
     from_vec(y, [shape[0], shape[1], outputs])
 }
 
-/// `A B^T`: `[m, k]` and `[n, k]` to `[m, n]`.
-pub(crate) fn multiply_transposed(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
-    scaled_product::<f32>(a, b, None, [m, n, k])
-}
-
-/// The same for any kind of B, with the columns of the result times `scales`.
-fn scaled_product<W: Weight>(a: &Rows, b: &Rows, scales: Option<&[f32]>, [m, n, k]: [usize; 3]) -> Vec<f32> {
+/// `A B^T`, its columns times `scales`: `[m, k]` and `[n, k]` to `[m, n]`.
+pub(crate) fn scaled_product<W: Weight>(a: &Rows, b: &Rows, scales: Option<&[f32]>, [m, n, k]: [usize; 3]) -> Vec<f32> {
     let (a_span, b_span) = (a.span(m), b.span_of(n, W::elements));
     tasks([m, n, k], TASK_ROWS, |rows, columns, out| {
         simd::run(dot::Dot {
@@ -108,19 +113,46 @@ fn scaled_product<W: Weight>(a: &Rows, b: &Rows, scales: Option<&[f32]>, [m, n, 
 }
 
 /// `A B`: `[m, k]` and `[k, n]` to `[m, n]`.
-pub(crate) fn multiply(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
-    outer_product(a.span(m), [a.stride(), 1], b.span(k), b.stride(), m, n, k)
+pub(crate) fn multiply<W: Weight>(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
+    outer_product(a.span(m), [a.stride(), 1], b.span_of(k, W::elements), b.stride(), m, n, k)
 }
 
 /// `A^T B`: `[k, m]` and `[k, n]` to `[m, n]`.
-pub(crate) fn transposed_multiply(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
+fn transposed_multiply(a: &Rows, b: &Rows, m: usize, n: usize, k: usize) -> Vec<f32> {
     outer_product(a.span(k), [1, a.stride()], b.span(k), b.stride(), m, n, k)
 }
 
-fn outer_product(
+/// Adds `A^T B` to `sum` `[m, n]`, of `[k, m]` and `[k, n]`: each element once, when its own sum over `k` is done.
+pub(crate) fn add_transposed_product(sum: &mut [f32], a: &Rows, b: &Rows, [m, n, k]: [usize; 3]) {
+    if k == 0 {
+        return;
+    }
+    let (a_span, b_span) = (a.span(k), b.span(k));
+    run_tasks(sum.as_mut_ptr(), [m, n, k], outer_task_rows(m), |rows, columns, sum| {
+        let mut part = vec![0.0; rows.len() * columns.len()];
+        simd::run(outer::Outer {
+            a: &a_span[rows.start..],
+            a_strides: [1, a.stride()],
+            b: &b_span[columns.start..],
+            b_stride: b.stride(),
+            rows: 0..rows.len(),
+            columns: 0..columns.len(),
+            k,
+            out: part.as_mut_ptr(),
+            out_stride: columns.len(),
+        });
+        for (row, part) in rows.zip(part.chunks_exact(columns.len())) {
+            // SAFETY: a row of this task's own rectangle.
+            let sum = unsafe { std::slice::from_raw_parts_mut(sum.add(row * n + columns.start), columns.len()) };
+            add_in_order(sum, part);
+        }
+    });
+}
+
+fn outer_product<W: Weight>(
     a: &[f32],
     a_strides: [usize; 2],
-    b: &[f32],
+    b: &[W],
     b_stride: usize,
     m: usize,
     n: usize,
@@ -129,11 +161,14 @@ fn outer_product(
     if k == 0 {
         return vec![0.0; m * n];
     }
-    // No more than there is parallel work for.
-    let task_rows = m.div_ceil(8).max(1).next_multiple_of(TASK_ROWS).min(OUTER_TASK_ROWS);
-    tasks([m, n, k], task_rows, |rows, columns, out| {
+    tasks([m, n, k], outer_task_rows(m), |rows, columns, out| {
         simd::run(outer::Outer { a, a_strides, b, b_stride, rows, columns, k, out, out_stride: n });
     })
+}
+
+/// Rows per task of an outer product of `m` rows: no more than there is parallel work for.
+fn outer_task_rows(m: usize) -> usize {
+    m.div_ceil(8).max(1).next_multiple_of(TASK_ROWS).min(OUTER_TASK_ROWS)
 }
 
 /// A range of rows or columns of the result.
@@ -155,11 +190,19 @@ impl Target {
     }
 }
 
-/// The `[m, n]` result of `task`, called in parallel when there is enough to do. Each call gets its rows and columns
-/// and a pointer to element (0, 0) of the result, and has to write that whole rectangle.
+/// The `[m, n]` result of `task`, as [`run_tasks`] calls it.
 fn tasks([m, n, k]: [usize; 3], task_rows: usize, task: impl Fn(Span, Span, *mut f32) + Sync) -> Vec<f32> {
     let mut out: Vec<f32> = Vec::with_capacity(m * n);
-    let target = Target(out.spare_capacity_mut().as_mut_ptr().cast());
+    run_tasks(out.spare_capacity_mut().as_mut_ptr().cast(), [m, n, k], task_rows, task);
+    // SAFETY: the rectangles cover the result and every one was written.
+    unsafe { out.set_len(m * n) };
+    out
+}
+
+/// Calls `task` for rectangles that cover the `[m, n]` matrix at `target`, in parallel when there is enough to do. Each call
+/// gets its rows and columns and a pointer to element (0, 0), and has that whole rectangle to itself.
+fn run_tasks(target: *mut f32, [m, n, k]: [usize; 3], task_rows: usize, task: impl Fn(Span, Span, *mut f32) + Sync) {
+    let target = Target(target);
     let reads = m <= FEW_ROWS && n * k >= PARALLEL_READS;
     let task_columns = if reads { FEW_ROWS_TASK_COLUMNS } else { TASK_COLUMNS };
     let (rows, columns) = (pieces(m, task_rows), pieces(n, task_columns));
@@ -176,7 +219,4 @@ fn tasks([m, n, k]: [usize; 3], task_rows: usize, task: impl Fn(Span, Span, *mut
     } else {
         grid.into_par_iter().for_each(|(rows, columns)| task(rows, columns, target.pointer()));
     }
-    // SAFETY: the rectangles cover the result and every one was written.
-    unsafe { out.set_len(m * n) };
-    out
 }

@@ -6,6 +6,7 @@
 
 mod autodiff;
 pub(crate) mod cpu;
+mod deferred;
 mod int8;
 #[cfg(feature = "cube")]
 mod launch;
@@ -18,6 +19,7 @@ use burn::tensor::{DType, Tensor};
 use crate::cpu::is_host_f32;
 use crate::error::{assert_dtype, assert_shape};
 
+pub use deferred::{WeightFactors, add_weight_gradient, linear_deferred};
 pub use int8::{Int8Weight, linear_int8};
 
 /// Backends that can run [`linear`] and [`linear_int8`].
@@ -26,6 +28,16 @@ pub trait LinearOps: Backend {
     /// `x W^T`: `[batch, tokens, in]`, `[out, in]` to `[batch, tokens, out]`.
     fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::linear_primitive::<Self>(x, weight)
+    }
+
+    /// The same, with the factors of the weight's gradient left at `dy_leaf` and `x_leaf` as their gradients.
+    fn linear_deferred_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        _dy_leaf: FloatTensor<Self>,
+        _x_leaf: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::linear_forward(x, weight)
     }
 
     /// `(x V^T) * s`: `[batch, tokens, in]`, i8 `[out, in]`, `[out]` to `[batch, tokens, out]`.
@@ -46,6 +58,15 @@ pub trait LinearOps: Backend {
     fn linear_grad_weight(dy: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::linear_grad_weight::<Self>(dy, x)
     }
+
+    /// `sum + dy^T x` over all rows: `[out, in]`, `[batch, tokens, out]`, `[batch, tokens, in]` to `[out, in]`.
+    fn linear_add_grad_weight(
+        sum: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::float_add(sum, Self::linear_grad_weight(dy, x))
+    }
 }
 
 /// Applies `x W^T + b` to every row of `x`. Differentiable in all three arguments.
@@ -63,25 +84,35 @@ pub trait LinearOps: Backend {
 /// # Panics
 /// When shapes disagree, or the weight's dtype is neither that of `x` nor bf16 beside f32 or f64.
 pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
-    let [_, _, inputs] = x.dims();
-    let [outputs, _] = weight.dims();
-    assert_shape("linear", "weight", &weight.dims(), &[outputs, inputs]);
-    if weight.dtype() != x.dtype() {
-        let wide = matches!(x.dtype(), DType::F32 | DType::F64);
-        let narrow: &[DType] = if wide { &[DType::BF16] } else { &[] };
-        assert_dtype("linear", "weight", weight.dtype(), narrow, "the dtype of `x`, or BF16 beside F32 or F64");
-    }
+    let outputs = check_weight("linear", &x, &weight);
     let weight = if must_widen(&x, &weight) { weight.cast(x.dtype()) } else { weight };
     let y = <Dispatch as LinearOps>::linear_forward(x.into_dispatch(), weight.into_dispatch());
     add_bias("linear", Tensor::from_dispatch(y), outputs, bias)
+}
+
+/// Asserts that the weight fits `x` in shape and dtype; returns its number of outputs.
+fn check_weight(operation: &'static str, x: &Tensor<3>, weight: &Tensor<2>) -> usize {
+    let [_, _, inputs] = x.dims();
+    let [outputs, _] = weight.dims();
+    assert_shape(operation, "weight", &weight.dims(), &[outputs, inputs]);
+    if weight.dtype() != x.dtype() {
+        let wide = matches!(x.dtype(), DType::F32 | DType::F64);
+        let narrow: &[DType] = if wide { &[DType::BF16] } else { &[] };
+        assert_dtype(operation, "weight", weight.dtype(), narrow, "the dtype of `x`, or BF16 beside F32 or F64");
+    }
+    outputs
 }
 
 /// Whether a product needs a wide copy of its weight.
 fn must_widen(x: &Tensor<3>, weight: &Tensor<2>) -> bool {
     let narrow = weight.dtype() == DType::BF16 && matches!(x.dtype(), DType::F32 | DType::F64);
     // A tracked weight gets its gradient in its own type, which is the cast's to see to.
-    let plain = || matches!(weight.clone().into_dispatch().kind, DispatchTensorKind::Flex(_));
-    narrow && !(is_host_f32(x) && plain())
+    narrow && !(is_host_f32(x) && is_plain(weight))
+}
+
+/// Whether a tensor is no part of a graph.
+fn is_plain(tensor: &Tensor<2>) -> bool {
+    !matches!(tensor.clone().into_dispatch().kind, DispatchTensorKind::Autodiff(_))
 }
 
 /// `y + b`, if there is one.

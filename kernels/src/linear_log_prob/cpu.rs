@@ -5,17 +5,19 @@
 //!
 //! Logits are those of [`linear`](fn@crate::linear), bit for bit.
 
-use super::{LinearLogProbGradient, LinearLogProbOps, LogProbRows, LogProbSaved};
+use super::{LinearLogProbGradient, LinearLogProbOps, RowScores};
 use crate::cpu::{Floats, add_in_order, from_vec, pieces, sizes};
 use crate::error::assert_size;
-use crate::flex_slices::Rows;
-use crate::linear::cpu::{multiply, multiply_transposed, transposed_multiply};
+use crate::flex_slices::{Rows, is_f32, whole};
+use crate::linear::cpu::{add_transposed_product, multiply, scaled_product};
 use crate::simd::{self, Kernel, LANES, Lanes, run};
 use crate::softmax::{Softmax, inverse_temperature, largest};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::{
     Flex,
     tensor::{FloatTensor, IntTensor},
 };
+use burn::tensor::{FloatDType, bf16};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -35,8 +37,8 @@ impl LinearLogProbOps for Flex {
         targets: IntTensor<Self>,
         temperature: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let rows = Self::linear_log_prob_forward(hidden, weight, targets, temperature);
-        (rows.log_prob, rows.entropy)
+        let (log_prob, entropy, _) = Self::linear_log_prob_forward(hidden, weight, targets, temperature);
+        (log_prob, entropy)
     }
 }
 
@@ -46,13 +48,13 @@ impl LinearLogProbGradient for Flex {
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         temperature: f64,
-    ) -> LogProbRows<Self> {
+    ) -> RowScores<Self> {
         let head = Head::new(hidden, weight, targets, temperature);
         let mut log_prob = vec![0.0; head.rows];
         let mut entropy = vec![0.0; head.rows];
         let mut log_sum_exp = vec![0.0; head.rows];
         for tile in pieces(head.rows, (TILE_LOGITS / head.vocabulary.max(1)).clamp(1, FORWARD_ROWS)) {
-            let mut logits = head.logits(tile.clone(), 0..head.vocabulary);
+            let mut logits = head.logits(tile.clone());
             logits
                 .par_chunks_exact_mut(head.vocabulary)
                 .zip(&head.targets[tile.clone()])
@@ -67,23 +69,34 @@ impl LinearLogProbGradient for Flex {
                     *entropy = row.entropy();
                 });
         }
-        LogProbRows {
-            log_prob: from_vec(log_prob, [head.rows]),
-            entropy: from_vec(entropy, [head.rows]),
-            log_sum_exp: from_vec(log_sum_exp, [head.rows]),
-        }
+        let [log_prob, entropy, log_sum_exp] =
+            [log_prob, entropy, log_sum_exp].map(|values| from_vec(values, [head.rows]));
+        (log_prob, entropy, log_sum_exp)
     }
 
-    fn linear_log_prob_backward(saved: LogProbSaved<Self>, cotangent: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
-        let head = Head::new(saved.hidden, saved.weight, saved.targets, saved.temperature);
-        let (log_sum_exp, cotangent) = (Floats::new(saved.log_sum_exp), Floats::new(cotangent));
+    fn linear_log_prob_backward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        temperature: f64,
+        log_sum_exp: FloatTensor<Self>,
+        cotangent: FloatTensor<Self>,
+        sum: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let head = Head::new(hidden, weight, targets, temperature);
+        let (log_sum_exp, cotangent) = (Floats::new(log_sum_exp), Floats::new(cotangent));
         let mut hidden_gradient = vec![0.0; head.rows * head.width];
-        let mut weight_gradient = Vec::with_capacity(head.vocabulary * head.width);
+        let mut sum = whole(sum);
+        // `storage_mut` copies only when another handle exists.
+        let weight_sums: &mut [f32] = sum.storage_mut();
         for tokens in pieces(head.vocabulary, BACKWARD_VOCABULARY) {
-            let weight = tile_of(&head.weight, &tokens);
-            let mut of_weight = vec![0.0; tokens.len() * head.width];
+            let weight = Rows::new(in_f32(tile_of(&head.weight, &tokens)));
+            let weight_sums = &mut weight_sums[tokens.start * head.width..tokens.end * head.width];
+            // Rows of several tiles are summed before they join what is there: the sum of a batch does not depend on it.
+            let mut of_tiles = (head.rows > BACKWARD_ROWS).then(|| vec![0.0; weight_sums.len()]);
             for rows in pieces(head.rows, BACKWARD_ROWS) {
-                let mut logits = head.logits(rows.clone(), tokens.clone());
+                let hidden = Rows::new(tile_of(&head.hidden, &rows));
+                let mut logits = scaled_product::<f32>(&hidden, &weight, None, [rows.len(), tokens.len(), head.width]);
                 logits
                     .par_chunks_exact_mut(tokens.len())
                     .zip(&head.targets[rows.clone()])
@@ -97,22 +110,28 @@ impl LinearLogProbGradient for Flex {
                         }
                     });
                 let slopes = Rows::new(from_vec(logits, [rows.len(), tokens.len()]));
-                let hidden = tile_of(&head.hidden, &rows);
-                let part = multiply(&slopes, &weight, rows.len(), head.width, tokens.len());
+                let part = multiply::<f32>(&slopes, &weight, rows.len(), head.width, tokens.len());
                 add_in_order(&mut hidden_gradient[rows.start * head.width..rows.end * head.width], &part);
-                let part = transposed_multiply(&slopes, &hidden, tokens.len(), head.width, rows.len());
-                add_in_order(&mut of_weight, &part);
+                let target = of_tiles.as_deref_mut().unwrap_or(weight_sums);
+                add_transposed_product(target, &slopes, &hidden, [tokens.len(), head.width, rows.len()]);
             }
-            weight_gradient.extend(of_weight);
+            if let Some(of_tiles) = of_tiles {
+                add_in_order(weight_sums, &of_tiles);
+            }
         }
-        [from_vec(hidden_gradient, [head.rows, head.width]), from_vec(weight_gradient, [head.vocabulary, head.width])]
+        (from_vec(hidden_gradient, [head.rows, head.width]), sum)
     }
 }
 
 /// Some rows of a matrix.
-fn tile_of(matrix: &FlexTensor, rows: &Range<usize>) -> Rows {
+fn tile_of(matrix: &FlexTensor, rows: &Range<usize>) -> FlexTensor {
     let layout = matrix.layout().narrow(0, rows.start, rows.len());
-    Rows::new(matrix.clone().with_layout(layout))
+    matrix.clone().with_layout(layout)
+}
+
+/// A tile in f32; one in bf16 is widened, which changes no value.
+fn in_f32(tile: FlexTensor) -> FlexTensor {
+    if is_f32(&tile) { tile } else { Flex::float_cast(tile, FloatDType::F32) }
 }
 
 /// The inputs, readable by rows.
@@ -150,10 +169,14 @@ impl Head {
         }
     }
 
-    /// `[rows, tokens]`, before the temperature.
-    fn logits(&self, rows: Range<usize>, tokens: Range<usize>) -> Vec<f32> {
-        let (hidden, weight) = (tile_of(&self.hidden, &rows), tile_of(&self.weight, &tokens));
-        multiply_transposed(&hidden, &weight, rows.len(), tokens.len(), self.width)
+    /// `[rows, vocabulary]`, before the temperature.
+    fn logits(&self, rows: Range<usize>) -> Vec<f32> {
+        let (hidden, weight) = (Rows::new(tile_of(&self.hidden, &rows)), Rows::new(self.weight.clone()));
+        let sizes = [rows.len(), self.vocabulary, self.width];
+        if is_f32(&self.weight) {
+            return scaled_product::<f32>(&hidden, &weight, None, sizes);
+        }
+        scaled_product::<bf16>(&hidden, &weight, None, sizes)
     }
 }
 

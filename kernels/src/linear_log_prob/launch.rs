@@ -11,11 +11,11 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubeDim;
 
 use super::kernel::{COLUMNS, ROWS, UNITS, log_prob_combine_kernel, log_prob_slope_kernel, log_prob_softmax_kernel};
-use super::{LinearLogProbGradient, LinearLogProbOps, LogProbRows, LogProbSaved};
-use crate::cube::product::{product, product_into};
-use crate::cube::sum::{Parts, sum_parts};
+use super::{LinearLogProbGradient, LinearLogProbOps, RowScores};
+use crate::cube::product::product;
+use crate::cube::sum::add_to_rows;
 use crate::cube::{
-    arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, rows_of, sizes,
+    arg, block, cast_to, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, sizes, writable,
 };
 use crate::softmax::COLDEST;
 
@@ -32,8 +32,8 @@ impl LinearLogProbOps for CubeBackend {
         targets: IntTensor<Self>,
         temperature: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let rows = Self::linear_log_prob_forward(hidden, weight, targets, temperature);
-        (rows.log_prob, rows.entropy)
+        let (log_prob, entropy, _) = Self::linear_log_prob_forward(hidden, weight, targets, temperature);
+        (log_prob, entropy)
     }
 }
 
@@ -43,7 +43,7 @@ impl LinearLogProbGradient for CubeBackend {
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         temperature: f64,
-    ) -> LogProbRows<Self> {
+    ) -> RowScores<Self> {
         let (hidden, weight, targets) = (contiguous(hidden), contiguous(weight), contiguous(targets));
         let [rows, width] = sizes(&hidden);
         let [vocabulary, _] = sizes(&weight);
@@ -87,40 +87,43 @@ impl LinearLogProbGradient for CubeBackend {
                 );
             }
         }
-        LogProbRows { log_prob, entropy, log_sum_exp }
+        (log_prob, entropy, log_sum_exp)
     }
 
-    fn linear_log_prob_backward(saved: LogProbSaved<Self>, cotangent: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
-        let (hidden, weight) = (contiguous(saved.hidden), contiguous(saved.weight));
-        let (targets, cotangent) = (contiguous(saved.targets), contiguous_as(cotangent, DType::F32));
-        let dtypes = [hidden.dtype, weight.dtype];
+    fn linear_log_prob_backward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        temperature: f64,
+        log_sum_exp: FloatTensor<Self>,
+        cotangent: FloatTensor<Self>,
+        sum: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (hidden, weight, sum) = (contiguous(hidden), contiguous(weight), writable(sum));
+        let (targets, cotangent) = (contiguous(targets), contiguous_as(cotangent, DType::F32));
+        let dtype = hidden.dtype;
         let [rows, width] = sizes(&hidden);
         let [vocabulary, _] = sizes(&weight);
         if rows == 0 {
-            let hidden_gradient = empty(&hidden, [0, width], dtypes[0]);
-            let nothing = Parts { count: 0, stride: 0, offset: 0 };
-            return [hidden_gradient, sum_parts(&cotangent, nothing, [vocabulary, width], dtypes[1])];
+            return (empty(&hidden, [0, width], dtype), sum);
         }
         let wide_hidden = cast_to(hidden.clone(), DType::F32);
         let mut hidden_gradient: Option<CubeTensor> = None;
-        let weight_gradient = empty(&hidden, [vocabulary, width], DType::F32);
         let range = (SLOPE_ELEMENTS / rows / COLUMNS).max(1) * COLUMNS;
         for first in (0..vocabulary).step_by(range) {
             let count = range.min(vocabulary - first);
-            let slopes =
-                slopes(&hidden, &weight, &targets, &saved.log_sum_exp, &cotangent, saved.temperature, first, count);
+            let slopes = slopes(&hidden, &weight, &targets, &log_sum_exp, &cotangent, temperature, first, count);
             let part = Self::float_slice(weight.clone(), &[Slice::from(first..first + count), Slice::from(0..width)]);
             let part = product(slopes.clone(), part);
             hidden_gradient = Some(match hidden_gradient {
                 Some(sum) => Self::float_add(sum, part),
                 None => part,
             });
-            let part = rows_of(&weight_gradient, first, count);
-            product_into(&Self::float_transpose(slopes), wide_hidden.clone(), &part);
+            add_to_rows(&sum, first, &product(Self::float_transpose(slopes), wide_hidden.clone()));
         }
         // An empty vocabulary has no targets, hence no rows.
         let hidden_gradient = hidden_gradient.unwrap_or_else(|| empty(&hidden, [rows, width], DType::F32));
-        [cast_to(hidden_gradient, dtypes[0]), cast_to(weight_gradient, dtypes[1])]
+        (cast_to(hidden_gradient, dtype), sum)
     }
 }
 

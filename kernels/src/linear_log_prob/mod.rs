@@ -10,6 +10,7 @@ mod kernel;
 #[cfg(feature = "cube")]
 mod launch;
 pub mod reference;
+mod scored;
 
 use crate::cpu::is_host_f32;
 use crate::dispatch::has_kernel;
@@ -17,6 +18,8 @@ use crate::error::assert_shape;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{Int, IntDType, Tensor};
+
+pub use scored::ScoredRows;
 
 /// Result of [`linear_log_prob`].
 #[derive(Clone, Debug)]
@@ -45,24 +48,27 @@ pub fn linear_log_prob(
     targets: Tensor<1, Int>,
     temperature: f64,
 ) -> LogProbOutput {
-    const NAME: &str = "linear_log_prob";
-    let [rows, width] = hidden.dims();
-    let [vocabulary, _] = weight.dims();
-    assert_shape(NAME, "weight", &weight.dims(), &[vocabulary, width]);
-    assert_shape(NAME, "targets", &targets.dims(), &[rows]);
-    assert!(temperature > 0.0, "{NAME}: `temperature` is {temperature}, but it must be above 0");
+    check("linear_log_prob", &hidden, &weight, &targets, temperature);
     if has_kernel(&hidden) && has_kernel(&weight) {
-        // Devices without 64-bit integers exist.
-        let target_dtype = if is_host_f32(&hidden) { IntDType::I64 } else { IntDType::I32 };
-        let (log_prob, entropy) = Dispatch::linear_log_prob(
-            hidden.into_dispatch(),
-            weight.into_dispatch(),
-            targets.cast(target_dtype).into_dispatch(),
-            temperature,
-        );
+        let targets = kernel_targets(targets, &hidden).into_dispatch();
+        let (log_prob, entropy) =
+            Dispatch::linear_log_prob(hidden.into_dispatch(), weight.into_dispatch(), targets, temperature);
         return LogProbOutput { log_prob: Tensor::from_dispatch(log_prob), entropy: Tensor::from_dispatch(entropy) };
     }
     reference::linear_log_prob(hidden, weight, targets, temperature)
+}
+
+fn check(operation: &'static str, hidden: &Tensor<2>, weight: &Tensor<2>, targets: &Tensor<1, Int>, temperature: f64) {
+    let [rows, width] = hidden.dims();
+    let [vocabulary, _] = weight.dims();
+    assert_shape(operation, "weight", &weight.dims(), &[vocabulary, width]);
+    assert_shape(operation, "targets", &targets.dims(), &[rows]);
+    assert!(temperature > 0.0, "{operation}: `temperature` is {temperature}, but it must be above 0");
+}
+
+/// The targets in the type that the kernels beside `hidden` take: devices without 64-bit integers exist.
+fn kernel_targets(targets: Tensor<1, Int>, hidden: &Tensor<2>) -> Tensor<1, Int> {
+    targets.cast(if is_host_f32(hidden) { IntDType::I64 } else { IntDType::I32 })
 }
 
 /// The operation on a backend's own tensors.
@@ -78,34 +84,31 @@ pub trait LinearLogProbOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// Results and softmax denominators of the rows, `[rows]` each.
-#[derive(Clone, Debug)]
-pub struct LogProbRows<B: Backend> {
-    log_prob: FloatTensor<B>,
-    entropy: FloatTensor<B>,
-    log_sum_exp: FloatTensor<B>,
-}
+/// Results and softmax denominators of the rows, `[rows]` each: log-probabilities, entropies and the logarithms of the
+/// denominators.
+type RowScores<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
-/// What the backward pass needs.
-#[derive(Clone, Debug)]
-pub struct LogProbSaved<B: Backend> {
-    hidden: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    targets: IntTensor<B>,
-    temperature: f64,
-    log_sum_exp: FloatTensor<B>,
-}
-
-/// The gradient of [`LinearLogProbOps`].
+/// The gradient of [`LinearLogProbOps`]. Never differentiated itself.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub trait LinearLogProbGradient: Backend {
-    /// The operation together with its softmax denominators.
+    /// Log-probabilities, entropies and the logarithms of the softmax denominators, `[rows]` each; `targets` as in
+    /// [`LinearLogProbOps`].
     fn linear_log_prob_forward(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         temperature: f64,
-    ) -> LogProbRows<Self>;
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    /// Gradients of `hidden` and `weight` from the cotangent of the log-probabilities.
-    fn linear_log_prob_backward(saved: LogProbSaved<Self>, cotangent: FloatTensor<Self>) -> [FloatTensor<Self>; 2];
+    /// The gradient of `hidden`, and `sum` `[vocabulary, width]` with the weight's gradient added, from the cotangent of
+    /// the log-probabilities.
+    fn linear_log_prob_backward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        temperature: f64,
+        log_sum_exp: FloatTensor<Self>,
+        cotangent: FloatTensor<Self>,
+        sum: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }

@@ -19,6 +19,5 @@ pub use error::CheckpointError;
 pub use reader::CheckpointReader;
 pub use tensor_file::{TensorFile, TensorInfo};
 pub use usable::{LARGEST_WEIGHT, first_unusable};
-pub(crate) use weight_names::{EMBEDDINGS, HEAD};
-pub use weight_names::{SELECTION_BIAS, TensorSpec, expected_tensors};
+pub use weight_names::{EMBEDDINGS, FINAL_NORM, HEAD, SELECTION_BIAS, TensorSpec, expected_tensors};
 pub use writer::{SaveOptions, SidecarFile, TensorHeader, read_sidecar_files, save_checkpoint, write_tensor_file};

@@ -6,9 +6,11 @@
 use crate::config::{LayerKind, ModelConfig};
 
 /// Name of the embedding.
-pub(crate) const EMBEDDINGS: &str = "backbone.embeddings.weight";
+pub const EMBEDDINGS: &str = "backbone.embeddings.weight";
 /// Name of the head; in the list of a model's tensors only if it is not tied to the embedding.
-pub(crate) const HEAD: &str = "lm_head.weight";
+pub const HEAD: &str = "lm_head.weight";
+/// Path of the norm before the head; its parameter is called `weight`.
+pub const FINAL_NORM: &str = "backbone.norm_f";
 /// Last parts of the name of a router's selection bias, a buffer that no gradient reaches.
 pub const SELECTION_BIAS: &str = "gate.e_score_correction_bias";
 
@@ -36,7 +38,7 @@ pub fn expected_tensors(config: &ModelConfig) -> Vec<TensorSpec> {
             LayerKind::Moe => list.moe(&mixer, config),
         }
     }
-    list.push("backbone.norm_f.weight", &[config.hidden_size]);
+    list.push(format!("{FINAL_NORM}.weight"), &[config.hidden_size]);
     if !config.tie_word_embeddings {
         list.push(HEAD, &table_shape(config));
     }

@@ -6,8 +6,7 @@ use super::Linear;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::parallel::{ForwardContext, LayerShard};
-use crate::parameter::{Visitor, join};
-use crate::weights::WeightBuilder;
+use crate::parameters::{Visitor, WeightBuilder, join};
 
 /// An attention block.
 #[derive(Clone, Debug)]
@@ -50,26 +49,22 @@ impl Attention {
         })
     }
 
-    /// One pass over a run of tokens behind `prefix`; returns the prefix with the run appended, unless the run is the last.
+    /// One pass over a run of tokens behind `prefix`; returns also the run's own keys and values.
     ///
     /// # Shapes
     /// - x: `[batch, tokens, hidden]`, in and out
     /// - prefix: `[1 | batch, prefix, kv_heads, head_dim]` keys and values, all valid
+    /// - keys and values: `[batch, tokens, kv_heads, head_dim]`
     pub fn forward(
         &self,
         x: Tensor<3>,
         prefix: Option<(Tensor<4>, Tensor<4>)>,
         context: ForwardContext<'_>,
-    ) -> (Tensor<3>, Option<(Tensor<4>, Tensor<4>)>) {
-        let [batch, ..] = x.dims();
+    ) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
         let Projected { queries, keys, values } = self.project(context.enter(x));
         let attended =
-            nemo_kernels::causal_attention(queries, keys.clone(), values.clone(), prefix.clone(), None, self.scale());
-        let keys_values = (!context.last).then(|| match prefix {
-            Some((old_keys, old_values)) => (append(old_keys, keys, batch), append(old_values, values, batch)),
-            None => (keys, values),
-        });
-        (context.leave(self.output(attended)), keys_values)
+            nemo_kernels::causal_attention(queries, keys.clone(), values.clone(), prefix, None, self.scale());
+        (context.leave(self.output(attended)), (keys, values))
     }
 
     /// Softmax scale, `1 / sqrt(head_dim)`.
@@ -101,10 +96,4 @@ impl Attention {
         self.v_proj.visit_mut(&join(path, "v_proj"), visitor);
         self.o_proj.visit_mut(&join(path, "o_proj"), visitor);
     }
-}
-
-/// Appends along the token axis; a prefix of batch 1 is spread over the rows first.
-fn append(prefix: Tensor<4>, new: Tensor<4>, batch: usize) -> Tensor<4> {
-    let prefix = if prefix.dims()[0] == batch { prefix } else { prefix.repeat_dim(0, batch) };
-    Tensor::cat(vec![prefix, new], 1)
 }

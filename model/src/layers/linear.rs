@@ -3,9 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::error::ModelError;
-use crate::matrix::Matrix;
-use crate::parameter::{ParameterMut, Visitor, join};
-use crate::weights::{Initialization, WeightBuilder};
+use crate::parameters::{Initialization, Matrix, ParameterMut, Visitor, WeightBuilder, join};
 
 /// `y = x W^T + b`.
 #[derive(Clone, Debug)]
@@ -50,9 +48,7 @@ impl Linear {
 
     /// Visits weight (unless it is in eight bits), then bias.
     pub fn visit_mut(&mut self, path: &str, visitor: &mut Visitor<'_>) {
-        if let Some(weight) = self.weight.parameter_mut() {
-            visitor(&join(path, "weight"), ParameterMut::Matrix(weight));
-        }
+        self.weight.visit_mut(&join(path, "weight"), visitor);
         if let Some(bias) = &mut self.bias {
             visitor(&join(path, "bias"), ParameterMut::Vector(bias));
         }

@@ -10,8 +10,7 @@ use super::Linear;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::parallel::{ForwardContext, LayerShard};
-use crate::parameter::{ParameterMut, Visitor, join};
-use crate::weights::{Initialization, WeightBuilder};
+use crate::parameters::{Initialization, ParameterMut, Visitor, WeightBuilder, join};
 
 /// A Mamba-2 block.
 #[derive(Clone, Debug)]

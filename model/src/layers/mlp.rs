@@ -6,8 +6,7 @@ use super::Linear;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::parallel::ForwardContext;
-use crate::parameter::{Visitor, join};
-use crate::weights::WeightBuilder;
+use crate::parameters::{Visitor, WeightBuilder, join};
 
 /// An MLP block, also the shape of every expert.
 #[derive(Clone, Debug)]

@@ -13,9 +13,8 @@ use burn::tensor::Tensor;
 use crate::config::{LayerKind, ModelConfig};
 use crate::error::ModelError;
 use crate::parallel::{ForwardContext, LayerShard};
-use crate::parameter::{Visitor, join};
+use crate::parameters::{Visitor, WeightBuilder, join};
 use crate::state::LayerState;
-use crate::weights::WeightBuilder;
 
 pub use attention::Attention;
 pub use linear::Linear;
@@ -67,7 +66,7 @@ impl Block {
         Ok(Self { norm, mixer })
     }
 
-    /// One pass over a run of tokens.
+    /// One pass over a run of tokens. Returns also what the run adds to the state: [`LayerState::followed_by`].
     ///
     /// # Shapes
     /// - hidden: `[batch, tokens, hidden]`, in and out
@@ -95,14 +94,23 @@ impl Block {
                 (mixed, LayerState::Mamba2 { window, ssm })
             }
             (Mixer::Attention(mixer), LayerState::Attention { keys_values }) => {
-                let (mixed, keys_values) = mixer.forward(normed, keys_values, context);
-                (mixed, LayerState::Attention { keys_values })
+                let (mixed, own) = mixer.forward(normed, keys_values, context);
+                (mixed, LayerState::Attention { keys_values: Some(own) })
             }
             (Mixer::Mlp(mixer), state) => (mixer.forward(normed, context), state),
             (Mixer::Moe(mixer), state) => (mixer.forward(normed, context), state),
             (mixer, state) => unreachable!("{mixer:?} was given the state of another kind of layer: {state:?}"),
         };
         (Residual::after_block(hidden, mixed), state)
+    }
+
+    /// A copy whose parameters are leaves of a fresh autodiff graph, but for its matrices, whose gradients are left in
+    /// factors. It shares storage with this block and serves one pass.
+    #[must_use]
+    pub fn traced(&self) -> Self {
+        let mut block = self.clone();
+        block.visit_mut("", &mut |_, mut parameter| parameter.trace());
+        block
     }
 
     /// Visits the block's parameters in a fixed order.

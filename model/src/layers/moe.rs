@@ -9,8 +9,7 @@ use super::{Linear, Mlp};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::parallel::{ForwardContext, LayerShard};
-use crate::parameter::{ParameterMut, Visitor, join};
-use crate::weights::{Initialization, WeightBuilder};
+use crate::parameters::{Initialization, Matrix, ParameterMut, Visitor, WeightBuilder, WeightStorage, join};
 
 /// Added to the sum of chosen weights before dividing, as the family does.
 const WEIGHT_SUM_EPSILON: f64 = 1e-20;
@@ -18,7 +17,8 @@ const WEIGHT_SUM_EPSILON: f64 = 1e-20;
 /// An MoE block.
 #[derive(Clone, Debug)]
 pub struct Moe {
-    gate: Tensor<2>,
+    /// Always in full: it decides.
+    gate: Matrix,
     correction_bias: Tensor<1>,
     experts: Vec<Mlp>,
     shared_expert: Option<Mlp>,
@@ -48,6 +48,7 @@ impl Moe {
         let (hidden, experts) = (config.hidden_size, config.n_routed_experts);
         let expert_hidden = config.moe_latent_size.unwrap_or(hidden);
         let gate = weights.tensor(&join(path, "gate.weight"), [experts, hidden], normal)?;
+        let gate = Matrix::store(gate, WeightStorage::Full);
         let correction_bias =
             weights.tensor(&join(path, "gate.e_score_correction_bias"), [experts], Initialization::Zeros)?;
         let latent = match config.moe_latent_size {
@@ -93,7 +94,7 @@ impl Moe {
         let rows = batch * tokens;
         let chosen_per_row = self.routing.experts_per_token;
 
-        let scores = sigmoid(nemo_kernels::linear(x.clone(), self.gate.clone(), None));
+        let scores = sigmoid(self.gate.linear(x.clone(), None));
         let scores = scores.reshape([rows, self.experts.len()]);
         let chosen = self.choose(&scores);
         let device = x.device();
@@ -152,7 +153,7 @@ impl Moe {
 
     /// Visits the block's parameters.
     pub fn visit_mut(&mut self, path: &str, visitor: &mut Visitor<'_>) {
-        visitor(&join(path, "gate.weight"), ParameterMut::Matrix(&mut self.gate));
+        self.gate.visit_mut(&join(path, "gate.weight"), visitor);
         visitor(&join(path, "gate.e_score_correction_bias"), ParameterMut::Vector(&mut self.correction_bias));
         if let Some((down, up)) = &mut self.latent {
             down.visit_mut(&join(path, "fc1_latent_proj"), visitor);

@@ -3,8 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::error::ModelError;
-use crate::parameter::{ParameterMut, Visitor, join};
-use crate::weights::{Initialization, WeightBuilder};
+use crate::parameters::{Initialization, ParameterMut, Visitor, WeightBuilder, join};
 
 /// Root-mean-square normalisation over the last axis.
 #[derive(Clone, Debug)]

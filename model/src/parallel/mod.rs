@@ -16,8 +16,6 @@ pub struct ForwardContext<'a> {
     /// Valid tokens per row of a right-padded batch; `None` when every token counts. Padded tokens get arbitrary
     /// finite outputs and leave their row's outgoing state untouched.
     pub lengths: Option<&'a [usize]>,
-    /// Nothing follows this run: what only the next one would need is not gathered.
-    pub last: bool,
 }
 
 impl ForwardContext<'_> {

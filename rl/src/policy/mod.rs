@@ -2,8 +2,9 @@
 
 pub mod api;
 pub mod model_policy;
+mod pass;
 pub mod scripted;
-mod tree_pass;
 mod usable;
 
 pub use model_policy::{ModelPolicy, ModelPolicyOptions};
+pub use pass::PassOptions;

@@ -14,7 +14,7 @@ use super::api::{
     Policy, PolicyError, SampleKey, SamplingParams, SequenceId, SupervisedBatch, SupervisedReport, TokenId, TrainBatch,
     TurnEnd, UpdateParams, UpdateReport,
 };
-use super::tree_pass::{TrainedRows, TreePass};
+use super::pass::{ParameterGradients, PassOptions, TrainedRows, TreePass};
 use super::usable;
 use crate::loss::{
     LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss, has_gradient, loss_metrics,
@@ -31,8 +31,8 @@ const MIN_SHARED_TOKENS: usize = 16;
 pub struct ModelPolicyOptions {
     /// Sizes of the engine.
     pub engine: EngineOptions,
-    /// Most tokens of one padded training batch.
-    pub max_batch_tokens: usize,
+    /// How batches are differentiated.
+    pub pass: PassOptions,
     /// Tokenizer and other files saved with the weights.
     pub sidecar_files: Vec<SidecarFile>,
 }
@@ -82,13 +82,12 @@ impl ModelPolicy {
         let reference = self.reference.as_ref().ok_or(PolicyError::NoReference)?;
         let mut log_probs: Vec<Vec<f32>> = sequences.iter().map(|tokens| vec![0.0; tokens.len()]).collect();
         let ungraded = vec![false; sequences.len()];
-        let pass = TreePass::new(reference, tree, sequences, masks, &ungraded, self.options.max_batch_tokens);
+        let pass = TreePass::new(reference, tree, sequences, masks, &ungraded, self.options.pass, temperature);
         pass.run(&mut |rows| {
-            let output = nemo_kernels::linear_log_prob(rows.hidden, rows.head, rows.targets, temperature);
-            for (&(sequence, t), value) in rows.places.iter().zip(read(output.log_prob.clone())) {
+            for (&(sequence, t), value) in rows.places.iter().zip(read(rows.log_prob.clone())) {
                 log_probs[sequence][t] = value;
             }
-            output.log_prob
+            rows.log_prob
         });
         Ok(log_probs)
     }
@@ -121,11 +120,7 @@ impl ModelPolicy {
     /// # Errors
     /// When the gradient is not finite, or the device failed or lost a weight or a moment: nobody reads them before the next
     /// step.
-    fn apply(
-        &mut self,
-        gradients: super::tree_pass::ParameterGradients,
-        params: &UpdateParams,
-    ) -> Result<f64, PolicyError> {
+    fn apply(&mut self, gradients: ParameterGradients, params: &UpdateParams) -> Result<f64, PolicyError> {
         let optimizer = &mut self.optimizer;
         let norm = self.engine.update_model(|model| optimizer.update(model, gradients, params))?;
         let synced = self.model().device().sync();
@@ -190,25 +185,23 @@ impl Policy for ModelPolicy {
         let graded: Vec<bool> = batch.sequences.iter().map(|s| has_gradient(&params.loss, s.advantage)).collect();
         let mut num_tokens = 0;
         let gradients = {
-            let limit = self.options.max_batch_tokens;
-            let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, &graded, limit);
-            pass.run(&mut |rows| {
-                let TrainedRows { hidden, head, targets, places } = rows;
+            let (model, temperature) = (self.engine.model(), params.temperature);
+            let pass = TreePass::new(model, &tree, &sequences, &masks, &graded, self.options.pass, temperature);
+            pass.run(&mut |TrainedRows { log_prob, entropy: entropies, places, .. }| {
                 num_tokens += places.len();
                 on_tokens(num_tokens);
-                let output = nemo_kernels::linear_log_prob(hidden, head, targets, params.temperature);
-                let values = read(output.log_prob.clone());
+                let values = read(log_prob.clone());
                 for (&(sequence, t), &value) in places.iter().zip(&values) {
                     report.log_probs[sequence][t] = value;
                 }
-                entropy += read(output.entropy).iter().map(|&e| f64::from(e)).sum::<f64>();
+                entropy += read(entropies).iter().map(|&e| f64::from(e)).sum::<f64>();
                 let mut tokens = loss_tokens(batch, &places);
                 tokens.reference_log_probs = reference
                     .as_ref()
                     .map(|reference| places.iter().map(|&(sequence, t)| reference[sequence][t]).collect());
                 let terms = clipped_policy_gradient_loss(
                     &params.loss,
-                    LossInputs { log_probs: output.log_prob, unfiltered_log_probs: None, tokens: &tokens },
+                    LossInputs { log_probs: log_prob, unfiltered_log_probs: None, tokens: &tokens },
                     normalizers,
                 );
                 let scalar = |tensor: &Tensor<1>| f64::from(read(tensor.clone()).first().copied().unwrap_or(0.0));
@@ -254,33 +247,30 @@ impl Policy for ModelPolicy {
         let graded = vec![true; sequences.len()];
         let mut num_tokens = 0;
         let gradients = {
-            let limit = self.options.max_batch_tokens;
-            let pass = TreePass::new(self.engine.model(), &tree, &sequences, &masks, &graded, limit);
-            pass.run(&mut |rows| {
-                let TrainedRows { hidden, head, targets, places } = rows;
+            let model = self.engine.model();
+            let mut pass = TreePass::new(model, &tree, &sequences, &masks, &graded, self.options.pass, 1.0);
+            if smoothing > 0.0 {
+                pass = pass.with_spread(1.0);
+            }
+            pass.run(&mut |TrainedRows { log_prob, spread, places, .. }| {
                 num_tokens += places.len();
                 on_tokens(num_tokens);
                 let weights: Vec<f32> = places
                     .iter()
                     .map(|&(sequence, t)| (f64::from(batch.sequences[sequence].weights[t]) / total) as f32)
                     .collect();
-                let output = nemo_kernels::linear_log_prob(hidden.clone(), head.clone(), targets.clone(), 1.0);
-                let values = read(output.log_prob.clone());
+                let values = read(log_prob.clone());
                 let mut share = 0.0;
                 for ((&(sequence, t), &value), &weight) in places.iter().zip(&values).zip(&weights) {
                     report.log_probs[sequence][t] = value;
                     share -= f64::from(value) * f64::from(weight);
                 }
                 report.loss += share;
-                let weights = Tensor::<1>::from_floats(weights.as_slice(), &hidden.device());
-                let mut log_likelihood = output.log_prob;
-                if smoothing > 0.0 {
-                    // The mean over the vocabulary of log p(v) is log p(target) + h . (mean of W - W[target]), so
-                    // smoothing needs no logits: log p(v) differ from each other by h . (W[v] - W[target]).
-                    let difference = head.clone().mean_dim(0) - head.select(0, targets);
-                    let spread = (hidden * difference).sum_dim(1).squeeze_dim::<1>(1);
-                    log_likelihood = log_likelihood + spread * smoothing;
-                }
+                let weights = Tensor::<1>::from_floats(weights.as_slice(), &log_prob.device());
+                let log_likelihood = match spread {
+                    Some(spread) => log_prob + spread * smoothing,
+                    None => log_prob,
+                };
                 sum_in_order(log_likelihood * weights).neg()
             })
         };

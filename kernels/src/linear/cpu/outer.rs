@@ -1,6 +1,6 @@
 //! `C[m, n] = sum_k A[m, k] B[k, n]` with contiguous rows of B: one value of A times sixteen of B, in order of k.
 
-use super::Span;
+use super::{Span, Weight};
 use crate::simd::{Kernel, LANES, Lanes};
 
 /// Summands per pass: the part of B that a pass reads stays in the second cache.
@@ -15,11 +15,11 @@ const AHEAD: usize = 16;
 #[repr(C, align(64))]
 struct Line([f32; LANES]);
 
-pub(super) struct Outer<'a> {
+pub(super) struct Outer<'a, W> {
     pub a: &'a [f32],
     /// Of the rows and columns of A, so that it may be transposed.
     pub a_strides: [usize; 2],
-    pub b: &'a [f32],
+    pub b: &'a [W],
     pub b_stride: usize,
     pub rows: Span,
     pub columns: Span,
@@ -29,7 +29,7 @@ pub(super) struct Outer<'a> {
     pub out_stride: usize,
 }
 
-impl Kernel for Outer<'_> {
+impl<W: Weight> Kernel for Outer<'_, W> {
     type Output = ();
 
     #[inline(always)]
@@ -55,20 +55,21 @@ impl Kernel for Outer<'_> {
                         let lines = packed.as_mut_ptr().cast::<f32>();
                         for k in 0..pass.len() {
                             for v in 0..4 {
-                                L::prefetch(b.wrapping_add((k + AHEAD) * self.b_stride + v * LANES));
-                                L::load(b.add(k * self.b_stride + v * LANES)).store(lines.add((4 * k + v) * LANES));
+                                L::prefetch(b.wrapping_add((k + AHEAD) * self.b_stride + v * LANES).cast());
+                                let right: L = W::load(b.add(k * self.b_stride + v * LANES));
+                                right.store(lines.add((4 * k + v) * LANES));
                             }
                         }
-                        self.panel::<L, 4>(lines, 4 * LANES, column, LANES, &pass);
+                        self.panel::<L, f32, 4>(lines, 4 * LANES, column, LANES, &pass);
                         column += 4 * LANES;
                     } else if L::WIDE && left >= 4 * LANES {
-                        self.panel::<L, 4>(b, self.b_stride, column, LANES, &pass);
+                        self.panel::<L, W, 4>(b, self.b_stride, column, LANES, &pass);
                         column += 4 * LANES;
                     } else if L::WIDE && left >= 2 * LANES {
-                        self.panel::<L, 2>(b, self.b_stride, column, LANES, &pass);
+                        self.panel::<L, W, 2>(b, self.b_stride, column, LANES, &pass);
                         column += 2 * LANES;
                     } else {
-                        self.panel::<L, 1>(b, self.b_stride, column, LANES.min(left), &pass);
+                        self.panel::<L, W, 1>(b, self.b_stride, column, LANES.min(left), &pass);
                         column += LANES;
                     }
                 }
@@ -77,13 +78,13 @@ impl Kernel for Outer<'_> {
     }
 }
 
-impl Outer<'_> {
+impl<W: Weight> Outer<'_, W> {
     /// All rows of the task for `VECTORS` vectors of columns (`count` lanes of the only one at the edge), which start at
     /// `b` and lie `b_stride` apart.
     #[inline(always)]
-    unsafe fn panel<L: Lanes, const VECTORS: usize>(
+    unsafe fn panel<L: Lanes, B: Weight, const VECTORS: usize>(
         &self,
-        b: *const f32,
+        b: *const B,
         b_stride: usize,
         column: usize,
         count: usize,
@@ -95,16 +96,16 @@ impl Outer<'_> {
             // SAFETY: the caller's.
             unsafe {
                 if L::WIDE && left >= 6 {
-                    self.tile::<L, 6, VECTORS>(b, b_stride, row, column, count, pass);
+                    self.tile::<L, B, 6, VECTORS>(b, b_stride, row, column, count, pass);
                     row += 6;
                 } else if left >= 4 {
-                    self.tile::<L, 4, VECTORS>(b, b_stride, row, column, count, pass);
+                    self.tile::<L, B, 4, VECTORS>(b, b_stride, row, column, count, pass);
                     row += 4;
                 } else if left >= 2 {
-                    self.tile::<L, 2, VECTORS>(b, b_stride, row, column, count, pass);
+                    self.tile::<L, B, 2, VECTORS>(b, b_stride, row, column, count, pass);
                     row += 2;
                 } else {
-                    self.tile::<L, 1, VECTORS>(b, b_stride, row, column, count, pass);
+                    self.tile::<L, B, 1, VECTORS>(b, b_stride, row, column, count, pass);
                     row += 1;
                 }
             }
@@ -112,9 +113,9 @@ impl Outer<'_> {
     }
 
     #[inline(always)]
-    unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
+    unsafe fn tile<L: Lanes, B: Weight, const ROWS: usize, const VECTORS: usize>(
         &self,
-        mut b: *const f32,
+        mut b: *const B,
         b_stride: usize,
         row: usize,
         column: usize,
@@ -140,7 +141,8 @@ impl Outer<'_> {
             for _ in pass.clone() {
                 let mut right = [L::splat(0.0); VECTORS];
                 for (v, right) in right.iter_mut().enumerate() {
-                    *right = read(b.add(v * LANES));
+                    let from = b.add(v * LANES);
+                    *right = if count == LANES { B::load(from) } else { B::load_first(from, count) };
                 }
                 for (r, acc) in acc.iter_mut().enumerate() {
                     let left = L::splat(*a.add(r * row_stride));

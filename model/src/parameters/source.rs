@@ -5,8 +5,8 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use super::{Matrix, WeightStorage};
 use crate::error::ModelError;
-use crate::matrix::{Matrix, WeightStorage};
 
 /// Initialisation of one tensor (transformers' `NemotronHPreTrainedModel._init_weights`).
 #[derive(Clone, Copy, Debug, PartialEq)]

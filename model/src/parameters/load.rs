@@ -5,12 +5,11 @@ use std::path::Path;
 use burn::tensor::{DType, Device};
 use nemo_kernels::RandomKey;
 
+use super::{Initialization, WeightSource, WeightStorage};
 use crate::NemotronH;
 use crate::checkpoint::{CheckpointReader, SaveOptions, TensorValues, save_checkpoint};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::matrix::WeightStorage;
-use crate::weights::{Initialization, WeightSource};
 
 /// Loads a model folder onto `device` with parameters of `dtype`.
 ///

@@ -4,14 +4,16 @@
 //! parameters (saving, switching gradients on, updating) walks that list; nothing else knows the layers' fields.
 
 use burn::tensor::{Gradients, Tensor};
-use nemo_kernels::WriteCheck;
+use nemo_kernels::{WeightFactors, WriteCheck};
+
+use super::FloatMatrix;
 
 /// A parameter of rank 1, 2 or 3, borrowed from its layer.
 pub enum ParameterMut<'a> {
     /// Norm weights, biases and per-head scalars: `[n]`.
     Vector(&'a mut Tensor<1>),
     /// Linear weights and embeddings: `[out, in]`.
-    Matrix(&'a mut Tensor<2>),
+    Matrix(&'a mut FloatMatrix),
     /// Depthwise convolution weights: `[channels, 1, kernel]`.
     Convolution(&'a mut Tensor<3>),
 }
@@ -21,7 +23,7 @@ impl ParameterMut<'_> {
     pub fn shape(&self) -> Vec<usize> {
         match self {
             Self::Vector(tensor) => tensor.dims().to_vec(),
-            Self::Matrix(tensor) => tensor.dims().to_vec(),
+            Self::Matrix(matrix) => matrix.weight.dims().to_vec(),
             Self::Convolution(tensor) => tensor.dims().to_vec(),
         }
     }
@@ -35,7 +37,7 @@ impl ParameterMut<'_> {
     pub fn add_to(&self, check: &mut WriteCheck) {
         match self {
             Self::Vector(tensor) => check.add(tensor),
-            Self::Matrix(tensor) => check.add(tensor),
+            Self::Matrix(matrix) => check.add(&matrix.weight),
             Self::Convolution(tensor) => check.add(tensor),
         }
     }
@@ -44,7 +46,7 @@ impl ParameterMut<'_> {
     pub fn flat(&self) -> Tensor<1> {
         match self {
             Self::Vector(tensor) => (**tensor).clone(),
-            Self::Matrix(tensor) => flatten((**tensor).clone()),
+            Self::Matrix(matrix) => flatten(matrix.weight.clone()),
             Self::Convolution(tensor) => flatten((**tensor).clone()),
         }
     }
@@ -53,7 +55,7 @@ impl ParameterMut<'_> {
     pub fn update_flat(&mut self, update: impl FnOnce(Tensor<1>) -> Tensor<1>) {
         match self {
             Self::Vector(tensor) => tensor.inplace(update),
-            Self::Matrix(tensor) => update_flattened(tensor, update),
+            Self::Matrix(matrix) => update_flattened(&mut matrix.weight, update),
             Self::Convolution(tensor) => update_flattened(tensor, update),
         }
     }
@@ -62,17 +64,59 @@ impl ParameterMut<'_> {
     pub fn require_grad(&mut self) {
         match self {
             Self::Vector(tensor) => tensor.inplace(|t| t.autodiff().require_grad()),
-            Self::Matrix(tensor) => tensor.inplace(|t| t.autodiff().require_grad()),
+            Self::Matrix(matrix) => matrix.weight.inplace(|t| t.autodiff().require_grad()),
             Self::Convolution(tensor) => tensor.inplace(|t| t.autodiff().require_grad()),
         }
     }
 
-    /// The gradient of this leaf, flat `[n]`, taken out of `gradients`; `None` where the loss does not depend on it.
-    pub fn take_gradient(&self, gradients: &mut Gradients) -> Option<Tensor<1>> {
+    /// The same, but for matrices, which become constants whose gradients are left in factors. The graph may multiply with
+    /// each of them once.
+    pub fn trace(&mut self) {
         match self {
-            Self::Vector(tensor) => tensor.grad_remove(gradients),
-            Self::Matrix(tensor) => tensor.grad_remove(gradients).map(flatten),
-            Self::Convolution(tensor) => tensor.grad_remove(gradients).map(flatten),
+            Self::Matrix(matrix) => matrix.factors = Some(WeightFactors::new(&matrix.weight.device())),
+            other => other.require_grad(),
+        }
+    }
+
+    /// The gradient of this leaf, taken out of `gradients`; `None` where the loss does not depend on it.
+    pub fn take_gradient(&self, gradients: &mut Gradients) -> Option<ParameterGradient> {
+        match self {
+            Self::Vector(tensor) => tensor.grad_remove(gradients).map(ParameterGradient::Whole),
+            Self::Matrix(FloatMatrix { factors: Some(factors), .. }) => {
+                factors.take(gradients).map(|(dy, x)| ParameterGradient::Factors { dy, x })
+            }
+            Self::Matrix(matrix) => matrix.weight.grad_remove(gradients).map(flatten).map(ParameterGradient::Whole),
+            Self::Convolution(tensor) => tensor.grad_remove(gradients).map(flatten).map(ParameterGradient::Whole),
+        }
+    }
+}
+
+/// A parameter's gradient.
+#[derive(Clone, Debug)]
+pub enum ParameterGradient {
+    /// Flat, `[n]`.
+    Whole(Tensor<1>),
+    /// `dy^T x` over all rows, of a matrix `[out, in]`.
+    Factors {
+        /// `[batch, tokens, out]`.
+        dy: Tensor<3>,
+        /// `[batch, tokens, in]`.
+        x: Tensor<3>,
+    },
+}
+
+impl ParameterGradient {
+    /// Adds the gradient to a flat sum, in place where that is the only handle; is the sum where there is none yet.
+    pub fn add_to(self, sum: Option<Tensor<1>>) -> Tensor<1> {
+        match self {
+            Self::Whole(gradient) => match sum {
+                Some(sum) => sum + gradient,
+                None => gradient,
+            },
+            Self::Factors { dy, x } => {
+                let shape = [dy.dims()[2], x.dims()[2]];
+                flatten(nemo_kernels::add_weight_gradient(sum.map(|sum| sum.reshape(shape)), dy, x))
+            }
         }
     }
 }

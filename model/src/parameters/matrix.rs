@@ -3,7 +3,9 @@
 //! What is narrow is widened on the way into a product, so activations, states and sums are the same whatever the storage.
 
 use burn::tensor::{DType, Device, Int, Tensor};
-use nemo_kernels::Int8Weight;
+use nemo_kernels::{Int8Weight, WeightFactors};
+
+use super::{ParameterMut, Visitor};
 
 /// How a model keeps its projections, experts, embedding and head. Everything else (norms, biases, convolutions, parameters
 /// of the state space, routers) is small and always kept in full.
@@ -29,12 +31,37 @@ impl WeightStorage {
     }
 }
 
+/// A matrix `[out, in]` of floats: those that the model computes in, or bf16.
+#[derive(Clone, Debug)]
+pub struct FloatMatrix {
+    /// The elements.
+    pub weight: Tensor<2>,
+    /// In a graph that does not form the weight's gradient: where the factors of that gradient are left.
+    pub(super) factors: Option<WeightFactors>,
+}
+
+impl From<Tensor<2>> for FloatMatrix {
+    fn from(weight: Tensor<2>) -> Self {
+        Self { weight, factors: None }
+    }
+}
+
+impl FloatMatrix {
+    /// See [`Matrix::linear`].
+    fn linear(&self, x: Tensor<3>, bias: Option<Tensor<1>>) -> Tensor<3> {
+        match &self.factors {
+            None => nemo_kernels::linear(x, self.weight.clone(), bias),
+            Some(factors) => nemo_kernels::linear_deferred(x, self.weight.clone(), bias, factors),
+        }
+    }
+}
+
 /// A matrix `[out, in]`.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "handles of tensors: small beside what they point to")]
 pub enum Matrix {
-    /// Floats: those that the model computes in, or bf16.
-    Float(Tensor<2>),
+    /// Floats.
+    Float(FloatMatrix),
     /// Eight bits.
     Int8(Int8Weight),
 }
@@ -43,8 +70,8 @@ impl Matrix {
     /// Takes a matrix into storage.
     pub fn store(weight: Tensor<2>, storage: WeightStorage) -> Self {
         match storage {
-            WeightStorage::Full => Self::Float(weight),
-            WeightStorage::Bf16 => Self::Float(weight.cast(DType::BF16)),
+            WeightStorage::Full => Self::Float(weight.into()),
+            WeightStorage::Bf16 => Self::Float(weight.cast(DType::BF16).into()),
             WeightStorage::Int8 => Self::Int8(Int8Weight::quantize(weight)),
         }
     }
@@ -52,7 +79,7 @@ impl Matrix {
     /// Where it lies.
     pub fn device(&self) -> Device {
         match self {
-            Self::Float(weight) => weight.device(),
+            Self::Float(matrix) => matrix.weight.device(),
             Self::Int8(weight) => weight.scales().device(),
         }
     }
@@ -65,7 +92,7 @@ impl Matrix {
     /// - result: `[batch, tokens, out]`
     pub fn linear(&self, x: Tensor<3>, bias: Option<Tensor<1>>) -> Tensor<3> {
         match self {
-            Self::Float(weight) => nemo_kernels::linear(x, weight.clone(), bias),
+            Self::Float(matrix) => matrix.linear(x, bias),
             Self::Int8(weight) => nemo_kernels::linear_int8(x, weight, bias),
         }
     }
@@ -74,29 +101,26 @@ impl Matrix {
     pub fn select(&self, indices: Tensor<1, Int>, dtype: DType) -> Tensor<2> {
         widened(
             match self {
-                Self::Float(weight) => weight.clone().select(0, indices),
+                Self::Float(matrix) => matrix.weight.clone().select(0, indices),
                 Self::Int8(weight) => weight.select(indices),
             },
             dtype,
         )
     }
 
-    /// The whole matrix in `dtype`; copies what is stored otherwise.
-    pub fn tensor(&self, dtype: DType) -> Tensor<2> {
-        widened(
-            match self {
-                Self::Float(weight) => weight.clone(),
-                Self::Int8(weight) => weight.dequantize(),
-            },
-            dtype,
-        )
+    /// The whole matrix; a wide copy of one in eight bits.
+    pub fn tensor(&self) -> Tensor<2> {
+        match self {
+            Self::Float(matrix) => matrix.weight.clone(),
+            Self::Int8(weight) => weight.dequantize(),
+        }
     }
 
-    /// The tensor that a gradient could change; eight bits are no parameter.
-    pub fn parameter_mut(&mut self) -> Option<&mut Tensor<2>> {
+    /// Shows the matrix as a parameter called `name`; eight bits are none.
+    pub fn visit_mut(&mut self, name: &str, visitor: &mut Visitor<'_>) {
         match self {
-            Self::Float(weight) => Some(weight),
-            Self::Int8(_) => None,
+            Self::Float(matrix) => visitor(name, ParameterMut::Matrix(matrix)),
+            Self::Int8(_) => {}
         }
     }
 }
