@@ -2,6 +2,7 @@
 
 use nemo_env::generate::{self, GeneratorConfig, Split};
 use nemo_env::{Dataset, EnvError, StrictReport, Task};
+use nemo_model::Dtypes;
 use nemo_model::generate::SamplingParams;
 use nemo_rl::assemble::{LoadedModel, PolicySizes};
 use nemo_rl::evaluate::{Decoding, VALIDATION_STEP_BASE, evaluate, write_episodes};
@@ -37,7 +38,7 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
         arguments.sampling.samples,
         tasks.len()
     );
-    let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device)?;
+    let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device, Dtypes::F32)?;
     loaded.warn_of_length(arguments.max_length);
     output::warnings(&loaded.warnings);
     let sampling: SamplingParams = sampling(&arguments.sampling, Some(arguments.max_new_tokens), &loaded);

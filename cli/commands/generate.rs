@@ -6,10 +6,10 @@ use std::ops::Range;
 
 use anyhow::Context;
 use nemo_env::Dataset;
-use nemo_model::WeightStorage;
 use nemo_model::config::GENERATION_CONFIG_FILE;
 use nemo_model::generate::{Engine, SampleKey, SamplingParams, SequenceId, StopReason, TokenId, TurnEnd};
 use nemo_model::text::{ChatMessage, ChatRole, RenderOptions, Tokenizer};
+use nemo_model::{Dtypes, WeightStorage};
 use nemo_rl::assemble::LoadedModel;
 use nemo_rl::rollout::chat;
 use serde_json::{Map, Value, json};
@@ -34,7 +34,7 @@ struct Prompt {
 pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
     let storage = storage(&arguments)?;
     let device = arguments.device.open()?;
-    let mut loaded = LoadedModel::open_stored(&arguments.model, &places(None)?, &device, storage)?;
+    let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device, Dtypes::stored(storage))?;
     if arguments.ignore_eos {
         loaded.stop_tokens.clear();
     }

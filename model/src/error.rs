@@ -11,8 +11,10 @@ pub enum ModelError {
     /// The checkpoint is not usable.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
-    /// The weights were rounded to fewer bits for generation.
-    #[error("the weights are stored in {stored}, for generation only: to train them, load the model in full (float32)")]
+    /// The weights were quantised for generation.
+    #[error(
+        "the weights are stored in {stored}, for generation only: to train them, load the model in float32 or bfloat16"
+    )]
     NotTrainable {
         /// The element type.
         stored: &'static str,

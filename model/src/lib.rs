@@ -24,7 +24,7 @@ pub use memory::check_room;
 pub use nemotron_h::NemotronH;
 pub use paged::PagedRow;
 pub use parameters::{
-    FloatMatrix, Initialization, ParameterGradient, ParameterMut, Visitor, WeightSource, WeightStorage, load,
-    load_stored, load_with_config, random, save,
+    Dtypes, FloatMatrix, Initialization, ParameterGradient, ParameterMut, Visitor, WeightSource, WeightStorage, load,
+    load_with_config, random, save,
 };
 pub use state::{HybridState, LayerState};

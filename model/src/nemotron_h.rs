@@ -4,14 +4,14 @@
 //! continuations, chunks and training segments are all calls of [`NemotronH::forward`] with different states; the generation
 //! engine runs the same arithmetic over its pools.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::checkpoint::{EMBEDDINGS, FINAL_NORM, HEAD};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::layers::{Block, Residual, RmsNorm};
 use crate::parallel::{ForwardContext, LayerShard};
-use crate::parameters::{Initialization, Matrix, Visitor, WeightBuilder, WeightSource, WeightStorage};
+use crate::parameters::{Dtypes, Initialization, Matrix, Visitor, WeightBuilder, WeightSource, WeightStorage};
 use crate::state::HybridState;
 
 /// A Nemotron-H causal language model.
@@ -19,8 +19,7 @@ use crate::state::HybridState;
 pub struct NemotronH {
     config: ModelConfig,
     shard: LayerShard,
-    dtype: DType,
-    storage: WeightStorage,
+    dtypes: Dtypes,
     embeddings: Matrix,
     pub(crate) blocks: Vec<Block>,
     final_norm: RmsNorm,
@@ -28,7 +27,7 @@ pub struct NemotronH {
 }
 
 impl NemotronH {
-    /// Builds the model on `device` with parameters of `dtype` from `source`.
+    /// Builds the model on `device` from `source`; each matrix is taken into storage before the next is read.
     ///
     /// # Errors
     /// Whatever the source reports: a missing or wrongly shaped tensor, an unreadable file.
@@ -36,24 +35,10 @@ impl NemotronH {
         config: &ModelConfig,
         source: &mut dyn WeightSource,
         device: &Device,
-        dtype: DType,
-    ) -> Result<Self, ModelError> {
-        Self::build_stored(config, source, device, dtype, WeightStorage::Full)
-    }
-
-    /// The same with matrices kept as `storage` says; each is taken into storage before the next is read.
-    ///
-    /// # Errors
-    /// As [`Self::build`].
-    pub fn build_stored(
-        config: &ModelConfig,
-        source: &mut dyn WeightSource,
-        device: &Device,
-        dtype: DType,
-        storage: WeightStorage,
+        dtypes: Dtypes,
     ) -> Result<Self, ModelError> {
         let shard = LayerShard::whole(config);
-        let mut weights = WeightBuilder::new(source, device, dtype, storage);
+        let mut weights = WeightBuilder::new(source, device, dtypes);
         let normal = Initialization::Normal(config.initializer_range);
         let table = [config.vocab_size, config.hidden_size];
         let embeddings = weights.matrix(EMBEDDINGS, table, normal)?;
@@ -65,7 +50,7 @@ impl NemotronH {
             true => None,
             false => Some(weights.matrix(HEAD, table, Initialization::fan_in(config.hidden_size))?),
         };
-        Ok(Self { config: config.clone(), shard, dtype, storage, embeddings, blocks, final_norm, head })
+        Ok(Self { config: config.clone(), shard, dtypes, embeddings, blocks, final_norm, head })
     }
 
     /// The configuration the model was built from.
@@ -88,30 +73,25 @@ impl NemotronH {
         self.embeddings.device()
     }
 
-    /// Element type that the model computes in, and of the parameters that are stored in full.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    /// The types it is kept and computed in.
+    pub fn dtypes(&self) -> Dtypes {
+        self.dtypes
     }
 
-    /// How the matrices are kept.
-    pub fn storage(&self) -> WeightStorage {
-        self.storage
-    }
-
-    /// Whoever is about to train asks this first.
+    /// To be asked before training.
     ///
     /// # Errors
-    /// [`ModelError::NotTrainable`] unless the weights are stored in full.
+    /// [`ModelError::NotTrainable`] for matrices in eight bits.
     pub fn check_trainable(&self) -> Result<(), ModelError> {
-        match self.storage.narrow_name() {
-            None => Ok(()),
-            Some(stored) => Err(ModelError::NotTrainable { stored }),
+        match self.dtypes.matrices {
+            WeightStorage::Full | WeightStorage::Bf16 => Ok(()),
+            WeightStorage::Int8 => Err(ModelError::NotTrainable { stored: "int8" }),
         }
     }
 
     /// The state before the first token.
     pub fn empty_state(&self) -> HybridState {
-        HybridState::empty(&self.config, &self.shard, &self.device(), self.dtype())
+        HybridState::empty(&self.config, &self.shard, &self.device(), self.dtypes.states)
     }
 
     /// Runs a batch of token runs from `state`; returns the residual stream after the last block and the new state.
@@ -150,7 +130,7 @@ impl NemotronH {
     /// Embedding rows of `[batch, tokens]` ids: `[batch, tokens, hidden]`.
     pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let [batch, length] = tokens.dims();
-        let rows = self.embeddings.select(tokens.reshape([batch * length]), self.dtype);
+        let rows = self.embeddings.select(tokens.reshape([batch * length]), self.dtypes.activations);
         rows.reshape([batch, length, self.config.hidden_size])
     }
 

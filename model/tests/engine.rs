@@ -10,10 +10,10 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::{Engine, EngineOptions, SampleKey, SamplingParams, SequenceId, StopReason, TurnEnd};
-use nemo_model::{EngineError, NemotronH, random};
+use nemo_model::{Dtypes, EngineError, NemotronH, random};
 
 const CONFIG: &str = r#"{
     "model_type": "nemotron_h", "hybrid_override_pattern": "M*-M*", "num_hidden_layers": 5, "vocab_size": 97,
@@ -28,7 +28,7 @@ type Samples = BTreeMap<(u64, u64), (Vec<u32>, Vec<f32>)>;
 
 fn model() -> NemotronH {
     let config = ModelConfig::from_json_text(CONFIG, std::path::Path::new("config.json")).expect("a valid config");
-    random(&config, 5, &Device::flex(), DType::F32).expect("a model")
+    random(&config, 5, &Device::flex(), Dtypes::F32).expect("a model")
 }
 
 fn sampling(max_new_tokens: usize) -> SamplingParams {

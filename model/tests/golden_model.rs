@@ -12,6 +12,8 @@
     reason = "a test fails by panicking and reports what it skipped"
 )]
 
+#[path = "golden/bf16.rs"]
+mod bf16;
 mod fixture;
 mod golden;
 
@@ -25,6 +27,11 @@ fn host() -> Golden {
 #[test]
 fn forward_matches_at_every_length_and_config_style() {
     host().forward_matches_at_every_length_and_config_style();
+}
+
+#[test]
+fn bf16_models_match() {
+    bf16::bf16_models_match();
 }
 
 #[test]

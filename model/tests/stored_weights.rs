@@ -6,11 +6,11 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use nemo_kernels::Int8Weight;
-use nemo_model::checkpoint::SaveOptions;
+use nemo_model::checkpoint::{SaveOptions, StoredDtype};
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::{Engine, EngineOptions, SampleKey, SamplingParams, TurnEnd};
 use nemo_model::parallel::ForwardContext;
-use nemo_model::{NemotronH, ParameterMut, WeightStorage, load, load_stored, random, save};
+use nemo_model::{Dtypes, NemotronH, ParameterMut, WeightStorage, load, random, save};
 use tempfile::TempDir;
 
 /// Every kind of block, experts behind a latent projection.
@@ -29,23 +29,23 @@ fn folder(tied: bool) -> TempDir {
     let text = CONFIG.replace("TIED", &tied.to_string());
     let config = ModelConfig::from_json_text(&text, Path::new("config.json")).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let model = random(&config, 5, &Device::flex(), DType::F32).unwrap();
+    let model = random(&config, 5, &Device::flex(), Dtypes::F32).unwrap();
     save(&model, &folder.path().join("model"), &SaveOptions::default()).unwrap();
     folder
 }
 
 fn stored(folder: &TempDir, storage: WeightStorage) -> NemotronH {
-    load_stored(&folder.path().join("model"), &Device::flex(), storage).unwrap()
+    load(&folder.path().join("model"), &Device::flex(), Dtypes::stored(storage)).unwrap()
 }
 
 /// The model in full, with matrices that `round` has changed: all but the routers, which are kept in full.
 fn rounded(folder: &TempDir, round: impl Fn(Tensor<2>) -> Tensor<2>) -> NemotronH {
-    let mut model = load(&folder.path().join("model"), &Device::flex(), DType::F32).unwrap();
+    let mut model = load(&folder.path().join("model"), &Device::flex(), Dtypes::F32).unwrap();
     model.visit_mut(&mut |name, parameter| {
         if let ParameterMut::Matrix(weight) = parameter
             && !name.ends_with("gate.weight")
         {
-            weight.inplace(&round);
+            weight.weight.inplace(&round);
         }
     });
     model
@@ -96,7 +96,7 @@ fn bf16_has_the_bits_of_the_rounded_model() {
                 "nothing was rounded"
             );
         }
-        assert_eq!(narrow.dtype(), DType::F32, "states and activations");
+        assert_eq!(narrow.dtypes(), Dtypes::stored(WeightStorage::Bf16));
         for (found, expected) in continuation(narrow).iter().zip(continuation(wide)) {
             assert_eq!(found.tokens, expected.tokens);
             assert_eq!(bits(&found.log_probs), bits(&expected.log_probs));
@@ -129,9 +129,9 @@ fn no_matrix_is_left_in_full() {
     let list = |storage| {
         let (mut matrices, mut bytes, mut rest) = (Vec::new(), 0, 0);
         stored(&folder, storage).visit_mut(&mut |name, parameter| match parameter {
-            ParameterMut::Matrix(weight) if !name.ends_with("gate.weight") => {
+            ParameterMut::Matrix(matrix) if !name.ends_with("gate.weight") => {
                 matrices.push(name.to_owned());
-                bytes += weight.dims().iter().product::<usize>() * weight.dtype().size();
+                bytes += matrix.weight.dims().iter().product::<usize>() * matrix.weight.dtype().size();
             }
             other => rest += other.flat().dims()[0] * other.flat().dtype().size(),
         });
@@ -145,24 +145,36 @@ fn no_matrix_is_left_in_full() {
 }
 
 #[test]
-fn rounded_weights_are_not_trained_and_eight_bits_not_saved() {
+fn eight_bits_are_neither_trained_nor_saved() {
     let folder = folder(true);
     let target = folder.path().join("copy");
     assert!(stored(&folder, WeightStorage::Full).check_trainable().is_ok());
-    for (storage, name) in [(WeightStorage::Bf16, "bfloat16"), (WeightStorage::Int8, "int8")] {
-        let model = stored(&folder, storage);
-        let message = model.check_trainable().unwrap_err().to_string();
-        assert!(message.contains(name) && message.contains("float32"), "{message}");
-        let saved = save(&model, &target, &SaveOptions::default());
-        if storage == WeightStorage::Int8 {
-            let message = saved.unwrap_err().to_string();
-            assert!(message.contains("int8") && message.contains("save"), "{message}");
-        } else {
-            saved.unwrap();
-            let again = load(&target, &Device::flex(), DType::F32).unwrap();
-            assert_eq!(bits(&logits(&again, 9)), bits(&logits(&model, 9)));
-            std::fs::remove_dir_all(&target).unwrap();
-        }
-    }
+    let model = stored(&folder, WeightStorage::Int8);
+    let message = model.check_trainable().unwrap_err().to_string();
+    assert!(["int8", "float32", "bfloat16"].into_iter().all(|word| message.contains(word)), "{message}");
+    let message = save(&model, &target, &SaveOptions::default()).unwrap_err().to_string();
+    assert!(message.contains("int8") && message.contains("save"), "{message}");
     assert!(!target.exists());
+}
+
+/// A file in the type that matrices are kept in is read where it lies; one in another type gives the same model.
+#[test]
+fn bf16_is_loaded_from_any_file_and_saved_as_it_is() {
+    let folder = folder(true);
+    let model = stored(&folder, WeightStorage::Bf16);
+    assert!(model.check_trainable().is_ok());
+    for dtype in [StoredDtype::F32, StoredDtype::Bf16] {
+        let target = folder.path().join(dtype.name());
+        save(&model, &target, &SaveOptions { dtype: Some(dtype), ..SaveOptions::default() }).unwrap();
+        for storage in [WeightStorage::Full, WeightStorage::Bf16] {
+            let again = load(&target, &Device::flex(), Dtypes::stored(storage)).unwrap();
+            // A file in bf16 rounds the vectors too.
+            let same = bits(&logits(&again, 9)) == bits(&logits(&model, 9));
+            assert_eq!(same, dtype == StoredDtype::F32, "{dtype:?} as {storage:?}");
+        }
+        let [full, narrow, eight] = [WeightStorage::Full, WeightStorage::Bf16, WeightStorage::Int8]
+            .map(|storage| logits(&load(&target, &Device::flex(), Dtypes::stored(storage)).unwrap(), 9));
+        assert_eq!(bits(&full), bits(&narrow), "{dtype:?}");
+        assert_ne!(bits(&full), bits(&eight), "{dtype:?}");
+    }
 }

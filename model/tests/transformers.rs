@@ -18,13 +18,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use burn::tensor::Device;
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{DType, Device};
 use nemo_model::checkpoint::{SaveOptions, StoredDtype};
 use nemo_model::config::ModelConfig;
 use nemo_model::parallel::ForwardContext;
 use nemo_model::text::{ChatMessage, ChatTemplate, RenderOptions, Tokenizer};
-use nemo_model::{NemotronH, load, random, save};
+use nemo_model::{Dtypes, NemotronH, load, random, save};
 use serde_json::{Value, json};
 
 /// Largest difference of a log-probability, both programs computing in f32.
@@ -87,7 +87,7 @@ fn log_probs(model: &NemotronH, row: &[u32]) -> Vec<f64> {
 
 /// The largest difference between our log-probabilities of a folder and transformers'.
 fn difference(python: &Path, folder: &Path) -> f64 {
-    let model = load(folder, &Device::flex(), DType::F32).expect("the folder loads here");
+    let model = load(folder, &Device::flex(), Dtypes::F32).expect("the folder loads here");
     let rows = rows(model.config().vocab_size);
     let answer = ask(python, &json!({"command": "evaluate", "folder": folder, "rows": rows, "chats": []}));
     let mut largest = 0.0_f64;
@@ -123,7 +123,7 @@ fn the_shipped_model_is_the_same_model_in_transformers() {
 fn exports_are_the_same_models_in_transformers() {
     let Some(python) = python() else { return };
     for folder in fixture::model_folders() {
-        let model = load(&folder, &Device::flex(), DType::F32).expect("a fixture loads");
+        let model = load(&folder, &Device::flex(), Dtypes::F32).expect("a fixture loads");
         let (name, high) = (folder.file_name().expect("a name").to_string_lossy(), model.config().time_step_limit.1);
         if high.is_finite() {
             println!("skipped: {name}, whose time step is at most {high}, which transformers does not know");
@@ -149,7 +149,7 @@ fn fresh_models_of_every_kind_of_block_are_the_same_in_transformers() {
             "time_step_min": 1e-6, "time_step_max": 0.1, "time_step_floor": 1e-7
         });
         let config = ModelConfig::from_json_text(&text.to_string(), Path::new("config.json")).expect("a configuration");
-        let model = random(&config, 3, &Device::flex(), DType::F32).expect("a model");
+        let model = random(&config, 3, &Device::flex(), Dtypes::F32).expect("a model");
         let parent = tempfile::tempdir().expect("a folder");
         let largest = difference(&python, &exported(&model, parent.path()));
         println!("fresh mixture of experts, tied head {tied}: log-probabilities differ by at most {largest:.2e}");

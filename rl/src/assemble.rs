@@ -6,18 +6,20 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
 use nemo_env::{EnvError, Environment, Offices, Task};
 use nemo_hub::{Hub, HubError, ModelName};
 use nemo_model::checkpoint::{CheckpointError, SidecarFile};
-use nemo_model::config::{ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, end_token_ids};
+use nemo_model::config::{
+    ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, WeightDtype, end_token_ids,
+};
 use nemo_model::generate::EngineOptions;
 use nemo_model::text::{
     BpeTraining, COMPACT_CHAT_TEMPLATE, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, TextError,
     Tokenizer, train_bpe,
 };
-use nemo_model::{ModelError, NemotronH, WeightStorage};
+use nemo_model::{Dtypes, ModelError, NemotronH, WeightStorage};
 use serde_json::{Map, Value, json};
 
 use crate::config::{PolicyConfig, Precision, RunConfig};
@@ -120,9 +122,6 @@ pub enum AssembleError {
         /// Why the hub did not help.
         source: HubError,
     },
-    /// A dtype that is not implemented.
-    #[error("policy.precision: training in bfloat16 is not implemented; use policy.precision=float32")]
-    Precision,
     /// A file that the configuration names cannot be read.
     #[error("{}: cannot read the file: {source}", path.display())]
     Unreadable {
@@ -222,26 +221,13 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// Loads weights, tokenizer and template of a model named by folder or hub name, in f32.
+    /// Loads weights, tokenizer and template of a model named by folder or hub name.
     ///
     /// # Errors
     /// Whatever is wrong with the folder.
-    pub fn open(name: &str, places: &Places, device: &Device) -> Result<Self, AssembleError> {
-        Self::open_stored(name, places, device, WeightStorage::Full)
-    }
-
-    /// The same for generation only, with the model's matrices kept as `storage` says.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_stored(
-        name: &str,
-        places: &Places,
-        device: &Device,
-        storage: WeightStorage,
-    ) -> Result<Self, AssembleError> {
+    pub fn open(name: &str, places: &Places, device: &Device, dtypes: Dtypes) -> Result<Self, AssembleError> {
         let folder = places.folder(name, Hub::model)?;
-        let model = nemo_model::load_stored(&folder, device, storage)?;
+        let model = nemo_model::load(&folder, device, dtypes)?;
         Self::around(model, folder.clone(), &folder)
     }
 
@@ -249,8 +235,9 @@ impl LoadedModel {
         let (folder, tokenizer_folder) = places.policy_folders(policy)?;
         let overrides = &policy.hf_config_overrides;
         let load = || {
-            let config = model_files::overridden_config(&folder, overrides)?;
-            let model = nemo_model::load_with_config(&folder, &config, device, DType::F32)?;
+            let mut config = model_files::overridden_config(&folder, overrides)?;
+            let dtypes = dtypes(policy.precision, &mut config);
+            let model = nemo_model::load_with_config(&folder, &config, device, dtypes)?;
             Self::around(model, folder.clone(), &tokenizer_folder)
         };
         let mut loaded = load().map_err(|source| model_files::name_overrides(overrides, source))?;
@@ -292,7 +279,8 @@ impl LoadedModel {
         shape.bos_token_id = tokenizer.bos_id();
         shape.pad_token_id = tokenizer.pad_id();
         shape.eos_token_ids = tokenizer.eos_id().into_iter().collect();
-        let model = nemo_model::random(&shape, init.seed, device, DType::F32)?;
+        let dtypes = dtypes(config.policy.precision, &mut shape);
+        let model = nemo_model::random(&shape, init.seed, device, dtypes)?;
         let mut sidecar_files = trained.files;
         let generation = json!({
             "bos_token_id": shape.bos_token_id, "do_sample": true, "eos_token_id": shape.eos_token_ids,
@@ -407,7 +395,6 @@ pub struct PolicySizes {
 /// As [`policy`], as far as these files show it.
 pub fn check_files(config: &RunConfig, places: &Places) -> Result<(), AssembleError> {
     let policy = &config.policy;
-    check_precision(policy)?;
     if let Some(shape) = &policy.init.model_config {
         let path = places.find(shape);
         nemo_model::check_room(&ModelConfig::from_file(&path)?, &path)?;
@@ -430,10 +417,14 @@ pub fn is_of_hub(config: &RunConfig, places: &Places) -> bool {
         && [&policy.model_name, &policy.tokenizer.name].into_iter().any(|name| places.is_of_hub(name))
 }
 
-fn check_precision(policy: &PolicyConfig) -> Result<(), AssembleError> {
-    match policy.precision {
-        Precision::Float32 => Ok(()),
-        _ => Err(AssembleError::Precision),
+/// The types of a model that is trained. One that is trained in bf16 is saved so.
+fn dtypes(precision: Precision, config: &mut ModelConfig) -> Dtypes {
+    match precision {
+        Precision::Float32 => Dtypes::F32,
+        Precision::Bfloat16 => {
+            config.dtype = WeightDtype::BFloat16;
+            Dtypes::stored(WeightStorage::Bf16)
+        }
     }
 }
 
@@ -447,7 +438,6 @@ pub fn policy(
     places: &Places,
     device: &Device,
 ) -> Result<(ModelPolicy, Chat, Vec<String>), AssembleError> {
-    check_precision(&config.policy)?;
     let mut loaded = match &config.policy.init.model_config {
         Some(model_config) => LoadedModel::fresh(config, model_config, places, device)?,
         None => LoadedModel::of_policy(&config.policy, places, device)?,

@@ -1,7 +1,8 @@
 //! AdamW over a model's named parameters, with clipping by the global gradient norm.
 //!
-//! Moments are f32 and kept here by parameter name. Parameters of rank 1 (norm weights, biases, `A_log`, `D`,
-//! `dt_bias`) do not decay. An update happens wholly or, when a gradient is not finite, not at all.
+//! Moments are f32 and kept here by parameter name; beside them masters, the parameters in f32, of a model whose parameters
+//! are rounded to bf16 after every update. Parameters of rank 1 (norm weights, biases, `A_log`, `D`, `dt_bias`) do not decay.
+//! An update happens wholly or, when a gradient is not finite, not at all.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,34 +10,48 @@ use std::path::Path;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use nemo_kernels::{AdamWOptions, WriteCheck, global_norm, sum_of_squares};
 use nemo_model::checkpoint::{CheckpointError, StoredDtype, TensorFile, TensorHeader, TensorValues, write_tensor_file};
-use nemo_model::{NemotronH, ParameterMut, Visitor};
+use nemo_model::{Dtypes, NemotronH, ParameterMut, Visitor, WeightStorage};
 
 use crate::policy::api::{PolicyError, UpdateParams};
 
 /// Guards the division when scaling gradients down to the maximal norm, as Megatron does.
 const CLIP_EPSILON: f64 = 1e-6;
 
-/// First and second moment of one parameter, flat `[n]`.
+/// What is kept of one parameter, flat `[n]` f32.
 #[derive(Debug)]
-struct Moments {
+struct State {
     first: Tensor<1>,
     second: Tensor<1>,
+    /// Of a parameter that is rounded after every update.
+    master: Option<Tensor<1>>,
 }
 
 /// The optimizer's state.
 #[derive(Debug, Default)]
 pub struct AdamW {
-    moments: BTreeMap<String, Moments>,
+    states: BTreeMap<String, State>,
+    /// Masters that were read from a file; the next update moves them to the states.
+    masters: BTreeMap<String, Tensor<1>>,
     /// Updates done so far.
     step: u64,
+    rounds_to_bf16: bool,
 }
 
 impl AdamW {
-    /// Adds all moments to a check.
+    /// A fresh optimizer for a model of these types: parameters of a model with matrices in bf16, all of them, are bf16 numbers
+    /// after every update, and have masters.
+    pub fn new(dtypes: Dtypes) -> Self {
+        Self { rounds_to_bf16: dtypes.matrices == WeightStorage::Bf16, ..Self::default() }
+    }
+
+    /// Adds the whole state to a check.
     pub fn add_to(&self, check: &mut WriteCheck) {
-        for Moments { first, second } in self.moments.values() {
+        for State { first, second, master } in self.states.values() {
             check.add(first);
             check.add(second);
+            if let Some(master) = master {
+                check.add(master);
+            }
         }
     }
 
@@ -87,37 +102,31 @@ impl AdamW {
                 eps: params.epsilon,
                 weight_decay: if parameter.rank() > 1 { params.weight_decay } else { 0.0 },
             };
-            let moments = self
-                .moments
-                .entry(name.to_owned())
-                .or_insert_with(|| Moments { first: gradient.zeros_like(), second: gradient.zeros_like() });
-            parameter.update_flat(|value| {
-                let (value, first, second) = nemo_kernels::adamw(
-                    value,
-                    gradient,
-                    moments.first.extract(),
-                    moments.second.extract(),
-                    step,
-                    options,
-                );
-                moments.first = first;
-                moments.second = second;
-                value
+            let state = self.states.entry(name.to_owned()).or_insert_with(|| State {
+                first: gradient.zeros_like(),
+                second: gradient.zeros_like(),
+                master: None,
             });
+            if self.rounds_to_bf16 && state.master.is_none() {
+                let loaded = self.masters.remove(name);
+                state.master = Some(loaded.unwrap_or_else(|| parameter.flat().cast(DType::F32)));
+            }
+            parameter.update_flat(|value| state.update(value, gradient, step, options));
         });
         Ok(norm)
     }
 
     /// Writes the state to one safetensors file, and beside it `masters`: the weights themselves, flat by name, of a model
-    /// whose own file rounds them.
+    /// without masters whose own file rounds them.
     ///
     /// # Errors
     /// The file cannot be written; an older one at `path` is then untouched.
     pub fn save(&self, path: &Path, masters: &BTreeMap<String, Tensor<1>>) -> Result<(), CheckpointError> {
-        let moments = self.moments.iter().flat_map(|(name, moments)| {
-            [(MOMENT_NAMES[0], name, &moments.first), (MOMENT_NAMES[1], name, &moments.second)]
-        });
-        let masters = masters.iter().map(|(name, values)| (MASTER_NAME, name, values));
+        let moments = self
+            .states
+            .iter()
+            .flat_map(|(name, state)| [(MOMENT_NAMES[0], name, &state.first), (MOMENT_NAMES[1], name, &state.second)]);
+        let masters = self.masters().chain(masters).map(|(name, values)| (MASTER_NAME, name, values));
         let mut tensors = BTreeMap::new();
         let mut headers = Vec::new();
         for (kind, name, values) in moments.chain(masters) {
@@ -131,11 +140,15 @@ impl AdamW {
         })
     }
 
-    /// Reads what [`Self::save`] wrote: the state, and the weights that were written with it.
+    /// Reads what [`Self::save`] wrote for a model of these types: the state, and weights that are no masters of it.
     ///
     /// # Errors
     /// The file cannot be read, or is not an optimizer state.
-    pub fn load(path: &Path, device: &Device) -> Result<(Self, BTreeMap<String, Tensor<1>>), PolicyError> {
+    pub fn load(
+        path: &Path,
+        device: &Device,
+        dtypes: Dtypes,
+    ) -> Result<(Self, BTreeMap<String, Tensor<1>>), PolicyError> {
         let model_error = |error: CheckpointError| PolicyError::Model(Box::new(error));
         let malformed = |found: String, expected: &str| PolicyError::Malformed {
             path: path.to_owned(),
@@ -150,12 +163,12 @@ impl AdamW {
             let count = values.len();
             Ok(Tensor::from_data(TensorData::new(values, [count]), device))
         };
-        let (mut moments, mut masters) = (BTreeMap::new(), BTreeMap::new());
+        let (mut states, mut masters) = (BTreeMap::new(), BTreeMap::new());
         for stored in file.tensors().keys() {
             match stored.split_once('.') {
                 Some((kind, name)) if kind == MOMENT_NAMES[0] => {
                     let (first, second) = (read(kind, name)?, read(MOMENT_NAMES[1], name)?);
-                    moments.insert(name.to_owned(), Moments { first, second });
+                    states.insert(name.to_owned(), State { first, second, master: None });
                 }
                 Some((MASTER_NAME, name)) => {
                     masters.insert(name.to_owned(), read(MASTER_NAME, name)?);
@@ -163,11 +176,45 @@ impl AdamW {
                 _ => {}
             }
         }
-        if 2 * moments.len() + masters.len() != file.tensors().len() {
+        if 2 * states.len() + masters.len() != file.tensors().len() {
             let found = format!("{} tensors", file.tensors().len());
             return Err(malformed(found, "two moments per parameter, and weights"));
         }
-        Ok((Self { moments, step }, masters))
+        let mut optimizer = Self { states, step, ..Self::new(dtypes) };
+        if optimizer.rounds_to_bf16 {
+            optimizer.masters = std::mem::take(&mut masters);
+        }
+        Ok((optimizer, masters))
+    }
+
+    /// The masters `[n]` by name.
+    pub fn masters(&self) -> impl Iterator<Item = (&String, &Tensor<1>)> {
+        let of_states = self.states.iter().filter_map(|(name, state)| Some((name, state.master.as_ref()?)));
+        of_states.chain(&self.masters)
+    }
+}
+
+impl State {
+    /// One update; `value` is the parameter before, the result the parameter after it.
+    fn update(&mut self, value: Tensor<1>, gradient: Tensor<1>, step: u64, options: AdamWOptions) -> Tensor<1> {
+        let (first, second) = (self.first.extract(), self.second.extract());
+        let Some(master) = &mut self.master else {
+            let (value, first, second) = nemo_kernels::adamw(value, gradient, first, second, step, options);
+            (self.first, self.second) = (first, second);
+            return value;
+        };
+        let master = master.extract();
+        if value.dtype() == DType::BF16 {
+            let (value, master, first, second) =
+                nemo_kernels::adamw_master(value, master, gradient, first, second, step, options);
+            (self.first, self.second, self.master) = (first, second, Some(master));
+            return value;
+        }
+        // A parameter that is kept in f32 beside matrices in bf16 is a bf16 number all the same.
+        let (master, first, second) = nemo_kernels::adamw(master, gradient, first, second, step, options);
+        let value = master.clone().cast(DType::BF16).cast(DType::F32);
+        (self.first, self.second, self.master) = (first, second, Some(master));
+        value
     }
 }
 

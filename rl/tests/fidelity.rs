@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use nemo_model::checkpoint::TensorFile;
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
-use nemo_model::{NemotronH, WeightStorage};
+use nemo_model::{Dtypes, NemotronH, WeightStorage};
 use nemo_rl::config::load_text;
 use nemo_rl::policy::api::{
     Policy, SampleKey, SamplingParams, SupervisedBatch, SupervisedSequence, TrainBatch, TrainSequence, UpdateParams,
@@ -30,11 +30,15 @@ const SAMPLES: usize = 4;
 const TURNS: u32 = 3;
 
 fn policy() -> ModelPolicy {
+    policy_in(Dtypes::F32)
+}
+
+fn policy_in(dtypes: Dtypes) -> ModelPolicy {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.json");
     std::fs::write(&file, MODEL).unwrap();
     let config = ModelConfig::from_file(&file).unwrap();
-    around(nemo_model::random(&config, 7, &Device::flex(), DType::F32).unwrap())
+    around(nemo_model::random(&config, 7, &Device::flex(), dtypes).unwrap())
 }
 
 fn around(model: NemotronH) -> ModelPolicy {
@@ -121,20 +125,62 @@ fn largest_difference(batch: &TrainBatch, report: &UpdateReport) -> f32 {
 
 #[test]
 fn training_sees_the_probabilities_that_were_sampled_from_and_notices_other_weights() {
-    let mut policy = policy();
+    for dtypes in [Dtypes::F32, Dtypes::stored(WeightStorage::Bf16)] {
+        let mut policy = policy_in(dtypes);
+        // Weights that an update has made are sampled from with the same bits, too.
+        for _ in 0..2 {
+            let batch = trajectories(&mut policy);
+            assert!(batch.global_valid_tokens > GROUPS * SAMPLES * TURNS as usize, "turns of several tokens");
+
+            let same = measure(&mut policy, &batch);
+            assert_eq!(largest_difference(&batch, &same), 0.0, "the same bits");
+            // Its denominator is a hair above the number of tokens.
+            assert!((same.metrics["token_mult_prob_error"] - 1.0).abs() < 1e-9, "{:?}", same.metrics);
+            assert!(same.grad_norm > 0.0);
+            policy.train(&batch, &update(1e-2, 0.0), &mut |_| {}).unwrap();
+            assert!(largest_difference(&batch, &measure(&mut policy, &batch)) > 1e-3, "the update changed nothing");
+        }
+
+        let batch = trajectories(&mut policy);
+        perturb(&mut policy);
+        let other = measure(&mut policy, &batch);
+        assert!(other.metrics["token_mult_prob_error"] > 1.0 + 1e-3, "{:?}", other.metrics);
+        assert!(largest_difference(&batch, &other) > 1e-2);
+    }
+}
+
+/// All parameters of a model that is trained in bf16 are bf16 numbers after every update, and add up what is less than a step
+/// of theirs.
+#[test]
+fn bf16_weights_are_rounded_and_their_masters_are_not() {
+    let mut policy = policy_in(Dtypes::stored(WeightStorage::Bf16));
     let batch = trajectories(&mut policy);
-    assert!(batch.global_valid_tokens > GROUPS * SAMPLES * TURNS as usize, "turns of several tokens");
-
-    let same = measure(&mut policy, &batch);
-    assert_eq!(largest_difference(&batch, &same), 0.0, "the same bits");
-    // Its denominator is a hair above the number of tokens.
-    assert!((same.metrics["token_mult_prob_error"] - 1.0).abs() < 1e-9, "{:?}", same.metrics);
-    assert!(same.grad_norm > 0.0);
-
-    perturb(&mut policy);
-    let other = measure(&mut policy, &batch);
-    assert!(other.metrics["token_mult_prob_error"] > 1.0 + 1e-3, "{:?}", other.metrics);
-    assert!(largest_difference(&batch, &other) > 1e-2);
+    let weights = |policy: &mut ModelPolicy| -> BTreeMap<String, Vec<f32>> {
+        let mut weights = BTreeMap::new();
+        policy.update_model(|model| {
+            model.visit_mut(&mut |name, parameter| {
+                weights.insert(name.to_owned(), parameter.flat().into_data().iter::<f32>().collect());
+            });
+        });
+        weights
+    };
+    let train = |policy: &mut ModelPolicy| policy.train(&batch, &update(1e-5, 0.0), &mut |_| {}).unwrap();
+    train(&mut policy);
+    let before = weights(&mut policy);
+    train(&mut policy);
+    let moved = |after: &BTreeMap<String, Vec<f32>>| {
+        let pairs = before.iter().flat_map(|(name, before)| before.iter().zip(&after[name]));
+        pairs.filter(|(before, after)| before != after).count()
+    };
+    let first = weights(&mut policy);
+    for (name, values) in &first {
+        assert!(values.iter().all(|value| value.to_bits() & 0xffff == 0), "{name} holds more than bf16");
+    }
+    for _ in 0..40 {
+        train(&mut policy);
+    }
+    let many = weights(&mut policy);
+    assert!(moved(&many) > 4 * moved(&first), "{} of them have moved, and {} at once", moved(&many), moved(&first));
 }
 
 #[test]
@@ -164,24 +210,22 @@ fn the_penalty_measures_the_distance_from_the_reference_and_shortens_it() {
 }
 
 #[test]
-fn weights_that_were_rounded_for_generation_act_but_do_not_learn() {
+fn weights_that_were_quantised_for_generation_act_but_do_not_learn() {
     let folder = tempfile::tempdir().unwrap();
     let saved = folder.path().join("model");
     policy().save_weights(&saved).unwrap();
-    for (storage, name) in [(WeightStorage::Bf16, "bfloat16"), (WeightStorage::Int8, "int8")] {
-        let mut policy = around(nemo_model::load_stored(&saved, &Device::flex(), storage).unwrap());
-        let batch = trajectories(&mut policy);
-        let message = policy.train(&batch, &update(0.1, 0.0), &mut |_| {}).unwrap_err().to_string();
-        assert!(message.contains(name) && message.contains("float32"), "{message}");
-        let weighted = |sequence: &TrainSequence| SupervisedSequence {
-            tokens: sequence.tokens.clone(),
-            weights: sequence.mask.iter().map(|&trained| f32::from(u8::from(trained))).collect(),
-        };
-        let sequences = batch.sequences.iter().map(weighted).collect();
-        let batch = SupervisedBatch { sequences, label_smoothing: 0.0 };
-        let message = policy.train_supervised(&batch, &update(0.1, 0.0), &mut |_| {}).unwrap_err().to_string();
-        assert!(message.contains(name) && message.contains("float32"), "{message}");
-    }
+    let mut policy = around(nemo_model::load(&saved, &Device::flex(), Dtypes::stored(WeightStorage::Int8)).unwrap());
+    let batch = trajectories(&mut policy);
+    let message = policy.train(&batch, &update(0.1, 0.0), &mut |_| {}).unwrap_err().to_string();
+    assert!(message.contains("int8") && message.contains("float32"), "{message}");
+    let weighted = |sequence: &TrainSequence| SupervisedSequence {
+        tokens: sequence.tokens.clone(),
+        weights: sequence.mask.iter().map(|&trained| f32::from(u8::from(trained))).collect(),
+    };
+    let sequences = batch.sequences.iter().map(weighted).collect();
+    let batch = SupervisedBatch { sequences, label_smoothing: 0.0 };
+    let message = policy.train_supervised(&batch, &update(0.1, 0.0), &mut |_| {}).unwrap_err().to_string();
+    assert!(message.contains("int8") && message.contains("float32"), "{message}");
 }
 
 /// Every weight and both its moments, by name.

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
+use nemo_model::{Dtypes, WeightStorage};
 use nemo_rl::config::load_text;
 use nemo_rl::policy::api::{
     Policy, SupervisedBatch, SupervisedSequence, TrainBatch, TrainSequence, UpdateParams, UpdateReport,
@@ -23,12 +24,12 @@ const MODEL: &str = r#"{
 }"#;
 
 /// The policy a run starts with; nothing of it is exact in 16 bits.
-fn start(dtype: &str, tied: bool) -> ModelPolicy {
+fn start(dtype: &str, dtypes: Dtypes, tied: bool) -> ModelPolicy {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.json");
     std::fs::write(&file, MODEL.replace("DTYPE", dtype).replace("TIED", &tied.to_string())).unwrap();
     let config = ModelConfig::from_file(&file).unwrap();
-    let model = nemo_model::random(&config, 7, &Device::flex(), DType::F32).unwrap();
+    let model = nemo_model::random(&config, 7, &Device::flex(), dtypes).unwrap();
     let engine = EngineOptions { num_pages: 16, num_slots: 8, max_sequence_length: 64, ..EngineOptions::default() };
     let options = ModelPolicyOptions {
         engine,
@@ -105,7 +106,10 @@ fn saved_bytes(folder: &Path) -> [Vec<u8>; 2] {
 
 #[test]
 fn a_resumed_model_is_the_uninterrupted_one_in_every_stored_type() {
-    for dtype in ["bfloat16", "float16", "float32"] {
+    let in_bf16 = Dtypes::stored(WeightStorage::Bf16);
+    for (dtype, dtypes) in
+        [("bfloat16", Dtypes::F32), ("float16", Dtypes::F32), ("float32", Dtypes::F32), ("bfloat16", in_bf16)]
+    {
         for (tied, kl_penalty, supervised) in [(false, 0.0, false), (true, 0.05, false), (true, 0.0, true)] {
             let go = |policy: &mut ModelPolicy, steps: std::ops::Range<u32>| -> Vec<UpdateReport> {
                 let mut reports = Vec::new();
@@ -119,7 +123,7 @@ fn a_resumed_model_is_the_uninterrupted_one_in_every_stored_type() {
             };
             let (whole, parts, end) =
                 (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-            let mut uninterrupted = start(dtype, tied);
+            let mut uninterrupted = start(dtype, dtypes, tied);
             let begin = weights(&uninterrupted);
             go(&mut uninterrupted, 0..2);
             save(&uninterrupted, parts.path());
@@ -127,14 +131,16 @@ fn a_resumed_model_is_the_uninterrupted_one_in_every_stored_type() {
             let expected = go(&mut uninterrupted, 2..4);
             save(&uninterrupted, whole.path());
             for (name, bits) in &begin {
-                assert_ne!(&half_way[name], bits, "{name} has not moved");
+                // Of weights in bf16 none but the smallest move at once.
+                let moves = dtypes == Dtypes::F32 || name.ends_with("proj.weight");
+                assert!(!moves || &half_way[name] != bits, "{name} has not moved");
             }
 
             // As a new process: the starting policy first, then the checkpoint.
-            let mut resumed = start(dtype, tied);
+            let mut resumed = start(dtype, dtypes, tied);
             resumed.load_weights(&parts.path().join("policy")).unwrap();
             let is_rounded = weights(&resumed) != half_way;
-            assert_eq!(is_rounded, dtype != "float32", "what the model's folder holds");
+            assert_eq!(is_rounded, dtype != "float32" && dtypes == Dtypes::F32, "what the model's folder holds");
             assert_eq!(resumed.load_optimizer(&parts.path().join("optimizer.safetensors")).unwrap(), None);
             assert!(weights(&resumed) == half_way, "{dtype}");
             let found = go(&mut resumed, 2..4);
@@ -149,19 +155,22 @@ fn a_resumed_model_is_the_uninterrupted_one_in_every_stored_type() {
 #[test]
 fn a_checkpoint_of_rounded_weights_alone_says_that_it_is_not_exact() {
     let folder = tempfile::tempdir().unwrap();
-    let mut wide = start("float32", true);
+    let mut wide = start("float32", Dtypes::F32, true);
     step(&mut wide, 0, 0.0);
     save(&wide, folder.path());
     // The state as it was written before: moments without weights.
-    let mut narrow = start("bfloat16", true);
-    let lacks = narrow.load_optimizer(&folder.path().join("optimizer.safetensors")).unwrap().unwrap();
-    assert!(lacks.contains("BF16") && lacks.contains("rounded"), "{lacks}");
+    for dtypes in [Dtypes::F32, Dtypes::stored(WeightStorage::Bf16)] {
+        let mut narrow = start("bfloat16", dtypes, true);
+        let lacks = narrow.load_optimizer(&folder.path().join("optimizer.safetensors")).unwrap().unwrap();
+        assert!(lacks.contains("BF16") && lacks.contains("rounded"), "{lacks}");
+        step(&mut narrow, 1, 0.0);
+    }
 }
 
 #[test]
 fn weights_are_usable_only_if_the_model_runs_with_them_and_its_file_can_hold_them() {
     let message = |dtype: &str, tensor: &'static str, value: f32| {
-        let mut policy = start(dtype, true);
+        let mut policy = start(dtype, Dtypes::F32, true);
         policy.check_usable().unwrap();
         policy.update_model(|model| {
             model.visit_mut(&mut |name, mut parameter| {

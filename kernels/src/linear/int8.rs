@@ -14,6 +14,9 @@ use crate::error::assert_shape;
 /// The largest value; -128 is not used, so that signs are alike.
 const LARGEST: f32 = 127.0;
 
+/// Elements that are quantised at a time.
+const PIECE: usize = 8 << 20;
+
 /// A weight matrix in eight bits.
 #[derive(Clone, Debug)]
 pub struct Int8Weight {
@@ -32,14 +35,20 @@ impl Int8Weight {
     #[must_use]
     pub fn quantize(weight: Tensor<2>) -> Self {
         let ([outputs, inputs], device) = (weight.dims(), weight.device().inner());
-        let weight = match weight.cast(DType::F32).into_data().try_into_vec::<f32>() {
-            Ok(weight) => weight,
-            Err(error) => unreachable!("a tensor that was cast to f32 holds something else: {error:?}"),
-        };
         let mut values = vec![0i8; outputs * inputs];
         let mut scales = vec![0.0; outputs];
-        let rows = values.par_chunks_mut(inputs.max(1)).zip(weight.par_chunks(inputs.max(1)));
-        rows.zip(&mut scales).for_each(|((values, weight), scale)| *scale = quantize_row(weight, values));
+        // Some rows at a time are widened: the matrix does not have to exist in f32.
+        let rows_per_piece = (PIECE / inputs.max(1)).max(1);
+        let pieces = values.chunks_mut((rows_per_piece * inputs).max(1)).zip(scales.chunks_mut(rows_per_piece));
+        for (piece, (values, scales)) in pieces.enumerate() {
+            let rows = weight.clone().narrow(0, piece * rows_per_piece, scales.len());
+            let rows = match rows.cast(DType::F32).into_data().try_into_vec::<f32>() {
+                Ok(rows) => rows,
+                Err(error) => unreachable!("a tensor that was cast to f32 holds something else: {error:?}"),
+            };
+            let rows = values.par_chunks_mut(inputs.max(1)).zip(rows.par_chunks(inputs.max(1)));
+            rows.zip(scales).for_each(|((values, weight), scale)| *scale = quantize_row(weight, values));
+        }
         Self {
             values: Tensor::from_data(TensorData::new(values, [outputs, inputs]), (&device, DType::I8)),
             scales: Tensor::from_data(TensorData::new(scales, [outputs]), (&device, DType::F32)),

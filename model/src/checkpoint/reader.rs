@@ -9,7 +9,7 @@ use super::dtype::{FLOAT_TYPES, StoredDtype, decode_f32, decode_f64};
 use super::error::CheckpointError;
 use super::index::{holds_adapter_only, no_weights, open_files};
 use super::tensor_file::{TensorFile, TensorInfo};
-use super::usable::first_unusable;
+use super::usable::{first_unusable, first_unusable_stored};
 use super::weight_names::{
     EMBEDDINGS, FusedExperts, HEAD, TensorSpec, canonical_name, expected_tensors, is_of_quantisation, table_shape,
 };
@@ -232,6 +232,26 @@ impl CheckpointReader {
         Ok(self.files[place.file].raw_at(&place.info))
     }
 
+    /// The bytes of a tensor in f32 or bf16 as they lie in the mapped file, every value of which a model can compute with.
+    ///
+    /// # Errors
+    /// As [`Self::read_usable`].
+    pub fn raw_usable(&self, name: &str) -> Result<Bytes, CheckpointError> {
+        let place = self.find(name)?;
+        let bytes = self.files[place.file].raw_at(&place.info);
+        match first_unusable_stored(place.info.dtype, &bytes) {
+            None => Ok(bytes),
+            Some(found) => Err(self.unusable(place, found)),
+        }
+    }
+
+    /// Lets the system have back the memory that a tensor's pages take; they are read from the file again if need be.
+    pub fn forget(&self, name: &str) {
+        if let Ok(place) = self.find(name) {
+            self.files[place.file].forget(&place.info);
+        }
+    }
+
     /// A tensor's values as f32, and its shape.
     ///
     /// # Errors
@@ -253,11 +273,16 @@ impl CheckpointReader {
     /// # Errors
     /// [`CheckpointError::UnusableValue`] naming the first that is not finite or too large.
     pub fn read_usable(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let (values, shape) = self.read_f32(name)?;
-        let Some((position, value)) = first_unusable(&values) else { return Ok(values) };
-        let place = self.find(name)?;
+        let (values, _) = self.read_f32(name)?;
+        match first_unusable(&values) {
+            None => Ok(values),
+            Some(found) => Err(self.unusable(self.find(name)?, found)),
+        }
+    }
+
+    fn unusable(&self, place: &Place, (position, value): (usize, f32)) -> CheckpointError {
         let (path, tensor) = (self.files[place.file].path().to_owned(), place.stored.clone());
-        Err(CheckpointError::UnusableValue { path, tensor, shape, position, value })
+        CheckpointError::UnusableValue { path, tensor, shape: place.info.shape.clone(), position, value }
     }
 
     fn read<T>(

@@ -9,8 +9,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::dtype::{FLOAT_TYPES, StoredDtype, decode_f32, decode_f64};
@@ -45,6 +49,8 @@ impl TensorInfo {
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
+    /// `None` for an empty file, which cannot be mapped on every system.
+    mapping: Option<Arc<Mmap>>,
     bytes: Bytes,
     tensors: BTreeMap<String, TensorInfo>,
     metadata: BTreeMap<String, String>,
@@ -57,7 +63,8 @@ impl TensorFile {
     /// [`CheckpointError`] if the file cannot be read, is truncated, too long or corrupt, or stores element types
     /// other than [`StoredDtype`]'s.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let bytes = map_file(path)?;
+        let mapping = map_file(path)?.map(Arc::new);
+        let bytes = mapping.clone().map_or_else(Bytes::new, |mapping| Bytes::from_owner(Mapped(mapping)));
         check_length_field(path, &bytes)?;
         let (header_length, header) =
             SafeTensors::read_metadata(&bytes).map_err(|error| describe_header_error(path, &bytes, &error))?;
@@ -77,7 +84,7 @@ impl TensorFile {
             tensors.insert(name, TensorInfo { dtype, shape: info.shape.clone(), range });
         }
         let metadata = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Self { path: path.to_owned(), bytes, tensors, metadata })
+        Ok(Self { path: path.to_owned(), mapping, bytes, tensors, metadata })
     }
 
     /// The file's path.
@@ -118,6 +125,20 @@ impl TensorFile {
         self.bytes.slice(info.range.clone())
     }
 
+    /// Lets the system have back the memory that a tensor's pages take.
+    pub(super) fn forget(&self, info: &TensorInfo) {
+        #[cfg(unix)]
+        if let Some(mapping) = &self.mapping {
+            // SAFETY: the mapping is of a file and read-only: pages that are asked for again hold the same bytes.
+            let advised = unsafe {
+                mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, info.range.start, info.range.len())
+            };
+            if let Err(error) = advised {
+                tracing::debug!("{}: pages stay in memory: {error}", self.path.display());
+            }
+        }
+    }
+
     /// A float tensor's values as f32, and its shape.
     ///
     /// # Errors
@@ -152,7 +173,16 @@ impl TensorFile {
     }
 }
 
-fn map_file(path: &Path) -> Result<Bytes, CheckpointError> {
+/// A mapping as the owner of bytes.
+struct Mapped(Arc<Mmap>);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn map_file(path: &Path) -> Result<Option<Mmap>, CheckpointError> {
     let unreadable = |source| CheckpointError::unreadable(path, source);
     // Asked before opening, because opening a named pipe waits for its writer.
     let about = std::fs::metadata(path).map_err(unreadable)?;
@@ -161,14 +191,13 @@ fn map_file(path: &Path) -> Result<Bytes, CheckpointError> {
     }
     let file = File::open(path).map_err(unreadable)?;
     if about.len() == 0 {
-        // An empty file cannot be mapped on every system.
-        return Ok(Bytes::new());
+        return Ok(None);
     }
     // SAFETY: the mapping is read-only and private to this process. Its contents would change only if another
     // program wrote to the file in place; see the module's header for why that is excluded.
-    let mapping = unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable)?;
+    let mapping = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
     git_lfs::refuse(&mapping).map_err(unreadable)?;
-    Ok(Bytes::from_owner(mapping))
+    Ok(Some(mapping))
 }
 
 /// Finds truncation before the header is parsed, where it would be reported as something less helpful.

@@ -468,20 +468,20 @@ impl Engine {
 
 /// Pools of as few blocks as there can be, and who holds them: nobody.
 fn empty_caches(model: &NemotronH, options: &EngineOptions) -> (KvPool, SsmPool, Memory) {
-    let (device, dtype) = (model.device(), model.dtype());
+    let (device, dtypes) = (model.device(), model.dtypes());
     let (config, shard) = (model.config(), model.shard());
     let kv = KvPool::new(
         config.num_attention_layers(),
         [options.page_size, shard.kv_heads, config.head_dim],
         &device,
-        dtype,
+        dtypes.keys_values,
     );
     let ssm = SsmPool::new(
         config.num_mamba_layers(),
         [shard.conv_channels, config.conv_kernel - 1],
         [shard.mamba_heads, config.mamba_head_dim, config.ssm_state_size],
         &device,
-        dtype,
+        dtypes.states,
     );
     let mut slots = BlockAllocator::new(options.num_slots);
     // The empty state is held for ever and never written.

@@ -2,36 +2,26 @@
 
 use std::path::Path;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, TensorData};
 use nemo_kernels::RandomKey;
 
-use super::{Initialization, WeightSource, WeightStorage};
+use super::{Dtypes, Initialization, WeightSource, WeightStorage};
 use crate::NemotronH;
-use crate::checkpoint::{CheckpointReader, SaveOptions, TensorValues, save_checkpoint};
+use crate::checkpoint::{CheckpointReader, SaveOptions, StoredDtype, TensorValues, save_checkpoint};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 
-/// Loads a model folder onto `device` with parameters of `dtype`.
+/// Loads a model folder onto `device`. On the host, matrices that the file holds in the type they are kept in stay where they
+/// are, in the mapped file, until they are changed; others are converted one by one.
+///
+/// On devices other than the host every product widens a narrow matrix first; int8 needs a device that stores eight bits.
 ///
 /// # Errors
 /// Anything wrong with configuration or tensors, naming file and place.
-pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<NemotronH, ModelError> {
+pub fn load(folder: &Path, device: &Device, dtypes: Dtypes) -> Result<NemotronH, ModelError> {
     let mut reader = CheckpointReader::open(folder)?;
     let config = reader.config().clone();
-    NemotronH::build(&config, &mut reader, device, dtype)
-}
-
-/// Loads a model folder for generation in f32, with matrices kept as `storage` says. They are converted one by one, so no
-/// more than one exists in full at a time.
-///
-/// On devices other than the host every product widens its matrix first; int8 needs a device that stores eight bits.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_stored(folder: &Path, device: &Device, storage: WeightStorage) -> Result<NemotronH, ModelError> {
-    let mut reader = CheckpointReader::open(folder)?;
-    let config = reader.config().clone();
-    NemotronH::build_stored(&config, &mut reader, device, DType::F32, storage)
+    NemotronH::build(&config, &mut reader, device, dtypes)
 }
 
 /// Loads a folder's tensors under another configuration than the folder's own.
@@ -42,18 +32,18 @@ pub fn load_with_config(
     folder: &Path,
     config: &ModelConfig,
     device: &Device,
-    dtype: DType,
+    dtypes: Dtypes,
 ) -> Result<NemotronH, ModelError> {
     let mut reader = CheckpointReader::open_as(folder, config.clone())?;
-    NemotronH::build(config, &mut reader, device, dtype)
+    NemotronH::build(config, &mut reader, device, dtypes)
 }
 
 /// A fresh model, initialised as the family is; the same seed gives the same values.
 ///
 /// # Errors
 /// None today; the signature is that of loading.
-pub fn random(config: &ModelConfig, seed: u64, device: &Device, dtype: DType) -> Result<NemotronH, ModelError> {
-    NemotronH::build(config, &mut RandomWeights { seed }, device, dtype)
+pub fn random(config: &ModelConfig, seed: u64, device: &Device, dtypes: Dtypes) -> Result<NemotronH, ModelError> {
+    NemotronH::build(config, &mut RandomWeights { seed }, device, dtypes)
 }
 
 /// Saves a model as a new Hugging Face folder, which must not exist or be empty.
@@ -61,7 +51,7 @@ pub fn random(config: &ModelConfig, seed: u64, device: &Device, dtype: DType) ->
 /// # Errors
 /// The folder cannot be written; it is then as it was before. A model in eight bits is refused.
 pub fn save(model: &NemotronH, folder: &Path, options: &SaveOptions) -> Result<(), ModelError> {
-    if model.storage() == WeightStorage::Int8 {
+    if model.dtypes().matrices == WeightStorage::Int8 {
         return Err(ModelError::NotSavable);
     }
     let mut values = std::collections::BTreeMap::new();
@@ -78,6 +68,24 @@ pub fn save(model: &NemotronH, folder: &Path, options: &SaveOptions) -> Result<(
 impl WeightSource for CheckpointReader {
     fn values(&mut self, name: &str, _: &[usize], _: Initialization) -> Result<Vec<f32>, ModelError> {
         Ok(self.read_usable(name)?)
+    }
+
+    fn mapped(&mut self, name: &str, dtype: DType) -> Result<Option<TensorData>, ModelError> {
+        let info = self.info(name)?;
+        let (stored, shape) = (info.dtype, info.shape.clone());
+        if !matches!((stored, dtype), (StoredDtype::F32, DType::F32) | (StoredDtype::Bf16, DType::BF16)) {
+            return Ok(None);
+        }
+        let bytes = self.raw_usable(name)?;
+        // Floats are read where they lie; a file may hold them at odd places.
+        if !bytes.as_ptr().addr().is_multiple_of(stored.size_bytes()) {
+            return Ok(None);
+        }
+        Ok(Some(TensorData::from_bytes(Bytes::from_shared(bytes, AllocationProperty::File), shape, dtype)))
+    }
+
+    fn release(&mut self, name: &str) {
+        self.forget(name);
     }
 }
 

@@ -11,12 +11,12 @@ use super::{ParameterMut, Visitor};
 /// of the state space, routers) is small and always kept in full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightStorage {
-    /// In the type that the model computes in; the only storage that can be trained.
+    /// In the type that the model computes in.
     #[default]
     Full,
     /// In bf16, rounded to nearest even: two bytes an element. Loses nothing of a checkpoint in bf16.
     Bf16,
-    /// In eight bits with a scale per row ([`Int8Weight`]): one byte an element.
+    /// In eight bits with a scale per row ([`Int8Weight`]): one byte an element, which cannot be trained.
     Int8,
 }
 
@@ -71,7 +71,7 @@ impl Matrix {
     pub fn store(weight: Tensor<2>, storage: WeightStorage) -> Self {
         match storage {
             WeightStorage::Full => Self::Float(weight.into()),
-            WeightStorage::Bf16 => Self::Float(weight.cast(DType::BF16).into()),
+            WeightStorage::Bf16 => Self::Float(in_dtype(weight, DType::BF16).into()),
             WeightStorage::Int8 => Self::Int8(Int8Weight::quantize(weight)),
         }
     }
@@ -99,7 +99,7 @@ impl Matrix {
 
     /// The rows `indices` in `dtype`: `[indices, in]`.
     pub fn select(&self, indices: Tensor<1, Int>, dtype: DType) -> Tensor<2> {
-        widened(
+        in_dtype(
             match self {
                 Self::Float(matrix) => matrix.weight.clone().select(0, indices),
                 Self::Int8(weight) => weight.select(indices),
@@ -125,7 +125,7 @@ impl Matrix {
     }
 }
 
-/// Casts only what differs, so that nothing enters the graph of a model in full.
-fn widened(tensor: Tensor<2>, dtype: DType) -> Tensor<2> {
+/// Casts only what differs.
+fn in_dtype(tensor: Tensor<2>, dtype: DType) -> Tensor<2> {
     if tensor.dtype() == dtype { tensor } else { tensor.cast(dtype) }
 }

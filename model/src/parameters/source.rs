@@ -5,7 +5,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::{Matrix, WeightStorage};
+use super::{Dtypes, Matrix, WeightStorage};
 use crate::error::ModelError;
 
 /// Initialisation of one tensor (transformers' `NemotronHPreTrainedModel._init_weights`).
@@ -44,20 +44,27 @@ impl Initialization {
 pub trait WeightSource {
     /// Values of the tensor `name`, row-major, of the given shape.
     fn values(&mut self, name: &str, shape: &[usize], initialization: Initialization) -> Result<Vec<f32>, ModelError>;
+
+    /// The tensor `name` where it lies, if it lies somewhere in `dtype` already.
+    fn mapped(&mut self, _name: &str, _dtype: DType) -> Result<Option<TensorData>, ModelError> {
+        Ok(None)
+    }
+
+    /// The tensor `name` will not be read again.
+    fn release(&mut self, _name: &str) {}
 }
 
-/// Builds tensors for layers: source, device, dtype and storage in one hand.
+/// Builds tensors for layers: source, device and types in one hand.
 pub struct WeightBuilder<'a> {
     source: &'a mut dyn WeightSource,
     device: &'a Device,
-    dtype: DType,
-    storage: WeightStorage,
+    dtypes: Dtypes,
 }
 
 impl<'a> WeightBuilder<'a> {
-    /// Tensors will be made on `device` in `dtype` (f32 or f64), matrices kept as `storage` says.
-    pub fn new(source: &'a mut dyn WeightSource, device: &'a Device, dtype: DType, storage: WeightStorage) -> Self {
-        Self { source, device, dtype, storage }
+    /// Tensors will be made on `device`.
+    pub fn new(source: &'a mut dyn WeightSource, device: &'a Device, dtypes: Dtypes) -> Self {
+        Self { source, device, dtypes }
     }
 
     /// The matrix called `name`, taken into storage at once: no two exist in full at a time.
@@ -67,7 +74,17 @@ impl<'a> WeightBuilder<'a> {
         shape: [usize; 2],
         initialization: Initialization,
     ) -> Result<Matrix, ModelError> {
-        Ok(Matrix::store(self.tensor(name, shape, initialization)?, self.storage))
+        // Eight bits are made from bf16 in pieces, so the tensor does not have to exist in f32.
+        let dtype = self.dtypes.matrix_float().unwrap_or(DType::BF16);
+        let tensor = match self.source.mapped(name, dtype)? {
+            Some(data) => Tensor::from_data(data, (self.device, dtype)),
+            None => self.tensor(name, shape, initialization)?,
+        };
+        let matrix = Matrix::store(tensor, self.dtypes.matrices);
+        if self.dtypes.matrices == WeightStorage::Int8 {
+            self.source.release(name);
+        }
+        Ok(matrix)
     }
 
     /// The tensor called `name`.
@@ -79,7 +96,7 @@ impl<'a> WeightBuilder<'a> {
     ) -> Result<Tensor<D>, ModelError> {
         let values = self.source.values(name, &shape, initialization)?;
         let data = TensorData::new(values, shape);
-        Ok(Tensor::from_data(data, (self.device, self.dtype)))
+        Ok(Tensor::from_data(data, (self.device, self.dtypes.activations)))
     }
 
     /// The tensor called `name` if `present`, else nothing.

@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::{Engine, EngineOptions, SampleKey, SamplingParams};
 use nemo_model::parallel::ForwardContext;
-use nemo_model::{HybridState, LayerState, NemotronH};
+use nemo_model::{Dtypes, HybridState, LayerState, NemotronH};
 
 use crate::fixture::Cases;
 
@@ -36,7 +36,7 @@ pub struct Golden {
 /// Loads a model folder in float32 onto `device`, under one of its configuration files.
 pub fn load(folder: &Path, config_file: &str, device: &Device) -> NemotronH {
     let config = ModelConfig::from_file(&folder.join(config_file)).expect("the config parses");
-    nemo_model::load_with_config(folder, &config, device, DType::F32).expect("the checkpoint loads")
+    nemo_model::load_with_config(folder, &config, device, Dtypes::F32).expect("the checkpoint loads")
 }
 
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {

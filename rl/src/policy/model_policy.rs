@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use nemo_kernels::{DeviceError, WriteCheck};
 use nemo_model::checkpoint::{SaveOptions, SidecarFile, StoredDtype};
 use nemo_model::generate::{Engine, EngineOptions};
-use nemo_model::{EngineError, NemotronH};
+use nemo_model::{EngineError, NemotronH, WeightStorage};
 
 use super::api::{
     Policy, PolicyError, SampleKey, SamplingParams, SequenceId, SupervisedBatch, SupervisedReport, TokenId, TrainBatch,
@@ -50,8 +50,9 @@ pub struct ModelPolicy {
 impl ModelPolicy {
     /// A policy with a fresh optimizer.
     pub fn new(model: NemotronH, options: ModelPolicyOptions) -> Self {
+        let optimizer = AdamW::new(model.dtypes());
         let engine = Engine::new(model, options.engine.clone());
-        Self { engine, reference: None, optimizer: AdamW::default(), options }
+        Self { engine, reference: None, optimizer, options }
     }
 
     /// Keeps the present weights as the reference policy, which a loss with a Kullback-Leibler penalty needs.
@@ -98,10 +99,15 @@ impl ModelPolicy {
         (stored.size_bytes() < StoredDtype::F32.size_bytes()).then_some(stored)
     }
 
-    /// The weights by name, flat, where the model's own file rounds them.
-    fn masters(&self) -> BTreeMap<String, Tensor<1>> {
+    /// Whether the weights in memory are rounded after every update, and the optimizer has masters of them.
+    fn has_masters(&self) -> bool {
+        self.model().dtypes().matrices == WeightStorage::Bf16
+    }
+
+    /// The weights by name, flat, where the model's own file rounds them and the optimizer has no masters.
+    fn unrounded_weights(&self) -> BTreeMap<String, Tensor<1>> {
         let mut masters = BTreeMap::new();
-        if self.stored_narrow().is_some() {
+        if self.stored_narrow().is_some() && !self.has_masters() {
             // The copy shares storage; only the traversal is asked for.
             self.model().clone().visit_mut(&mut |name, parameter| {
                 masters.insert(name.to_owned(), parameter.flat());
@@ -110,7 +116,7 @@ impl ModelPolicy {
         masters
     }
 
-    /// Weights that were rounded for generation are not trained.
+    /// Weights that were quantised for generation are not trained.
     fn check_trainable(&self) -> Result<(), PolicyError> {
         self.model().check_trainable().map_err(|error| PolicyError::Model(Box::new(error)))
     }
@@ -291,20 +297,36 @@ impl Policy for ModelPolicy {
     }
 
     fn save_optimizer(&self, path: &Path) -> Result<(), PolicyError> {
-        self.optimizer.save(path, &self.masters()).map_err(|error| PolicyError::Model(Box::new(error)))
+        self.optimizer.save(path, &self.unrounded_weights()).map_err(|error| PolicyError::Model(Box::new(error)))
     }
 
     fn load_weights(&mut self, dir: &Path) -> Result<(), PolicyError> {
-        let device = self.engine.model().device();
-        let loaded = nemo_model::load_with_config(dir, self.engine.model().config(), &device, DType::F32)
+        let model = self.engine.model();
+        let loaded = nemo_model::load_with_config(dir, model.config(), &model.device(), model.dtypes())
             .map_err(|error| PolicyError::Model(Box::new(error)))?;
         self.update_model(|model| *model = loaded);
         Ok(())
     }
 
     fn load_optimizer(&mut self, path: &Path) -> Result<Option<String>, PolicyError> {
-        let (optimizer, mut masters) = AdamW::load(path, &self.model().device())?;
+        let (optimizer, mut masters) = AdamW::load(path, &self.model().device(), self.model().dtypes())?;
         self.optimizer = optimizer;
+        let mut missing = None;
+        if self.has_masters() {
+            let lengths: BTreeMap<&String, usize> =
+                self.optimizer.masters().map(|(name, master)| (name, master.dims()[0])).collect();
+            // The copy shares storage; only the traversal is asked for.
+            self.model().clone().visit_mut(&mut |name, parameter| {
+                let length = parameter.shape().iter().product::<usize>();
+                if lengths.get(&name.to_owned()) != Some(&length) {
+                    missing = Some(format!("no {length} f32 weights of {name}"));
+                }
+            });
+            masters.clear();
+            if !lengths.is_empty() {
+                return absent(path, missing);
+            }
+        }
         if masters.is_empty() {
             return Ok(self.stored_narrow().map(|stored| {
                 format!(
@@ -315,7 +337,6 @@ impl Policy for ModelPolicy {
                 )
             }));
         }
-        let mut missing = None;
         self.update_model(|model| {
             model.visit_mut(&mut |name, mut parameter| {
                 let length = parameter.shape().iter().product::<usize>();
@@ -325,12 +346,17 @@ impl Policy for ModelPolicy {
                 }
             });
         });
-        match missing {
-            None => Ok(None),
-            Some(found) => {
-                let expected = "the weights of every parameter".to_owned();
-                Err(PolicyError::Malformed { path: path.to_owned(), found, expected })
-            }
+        absent(path, missing)
+    }
+}
+
+/// The error of a file without the weights of some parameter.
+fn absent(path: &Path, missing: Option<String>) -> Result<Option<String>, PolicyError> {
+    match missing {
+        None => Ok(None),
+        Some(found) => {
+            let expected = "the weights of every parameter".to_owned();
+            Err(PolicyError::Malformed { path: path.to_owned(), found, expected })
         }
     }
 }

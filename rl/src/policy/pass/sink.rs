@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
 use nemo_model::checkpoint::{EMBEDDINGS, FINAL_NORM};
 use nemo_model::{Block, NemotronH, RmsNorm};
 
@@ -75,7 +75,7 @@ impl GradientSink {
     pub fn update_table(&mut self, model: &NemotronH, name: &str, update: impl FnOnce(Tensor<2>) -> Tensor<2>) {
         let config = model.config();
         let shape = [config.vocab_size, config.hidden_size];
-        let dtype = if model.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let dtype = model.dtypes().gradients();
         self.update(name, |sum| {
             let sum = sum.map_or_else(|| Tensor::zeros(shape, (&model.device(), dtype)), |sum| sum.reshape(shape));
             update(sum).reshape([shape[0] * shape[1]])

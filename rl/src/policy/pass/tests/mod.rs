@@ -3,6 +3,7 @@ mod whole_graph;
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor};
+use nemo_model::Dtypes;
 use nemo_model::config::ModelConfig;
 
 use super::*;
@@ -24,7 +25,7 @@ fn model(pattern: &str, tied: bool, dtype: DType) -> NemotronH {
         pattern.len()
     );
     let config = ModelConfig::from_json_text(&config, std::path::Path::new("config.json")).expect("a config");
-    nemo_model::random(&config, 9, &Device::flex(), dtype).expect("a model")
+    nemo_model::random(&config, 9, &Device::flex(), Dtypes::uniform(dtype)).expect("a model")
 }
 
 struct Batch {
