@@ -24,7 +24,7 @@ use nemo_model::checkpoint::{SaveOptions, StoredDtype};
 use nemo_model::config::ModelConfig;
 use nemo_model::parallel::ForwardContext;
 use nemo_model::text::{ChatMessage, ChatTemplate, RenderOptions, Tokenizer};
-use nemo_model::{Dtypes, NemotronH, load, random, save};
+use nemo_model::{Dtypes, NemotronH, WeightStorage, load, random, save};
 use serde_json::{Value, json};
 
 /// Largest difference of a log-probability, both programs computing in f32.
@@ -102,7 +102,9 @@ fn difference(python: &Path, folder: &Path) -> f64 {
 
 fn exported(model: &NemotronH, folder: &Path) -> PathBuf {
     let target = folder.join("exported");
-    let options = SaveOptions { dtype: Some(StoredDtype::F32), ..SaveOptions::default() };
+    let narrow = model.dtypes().matrices == WeightStorage::Bf16;
+    let dtype = if narrow { StoredDtype::Bf16 } else { StoredDtype::F32 };
+    let options = SaveOptions { dtype: Some(dtype), ..SaveOptions::default() };
     save(model, &target, &options).expect("saved");
     target
 }
@@ -133,6 +135,19 @@ fn exports_are_the_same_models_in_transformers() {
         let largest = difference(&python, &exported(&model, parent.path()));
         println!("{name}: log-probabilities differ by at most {largest:.2e}");
         assert!(largest <= TOLERANCE, "{name}: {largest}");
+    }
+}
+
+/// Models in bf16, whose exports transformers widens.
+#[test]
+fn exports_in_bf16_are_the_same_models_in_transformers() {
+    let Some(python) = python() else { return };
+    for folder in fixture::folders("bf16") {
+        let model = load(&folder, &Device::flex(), Dtypes::stored(WeightStorage::Bf16)).expect("a fixture loads");
+        let parent = tempfile::tempdir().expect("a folder");
+        let largest = difference(&python, &exported(&model, parent.path()));
+        println!("{}: log-probabilities differ by at most {largest:.2e}", folder.display());
+        assert!(largest <= TOLERANCE, "{}: {largest}", folder.display());
     }
 }
 

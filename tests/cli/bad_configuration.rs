@@ -43,7 +43,7 @@ fn unknown_keys() {
 fn wrong_values() {
     refused(CONFIG, &["grpo.max_num_steps=many"], &["grpo.max_num_steps", "many", "expected"]);
     refused(CONFIG, &["grpo.max_num_steps"], &["grpo.max_num_steps"]);
-    refused(CONFIG, &["policy.precision=bfloat16"], &["policy.precision", "float32"]);
+    refused(CONFIG, &["policy.precision=float16"], &["policy.precision", "float16", "bfloat16", "float32"]);
     refused(CONFIG, &["cluster.num_nodes=2"], &["cluster.num_nodes"]);
 }
 

@@ -109,6 +109,11 @@ fn training_killed_anywhere_ends_in_the_same_bytes() {
 }
 
 #[test]
+fn training_in_bf16_killed_anywhere_ends_in_the_same_bytes() {
+    killed_anywhere("float32", &TRAIN, &["grpo.max_num_steps=3", "policy.precision=bfloat16"], 3);
+}
+
+#[test]
 fn a_warm_start_killed_anywhere_ends_in_the_same_bytes_and_is_published() {
     let more = ["sft.max_num_steps=4", "sft.output_dir=published"];
     killed_anywhere("float32", &SFT, &more, 4);

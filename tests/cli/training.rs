@@ -74,10 +74,11 @@ fn an_interrupted_run_ends_in_the_same_bytes() {
 /// Prefill, decode, both passes of training and AdamW, on other threads and with other instructions.
 #[test]
 fn neither_threads_nor_instructions_change_a_bit() {
-    let trained = |threads: &str, level: &str| {
+    let trained = |precision: &str, threads: &str, level: &str| {
         let folder = workspace();
         let mut command = Command::new(PROGRAM);
         command.current_dir(folder.path()).args(["train", "--config=config.yaml", "grpo.max_num_steps=2"]);
+        command.arg(format!("policy.precision={precision}"));
         command.env("RAYON_NUM_THREADS", threads).env("NEMO_BURN_SIMD", level);
         let finished = finish(command);
         // A machine without the level says so; that is no result to compare.
@@ -92,10 +93,12 @@ fn neither_threads_nor_instructions_change_a_bit() {
         }
         Some(checkpoint(folder.path(), "results/step_2"))
     };
-    let portable = trained("2", "portable").expect("every machine has this level");
-    for (threads, level) in [("1", "avx2"), ("3", "avx512"), ("1", "")] {
-        if let Some(found) = trained(threads, level) {
-            assert!(found == portable, "{threads} threads, {level}");
+    for precision in ["float32", "bfloat16"] {
+        let portable = trained(precision, "2", "portable").expect("every machine has this level");
+        for (threads, level) in [("1", "avx2"), ("3", "avx512"), ("1", "")] {
+            if let Some(found) = trained(precision, threads, level) {
+                assert!(found == portable, "{precision}, {threads} threads, {level}");
+            }
         }
     }
     let mut command = Command::new(PROGRAM);
