@@ -3,6 +3,7 @@
 mod load;
 mod matrix;
 mod named;
+mod random;
 mod source;
 
 pub use load::{load, load_stored, load_with_config, random, save};
