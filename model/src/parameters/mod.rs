@@ -4,10 +4,13 @@ mod load;
 mod matrix;
 mod named;
 mod random;
+mod save_random;
 mod source;
 
 pub use load::{load, load_stored, load_with_config, random, save};
 pub use matrix::{FloatMatrix, Matrix, WeightStorage};
 pub(crate) use named::join;
 pub use named::{ParameterGradient, ParameterMut, Visitor};
+pub use save_random::{RANDOM_SEED_KEY, RandomOptions, save_random};
+pub(crate) use source::TensorOutline;
 pub use source::{Initialization, WeightBuilder, WeightSource};

@@ -46,9 +46,26 @@ pub trait WeightSource {
     fn values(&mut self, name: &str, shape: &[usize], initialization: Initialization) -> Result<Vec<f32>, ModelError>;
 }
 
+/// What a fresh tensor is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TensorOutline {
+    /// Checkpoint name.
+    pub name: String,
+    /// How its values are drawn.
+    pub initialization: Initialization,
+}
+
+/// Where a builder's tensors come from.
+enum Origin<'a> {
+    /// Whoever has the values.
+    Source(&'a mut dyn WeightSource),
+    /// Nowhere: what the layers ask for is listed, and they get tensors without elements.
+    Outline(Vec<TensorOutline>),
+}
+
 /// Builds tensors for layers: source, device, dtype and storage in one hand.
 pub struct WeightBuilder<'a> {
-    source: &'a mut dyn WeightSource,
+    origin: Origin<'a>,
     device: &'a Device,
     dtype: DType,
     storage: WeightStorage,
@@ -57,7 +74,30 @@ pub struct WeightBuilder<'a> {
 impl<'a> WeightBuilder<'a> {
     /// Tensors will be made on `device` in `dtype` (f32 or f64), matrices kept as `storage` says.
     pub fn new(source: &'a mut dyn WeightSource, device: &'a Device, dtype: DType, storage: WeightStorage) -> Self {
-        Self { source, device, dtype, storage }
+        Self { origin: Origin::Source(source), device, dtype, storage }
+    }
+
+    /// Makes no tensors and lists what would be asked of a source; see [`Self::into_outline`].
+    pub(crate) fn of_outline(device: &'a Device) -> Self {
+        Self { origin: Origin::Outline(Vec::new()), device, dtype: DType::F32, storage: WeightStorage::Full }
+    }
+
+    /// The tensors that were asked for, of a builder that makes none.
+    pub(crate) fn into_outline(self) -> Vec<TensorOutline> {
+        match self.origin {
+            Origin::Source(_) => Vec::new(),
+            Origin::Outline(tensors) => tensors,
+        }
+    }
+
+    /// Type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// How matrices are kept.
+    pub fn storage(&self) -> WeightStorage {
+        self.storage
     }
 
     /// The matrix called `name`, taken into storage at once: no two exist in full at a time.
@@ -77,8 +117,13 @@ impl<'a> WeightBuilder<'a> {
         shape: [usize; D],
         initialization: Initialization,
     ) -> Result<Tensor<D>, ModelError> {
-        let values = self.source.values(name, &shape, initialization)?;
-        let data = TensorData::new(values, shape);
+        let data = match &mut self.origin {
+            Origin::Source(source) => TensorData::new(source.values(name, &shape, initialization)?, shape),
+            Origin::Outline(tensors) => {
+                tensors.push(TensorOutline { name: name.to_owned(), initialization });
+                TensorData::new(Vec::<f32>::new(), [0; D])
+            }
+        };
         Ok(Tensor::from_data(data, (self.device, self.dtype)))
     }
 
