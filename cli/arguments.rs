@@ -1,5 +1,7 @@
 //! The command line as it is typed. What it means is decided by the commands.
 
+mod init;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -7,6 +9,8 @@ use clap::{Args, Command as CommandLine, CommandFactory, FromArgMatches, Parser,
 use clap_complete::Shell;
 use nemo_env::generate::{Split, Suite};
 use nemo_env::prepare::{DATASET, DATASET_FILE, DATASET_REVISION};
+
+pub use init::{CheckpointDtype, InitArguments};
 
 use crate::device::DeviceName;
 use crate::values::{
@@ -53,6 +57,10 @@ pub enum Command {
     Train(TrainArguments),
     /// Warm start: train a model on the generator's demonstrations, from random weights if the configuration says so.
     Sft(SftArguments),
+    /// Write a Hugging Face folder with random weights, of any shape a configuration describes.
+    ///
+    /// It takes the memory of a small part of one tensor, so a model may be larger than the machine's memory.
+    Init(InitArguments),
     /// Let a model write: from a prompt, a conversation, dataset records or token ids.
     Generate(GenerateArguments),
     /// Measure how many tasks a model solves, by template, domain and number of calls.

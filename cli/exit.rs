@@ -1,5 +1,5 @@
 //! How the program ends: 0 done, 1 an error of the program itself, 2 something in the input or its surroundings,
-//! 130 a second Ctrl-C.
+//! 130 a second Ctrl-C, or the first where nothing of what was begun is kept.
 //!
 //! An error is one message on standard error that names the place and what to do. There is never a backtrace: who can
 //! use one can set a debugger to the panic hook.
@@ -9,7 +9,7 @@ use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use nemo_kernels::DeviceError;
-use nemo_model::EngineError;
+use nemo_model::{EngineError, ModelError};
 use nemo_rl::error::TrainError;
 use nemo_rl::policy::api::PolicyError;
 use nemo_rl::rollout::RolloutError;
@@ -18,8 +18,8 @@ use nemo_rl::rollout::RolloutError;
 const INTERNAL: u8 = 1;
 /// Exit code of an error in what the program was given.
 const BAD_INPUT: u8 = 2;
-/// Exit code after a second Ctrl-C, as shells have it.
-pub const INTERRUPTED: i32 = 130;
+/// Exit code of what Ctrl-C ended, as shells have it.
+pub const INTERRUPTED: u8 = 130;
 
 /// Reports an error, if any, and gives the exit code.
 pub fn code(result: anyhow::Result<()>) -> ExitCode {
@@ -33,6 +33,9 @@ pub fn code(result: anyhow::Result<()>) -> ExitCode {
     }
     // If standard error is closed there is nobody left to tell.
     let _ = writeln!(std::io::stderr(), "error: {}", message(&error));
+    if matches!(error.downcast_ref(), Some(ModelError::Stopped { .. })) {
+        return ExitCode::from(INTERRUPTED);
+    }
     ExitCode::from(if is_internal(&error) { INTERNAL } else { BAD_INPUT })
 }
 

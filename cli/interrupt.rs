@@ -12,9 +12,16 @@ use crate::{exit, output};
 /// # Errors
 /// When the operating system refuses the handler.
 pub fn install() -> anyhow::Result<Arc<AtomicBool>> {
+    flag("\nstopping: the running step is finished and saved first (Ctrl-C again ends at once)")
+}
+
+/// Installs a handler that says `message` at the first Ctrl-C and sets the flag returned.
+///
+/// # Errors
+/// When the operating system refuses the handler.
+pub fn flag(message: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
-    let message = "\nstopping: the running step is finished and saved first (Ctrl-C again ends at once)";
     on_first(message, move || flag.store(true, Ordering::Relaxed))?;
     Ok(stop)
 }
@@ -27,7 +34,7 @@ pub fn on_first(message: &'static str, stop: impl Fn() + Send + 'static) -> anyh
     let is_stopping = AtomicBool::new(false);
     ctrlc::set_handler(move || {
         if is_stopping.swap(true, Ordering::Relaxed) {
-            std::process::exit(exit::INTERRUPTED);
+            std::process::exit(i32::from(exit::INTERRUPTED));
         }
         // Said first: what stops may end the process before another word.
         output::note(message);

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Train(arguments) => on_a_worker(|| commands::train::run(arguments)),
         Command::Sft(arguments) => on_a_worker(|| commands::sft::run(arguments)),
+        Command::Init(arguments) => on_a_worker(|| commands::init::run(&arguments)),
         Command::Generate(arguments) => on_a_worker(|| commands::generate::run(arguments)),
         Command::Eval(arguments) => on_a_worker(|| commands::eval::run(arguments)),
         Command::Completions { shell } => commands::completions::run(shell),

@@ -7,6 +7,7 @@ pub mod eval;
 pub mod fetch;
 pub mod generate;
 mod ground_truths;
+pub mod init;
 mod offices;
 mod places;
 pub mod play;

@@ -1,5 +1,7 @@
 //! Errors of the model crate.
 
+use std::path::PathBuf;
+
 use crate::generate::{SequenceId, TokenId};
 
 /// Why a model could not be built, loaded, trained or saved.
@@ -22,6 +24,12 @@ pub enum ModelError {
     /// What was rounded to eight bits is no longer the checkpoint's.
     #[error("the weights are stored in int8, for generation only: to save them, load the model in full (float32)")]
     NotSavable,
+    /// Whoever watched a long write ended it.
+    #[error("stopped before {} was whole; nothing of it was kept, the same command starts anew", folder.display())]
+    Stopped {
+        /// The folder that would have been made.
+        folder: PathBuf,
+    },
 }
 
 /// Why the engine refused a request.

@@ -24,7 +24,7 @@ pub use memory::check_room;
 pub use nemotron_h::NemotronH;
 pub use paged::PagedRow;
 pub use parameters::{
-    Dtypes, FloatMatrix, Initialization, ParameterGradient, ParameterMut, Visitor, WeightSource, WeightStorage, load,
-    load_with_config, random, save,
+    Dtypes, FloatMatrix, Initialization, ParameterGradient, ParameterMut, RANDOM_SEED_KEY, RandomOptions, Visitor,
+    WeightSource, WeightStorage, load, load_with_config, random, save, save_random,
 };
 pub use state::{HybridState, LayerState};

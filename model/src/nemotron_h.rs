@@ -11,7 +11,9 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::layers::{Block, Residual, RmsNorm};
 use crate::parallel::{ForwardContext, LayerShard};
-use crate::parameters::{Dtypes, Initialization, Matrix, Visitor, WeightBuilder, WeightSource, WeightStorage};
+use crate::parameters::{
+    Dtypes, Initialization, Matrix, TensorOutline, Visitor, WeightBuilder, WeightSource, WeightStorage,
+};
 use crate::state::HybridState;
 
 /// A Nemotron-H causal language model.
@@ -37,15 +39,28 @@ impl NemotronH {
         device: &Device,
         dtypes: Dtypes,
     ) -> Result<Self, ModelError> {
+        Self::assemble(config, &mut WeightBuilder::new(source, device, dtypes))
+    }
+
+    /// The tensors of a fresh model in the order in which they are asked for, and how each is drawn; none of them is made.
+    pub(crate) fn outline(config: &ModelConfig) -> Result<Vec<TensorOutline>, ModelError> {
+        let host = Device::flex();
+        let mut weights = WeightBuilder::of_outline(&host);
+        Self::assemble(config, &mut weights)?;
+        Ok(weights.into_outline())
+    }
+
+    /// Asks `weights` for every tensor and puts them together.
+    fn assemble(config: &ModelConfig, weights: &mut WeightBuilder<'_>) -> Result<Self, ModelError> {
         let shard = LayerShard::whole(config);
-        let mut weights = WeightBuilder::new(source, device, dtypes);
+        let dtypes = weights.dtypes();
         let normal = Initialization::Normal(config.initializer_range);
         let table = [config.vocab_size, config.hidden_size];
         let embeddings = weights.matrix(EMBEDDINGS, table, normal)?;
         let blocks = (0..config.layers.len())
-            .map(|index| Block::build(index, config, &shard, &mut weights))
+            .map(|index| Block::build(index, config, &shard, weights))
             .collect::<Result<_, _>>()?;
-        let final_norm = RmsNorm::build(FINAL_NORM, config.hidden_size, config.layer_norm_epsilon, &mut weights)?;
+        let final_norm = RmsNorm::build(FINAL_NORM, config.hidden_size, config.layer_norm_epsilon, weights)?;
         let head = match config.tie_word_embeddings {
             true => None,
             false => Some(weights.matrix(HEAD, table, Initialization::fan_in(config.hidden_size))?),

@@ -12,7 +12,7 @@ fn help_starts_in_a_tenth_of_a_second() {
             let began = Instant::now();
             let text = run(&["--help"]).succeeded();
             let elapsed = began.elapsed();
-            for command in ["train", "sft", "generate", "eval", "env"] {
+            for command in ["train", "sft", "init", "generate", "eval", "env"] {
                 assert!(text.contains(command), "{text}");
             }
             elapsed
@@ -28,6 +28,7 @@ fn every_command_explains_itself() {
     for command in [
         &["train"][..],
         &["sft"],
+        &["init"],
         &["generate"],
         &["eval"],
         &["completions"],
@@ -62,6 +63,12 @@ fn shells_can_complete_the_command_line() {
 fn usage_errors_end_with_code_2() {
     run(&["trian"]).refused(&["trian", "train"]);
     run(&["generate"]).refused(&["--model"]);
+    run(&["init", "--config=x"]).refused(&["--output"]);
+    run(&["init", "--config=x", "--output=y", "--dtype=int8"]).refused(&[
+        "--dtype",
+        "int8",
+        "float32, bfloat16, float16",
+    ]);
     run(&["generate", "--model=x", "--prompt=a", "--records=b"]).refused(&["cannot be used with"]);
     run(&["eval", "--model=x", "--count=0"]).refused(&["--count", "from 1 to 1000000"]);
     run(&["eval", "--model=x", "--split=test"]).refused(&["unknown split", "unseen_fillings"]);
@@ -90,6 +97,7 @@ fn numbers_out_of_place_are_refused_in_plain_words() {
     let one = "expected a whole number of at least 1";
     for (command, option, values, words) in [
         (&["generate", "--model=x", "--prompt=a"][..], "--seed", &["abc", "-1", "1.5"][..], &*any),
+        (&["init", "--config=x", "--output=y"], "--seed", &["abc", "-1", "1.5"], &any),
         (&["generate", "--model=x", "--prompt=a"], "--top-k", &["-1", "0", "many"], one),
         (&["generate", "--model=x", "--prompt=a"], "--samples", &["-1"], one),
         (&["generate", "--model=x", "--prompt=a"], "--temperature", &["-1", "-0.5", "hot"], "a number of at least 0"),

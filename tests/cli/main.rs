@@ -20,6 +20,7 @@ mod fake_server;
 mod golden_generation;
 mod help;
 mod hub;
+mod init;
 mod interrupted;
 mod memory;
 mod model_folder;

@@ -57,3 +57,12 @@ fn the_tiny_job_and_its_finished_start_are_small() {
     assert_at_most(peak(folder.path(), &arguments), 400);
     assert_at_most(peak(folder.path(), &arguments), 200);
 }
+
+/// The model has 206 MB.
+#[test]
+fn random_weights_are_written_without_being_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = format!("--output={}", folder.path().join("model").display());
+    let arguments = ["init", "--config=configs/models/hybrid_103m.json", "--dtype=bfloat16", &output];
+    assert_at_most(peak(folder.path(), &arguments), 60);
+}

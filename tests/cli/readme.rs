@@ -88,6 +88,10 @@ fn smaller(mut arguments: Vec<String>) -> Vec<String> {
     if let Some(place) = arguments.iter().position(|word| word == "--count") {
         arguments[place + 1] = "10".to_owned();
     }
+    if kind == "init" {
+        let place = arguments.iter().position(|word| word == "--config").expect("a shape");
+        arguments[place + 1] = "configs/models/tiny.json".to_owned();
+    }
     let more: &[&str] = match kind.as_str() {
         "train" | "sft" => RUN,
         "generate" if arguments[0] == "generate" => &["--max-new-tokens=4"],
@@ -135,8 +139,13 @@ fn the_commands_of_the_readme_work_in_their_order() {
     }
     println!("readme: {run_so_far} commands run");
     assert!(run_so_far >= 15);
-    let made =
-        ["results/grpo_workplace_tiny/step_1", "results/seed2/step_1", "results/tiny/config.json", "tasks/offices"];
+    let made = [
+        "results/grpo_workplace_tiny/step_1",
+        "results/seed2/step_1",
+        "results/tiny/config.json",
+        "results/random_9b/config.json",
+        "tasks/offices",
+    ];
     made.iter().for_each(|path| assert!(folder.path().join(path).exists(), "{path}"));
 }
 

@@ -8,7 +8,7 @@ pub(crate) mod philox;
 
 pub use draw::{SampledToken, SamplingOptions, sample, sample_rows};
 pub(crate) use philox::philox4x32_lanes;
-pub use philox::{philox4x32, uniform};
+pub use philox::{philox4x32, uniform, uniforms};
 
 /// Names one random number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,6 +2,7 @@
 //! counter without state, in 32-bit arithmetic that every device has.
 
 use super::RandomKey;
+use crate::simd::{self, Kernel, LANES, Lanes};
 
 pub(crate) const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 pub(crate) const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -38,14 +39,58 @@ pub(crate) fn philox4x32_lanes<const N: usize>(mut counters: [[u32; N]; 4], mut 
 /// The five words of the key do not fit one counter, so step and task under the seed give a second key, under which
 /// sample and position are the counter.
 pub fn uniform(key: RandomKey) -> f32 {
-    let split = |word: u64| [word as u32, (word >> 32) as u32];
-    let join = |a: u64, b: u64| {
-        let ([a0, a1], [b0, b1]) = (split(a), split(b));
-        [a0, a1, b0, b1]
-    };
-    let derived = philox4x32(join(key.step, key.task), split(key.seed));
-    let words = philox4x32(join(key.sample, key.position), [derived[0], derived[1]]);
-    (words[0] >> 8) as f32 * (1.0 / 16_777_216.0)
+    let words = philox4x32(join(key.sample, key.position), derived(key));
+    to_unit(words[0])
+}
+
+/// [`uniform`] of consecutive positions: of `first`, and of as many that follow it as `values` has room for.
+pub fn uniforms(first: RandomKey, values: &mut [f32]) {
+    simd::run(Uniforms { first, values });
+}
+
+struct Uniforms<'a> {
+    first: RandomKey,
+    values: &'a mut [f32],
+}
+
+impl Kernel for Uniforms<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let key = derived(self.first);
+        let sample = split(self.first.sample).map(|word| [word; LANES]);
+        for (block, values) in self.values.chunks_mut(LANES).enumerate() {
+            let (mut low, mut high) = ([0; LANES], [0; LANES]);
+            for lane in 0..LANES {
+                [low[lane], high[lane]] = split(self.first.position.wrapping_add((block * LANES + lane) as u64));
+            }
+            let words = philox4x32_lanes([sample[0], sample[1], low, high], key);
+            for (value, word) in values.iter_mut().zip(words[0]) {
+                *value = to_unit(word);
+            }
+        }
+    }
+}
+
+/// The key under which sample and position are the counter.
+fn derived(key: RandomKey) -> [u32; 2] {
+    let words = philox4x32(join(key.step, key.task), split(key.seed));
+    [words[0], words[1]]
+}
+
+fn split(word: u64) -> [u32; 2] {
+    [word as u32, (word >> 32) as u32]
+}
+
+fn join(a: u64, b: u64) -> [u32; 4] {
+    let ([a0, a1], [b0, b1]) = (split(a), split(b));
+    [a0, a1, b0, b1]
+}
+
+#[inline(always)]
+fn to_unit(word: u32) -> f32 {
+    (word >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
 #[cfg(test)]
@@ -66,6 +111,22 @@ mod tests {
         for (counter, key, expected) in cases {
             assert_eq!(philox4x32(counter, key), expected);
         }
+    }
+
+    /// Across a carry into the high word of the position, and at lengths that fill no vector.
+    #[test]
+    fn consecutive_numbers_are_those_of_single_keys() {
+        crate::simd::tests::at_every_level(|| {
+            for length in [0, 1, 15, 16, 17, 100] {
+                let key = RandomKey { seed: 1, step: 2, task: 3, sample: 1 << 40, position: (1 << 32) - 20 };
+                let mut values = vec![0.0; length];
+                uniforms(key, &mut values);
+                for (index, value) in values.into_iter().enumerate() {
+                    let position = key.position + index as u64;
+                    assert_eq!(value, uniform(RandomKey { position, ..key }), "{index} of {length}");
+                }
+            }
+        });
     }
 
     #[test]

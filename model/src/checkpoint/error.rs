@@ -179,6 +179,12 @@ pub enum CheckpointError {
         /// The path.
         path: PathBuf,
     },
+    /// A path that ends in no name, so that nothing can be made beside it and renamed.
+    #[error("{} does not end in the name of a folder; give the path of the folder to make, such as models/random", path.display())]
+    NoFolderName {
+        /// The path.
+        path: PathBuf,
+    },
     /// Writing failed. What was there before is untouched.
     #[error("cannot write {}: {source}; {advice}", path.display())]
     Unwritable {

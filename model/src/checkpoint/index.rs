@@ -10,7 +10,7 @@ use super::tensor_file::TensorFile;
 use crate::config::read_text;
 
 pub(super) const SINGLE_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
+pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 const ADAPTER_FILE: &str = "adapter_model.safetensors";
 
 /// Opens the single file, or every shard the index names.

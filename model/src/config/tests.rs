@@ -44,14 +44,29 @@ fn derived_sizes_follow_the_family() {
 
 #[test]
 fn the_published_9b_has_the_published_size() {
-    let text = r#"{"vocab_size": 131072, "hidden_size": 4480, "intermediate_size": 15680, "head_dim": 128,
-        "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-",
-        "mamba_num_heads": 128, "mamba_head_dim": 80, "ssm_state_size": 128, "n_groups": 8, "conv_kernel": 4,
-        "num_attention_heads": 40, "num_key_value_heads": 8}"#;
+    let text = include_str!("../../../configs/models/nemotron_nano_9b_v2.json");
     let config = parse(text).unwrap();
     assert_eq!(config.num_layers(), 56);
     assert_eq!(config.in_proj_size(), 22656);
     assert_eq!(config.num_parameters(), 8_888_227_328);
+    assert_eq!(config.dtype, WeightDtype::BFloat16);
+}
+
+/// Half the width and a quarter of the vocabulary, with heads, groups and shares of the kinds of blocks like the 9B's.
+#[test]
+fn the_hybrid_of_a_billion_has_the_proportions_of_the_9b() {
+    let large = parse(include_str!("../../../configs/models/nemotron_nano_9b_v2.json")).unwrap();
+    let small = parse(include_str!("../../../configs/models/hybrid_1b.json")).unwrap();
+    assert_eq!(small.num_parameters(), 1_004_870_784);
+    assert_eq!((small.num_layers(), small.num_mamba_layers(), small.num_attention_layers()), (25, 12, 2));
+    assert_eq!(2 * small.hidden_size, large.hidden_size);
+    assert_eq!(2 * small.mamba_inner_size(), large.mamba_inner_size());
+    assert_eq!(2 * small.conv_dim(), large.conv_dim());
+    assert_eq!(2 * small.in_proj_size(), large.in_proj_size());
+    assert_eq!((2 * small.query_size(), 2 * small.key_value_size()), (large.query_size(), large.key_value_size()));
+    for size in [small.hidden_size, small.intermediate_size, small.in_proj_size(), small.vocab_size] {
+        assert!(size.is_multiple_of(64), "{size}");
+    }
 }
 
 #[test]

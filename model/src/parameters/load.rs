@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, TensorData};
-use nemo_kernels::RandomKey;
 
+use super::random::RandomWeights;
 use super::{Dtypes, Initialization, WeightSource, WeightStorage};
 use crate::NemotronH;
 use crate::checkpoint::{CheckpointReader, SaveOptions, StoredDtype, TensorValues, save_checkpoint};
@@ -61,8 +61,9 @@ pub fn save(model: &NemotronH, folder: &Path, options: &SaveOptions) -> Result<(
     save_checkpoint(folder, model.config(), options, |tensor| {
         let data = values.get(&tensor.name).map(|values| values.to_data().iter::<f32>().collect());
         // The checks of names at loading and this list have one source, so nothing is missing here.
-        Ok(TensorValues::F32(data.unwrap_or_default()))
-    })
+        Ok::<_, ModelError>(TensorValues::F32(data.unwrap_or_default()))
+    })?;
+    Ok(())
 }
 
 impl WeightSource for CheckpointReader {
@@ -86,62 +87,5 @@ impl WeightSource for CheckpointReader {
 
     fn release(&mut self, name: &str) {
         self.forget(name);
-    }
-}
-
-/// Draws initial values. Each tensor has its own stream, keyed by its name, so their order does not matter.
-struct RandomWeights {
-    seed: u64,
-}
-
-impl WeightSource for RandomWeights {
-    fn values(&mut self, name: &str, shape: &[usize], initialization: Initialization) -> Result<Vec<f32>, ModelError> {
-        let count = shape.iter().product::<usize>();
-        let mut stream = UniformStream::new(self.seed, name);
-        let values = match initialization {
-            Initialization::Zeros => vec![0.0; count],
-            Initialization::Ones => vec![1.0; count],
-            Initialization::LogRange => (1..=count).map(|i| (i as f64).ln() as f32).collect(),
-            Initialization::Normal(deviation) => {
-                (0..count).map(|_| (stream.next_normal() * deviation) as f32).collect()
-            }
-            Initialization::Uniform(bound) => {
-                (0..count).map(|_| ((2.0 * stream.next_uniform() - 1.0) * bound) as f32).collect()
-            }
-            Initialization::TimeStepBias { minimum, maximum, floor } => (0..count)
-                .map(|_| {
-                    let log = minimum.ln() + stream.next_uniform() * (maximum.ln() - minimum.ln());
-                    let step = log.exp().max(floor);
-                    // Inverse of softplus: log(exp(step) - 1).
-                    (step + (-(-step).exp_m1()).ln()) as f32
-                })
-                .collect(),
-        };
-        Ok(values)
-    }
-}
-
-/// Uniform numbers from the counter-based generator that sampling uses.
-struct UniformStream(RandomKey);
-
-impl UniformStream {
-    fn new(seed: u64, name: &str) -> Self {
-        // FNV-1a: any fixed hash does, the generator mixes it.
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        Self(RandomKey { seed, step: hash, task: 0, sample: 0, position: 0 })
-    }
-
-    /// In `[0, 1)`.
-    fn next_uniform(&mut self) -> f64 {
-        self.0.position += 1;
-        f64::from(nemo_kernels::sample::uniform(self.0))
-    }
-
-    /// Standard normal, by Box and Muller.
-    fn next_normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.next_uniform()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.next_uniform()).cos()
     }
 }

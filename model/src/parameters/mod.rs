@@ -4,6 +4,8 @@ mod dtypes;
 mod load;
 mod matrix;
 mod named;
+mod random;
+mod save_random;
 mod source;
 
 pub use dtypes::Dtypes;
@@ -11,4 +13,6 @@ pub use load::{load, load_with_config, random, save};
 pub use matrix::{FloatMatrix, Matrix, WeightStorage};
 pub(crate) use named::join;
 pub use named::{ParameterGradient, ParameterMut, Visitor};
+pub use save_random::{RANDOM_SEED_KEY, RandomOptions, save_random};
+pub(crate) use source::TensorOutline;
 pub use source::{Initialization, WeightBuilder, WeightSource};

@@ -54,9 +54,26 @@ pub trait WeightSource {
     fn release(&mut self, _name: &str) {}
 }
 
+/// What a fresh tensor is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TensorOutline {
+    /// Checkpoint name.
+    pub name: String,
+    /// How its values are drawn.
+    pub initialization: Initialization,
+}
+
+/// Where a builder's tensors come from.
+enum Origin<'a> {
+    /// Whoever has the values.
+    Source(&'a mut dyn WeightSource),
+    /// Nowhere: what the layers ask for is listed, and they get tensors without elements.
+    Outline(Vec<TensorOutline>),
+}
+
 /// Builds tensors for layers: source, device and types in one hand.
 pub struct WeightBuilder<'a> {
-    source: &'a mut dyn WeightSource,
+    origin: Origin<'a>,
     device: &'a Device,
     dtypes: Dtypes,
 }
@@ -64,7 +81,25 @@ pub struct WeightBuilder<'a> {
 impl<'a> WeightBuilder<'a> {
     /// Tensors will be made on `device`.
     pub fn new(source: &'a mut dyn WeightSource, device: &'a Device, dtypes: Dtypes) -> Self {
-        Self { source, device, dtypes }
+        Self { origin: Origin::Source(source), device, dtypes }
+    }
+
+    /// Makes no tensors and lists what would be asked of a source; see [`Self::into_outline`].
+    pub(crate) fn of_outline(device: &'a Device) -> Self {
+        Self { origin: Origin::Outline(Vec::new()), device, dtypes: Dtypes::F32 }
+    }
+
+    /// The tensors that were asked for, of a builder that makes none.
+    pub(crate) fn into_outline(self) -> Vec<TensorOutline> {
+        match self.origin {
+            Origin::Source(_) => Vec::new(),
+            Origin::Outline(tensors) => tensors,
+        }
+    }
+
+    /// The types that tensors are made in.
+    pub fn dtypes(&self) -> Dtypes {
+        self.dtypes
     }
 
     /// The matrix called `name`, taken into storage at once: no two exist in full at a time.
@@ -76,13 +111,19 @@ impl<'a> WeightBuilder<'a> {
     ) -> Result<Matrix, ModelError> {
         // Eight bits are made from bf16 in pieces, so the tensor does not have to exist in f32.
         let dtype = self.dtypes.matrix_float().unwrap_or(DType::BF16);
-        let tensor = match self.source.mapped(name, dtype)? {
+        let mapped = match &mut self.origin {
+            Origin::Source(source) => source.mapped(name, dtype)?,
+            Origin::Outline(_) => None,
+        };
+        let tensor = match mapped {
             Some(data) => Tensor::from_data(data, (self.device, dtype)),
             None => self.tensor(name, shape, initialization)?,
         };
         let matrix = Matrix::store(tensor, self.dtypes.matrices);
-        if self.dtypes.matrices == WeightStorage::Int8 {
-            self.source.release(name);
+        if let Origin::Source(source) = &mut self.origin
+            && self.dtypes.matrices == WeightStorage::Int8
+        {
+            source.release(name);
         }
         Ok(matrix)
     }
@@ -94,8 +135,13 @@ impl<'a> WeightBuilder<'a> {
         shape: [usize; D],
         initialization: Initialization,
     ) -> Result<Tensor<D>, ModelError> {
-        let values = self.source.values(name, &shape, initialization)?;
-        let data = TensorData::new(values, shape);
+        let data = match &mut self.origin {
+            Origin::Source(source) => TensorData::new(source.values(name, &shape, initialization)?, shape),
+            Origin::Outline(tensors) => {
+                tensors.push(TensorOutline { name: name.to_owned(), initialization });
+                TensorData::new(Vec::<f32>::new(), [0; D])
+            }
+        };
         Ok(Tensor::from_data(data, (self.device, self.dtypes.activations)))
     }
 

@@ -193,7 +193,7 @@ fn a_weight_that_cannot_be_used_is_named() {
             assert!(message.contains(part), "{part}: {message}");
         }
         let device = burn::tensor::Device::flex();
-        let built = crate::load(folder.path(), &device, burn::tensor::DType::F32).unwrap_err().to_string();
+        let built = crate::load(folder.path(), &device, crate::Dtypes::F32).unwrap_err().to_string();
         assert!(built.contains("A_log"), "{built}");
         assert_eq!(reader.read_usable("backbone.norm_f.weight").unwrap(), vec![1.0; 4]);
     }
