@@ -66,6 +66,9 @@ pub struct Engine {
     /// Errors that ended a turn and were not reported yet, the first one first.
     pub(super) failed: VecDeque<(SequenceId, EngineError)>,
     next_id: u64,
+    /// Checks for a failed device that find none before the one that does. The CPU never fails by itself.
+    #[cfg(test)]
+    pub(super) checks_before_failure: Option<usize>,
 }
 
 impl Engine {
@@ -83,6 +86,8 @@ impl Engine {
             ended: Vec::new(),
             failed: VecDeque::new(),
             next_id: 0,
+            #[cfg(test)]
+            checks_before_failure: None,
         }
     }
 

@@ -105,6 +105,7 @@ struct Observed {
     ended: BTreeMap<SequenceId, Sampled>,
     not_finite: Vec<SequenceId>,
     too_large: Vec<SequenceId>,
+    num_device_errors: usize,
 }
 
 impl Observed {
@@ -116,6 +117,7 @@ impl Observed {
             ended: BTreeMap::new(),
             not_finite: Vec::new(),
             too_large: Vec::new(),
+            num_device_errors: 0,
         }
     }
 
@@ -162,6 +164,11 @@ impl Observed {
                 self.too_large.push(sequence);
                 // What it sampled before the turn failed is not reported.
                 self.tokens.insert(sequence, self.engine.sequences[&sequence].run.tokens.clone());
+            }
+            Err(EngineError::Device(_)) => {
+                let left = self.engine.memory_use();
+                assert_eq!((left.pages, left.slots), (0, 0));
+                self.num_device_errors += 1;
             }
             Err(error) => panic!("{error}"),
         }
@@ -265,6 +272,20 @@ fn a_prefix_without_room_takes_no_prompt_out_of_the_queue() {
     assert!(fits.iter().all(|id| engine.ended.contains_key(id)));
     engine.begin_turn(idle, &[], false);
     engine.drain(&mut undisturbed);
+}
+
+#[test]
+fn a_failed_device_ends_no_turn() {
+    let (model, mut undisturbed) = (model(), Undisturbed::default());
+    // In the pass over the shared prefix, over the two prompts, over the copied pages and over the samples; or later.
+    for checks in 0..6 {
+        let mut engine = Observed::new(&model, EngineOptions { min_shared_prefix: 4, ..EngineOptions::default() });
+        engine.engine.checks_before_failure = Some(checks);
+        engine.begin(&prompt(9, 0), 2, false);
+        engine.begin(&prompt(7, 1), 2, false);
+        engine.drain(&mut undisturbed);
+        assert_eq!((engine.num_device_errors, engine.ended.len()), (1, 4), "after {checks} checks");
+    }
 }
 
 #[test]
