@@ -59,10 +59,7 @@ impl NemotronH {
         let (mut mamba_layer, mut attention_layer) = (0, 0);
         for Block { norm, mixer } in &self.blocks {
             let (hidden, normed) = stream.normalize(norm);
-            let context = ForwardContext {
-                lengths: batch.valid.is_some().then_some(&batch.lengths),
-                ..ForwardContext::default()
-            };
+            let context = ForwardContext { lengths: batch.valid.is_some().then_some(&batch.lengths) };
             let mixed = match mixer {
                 Mixer::Mamba2(mixer) => {
                     mamba_layer += 1;
