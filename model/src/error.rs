@@ -66,12 +66,14 @@ pub enum EngineError {
         /// The sequence.
         sequence: SequenceId,
     },
-    /// The device failed; what it was computing is lost.
+    /// The device failed. What it was computing is lost, and with it what the caches held.
     #[error(transparent)]
     Device(#[from] nemo_kernels::DeviceError),
-    /// The pools cannot hold even this one sequence.
+    /// The caches cannot hold even this one sequence.
     #[error("a sequence of {tokens} tokens does not fit into the cache of {capacity} tokens and {slots} state slots")]
     CacheTooSmall {
+        /// The sequence.
+        sequence: SequenceId,
         /// Tokens of the sequence.
         tokens: usize,
         /// Tokens that all pages hold.

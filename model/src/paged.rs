@@ -1,17 +1,17 @@
 //! The forward pass over the engine's pools: the layers' arithmetic, with states in slots and keys in pages.
 //!
-//! Rows of one token take the fused decode step; longer rows are right-padded and take the same scan as training,
-//! from the state in their source slot to their destination slot.
+//! Each layer reads and writes its part of the pools by itself (`forward_paged` in `layers`). What all of them need to know
+//! about the rows is worked out once, in a [`PagedBatch`]. Rows of different lengths are padded on the right.
 
 use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use nemo_kernels::{PagedSequence, SsmStepInputs, SsmStepOptions};
+use nemo_kernels::PagedSequence;
 
 use crate::NemotronH;
 use crate::cache::{KvPool, SsmPool};
 use crate::generate::TokenId;
-use crate::layers::{Attention, Block, Mamba2, Mixer, Residual};
+use crate::layers::{Block, Mixer, Residual};
 use crate::parallel::ForwardContext;
 
 /// New tokens of one sequence and where its caches are.
@@ -30,17 +30,17 @@ pub struct PagedRow<'a> {
 }
 
 /// The rows of one pass with everything the layers derive from them once.
-struct PagedBatch {
+pub(crate) struct PagedBatch {
     /// Valid new tokens per row.
     lengths: Vec<usize>,
     /// Padded length.
     tokens: usize,
-    sources: Vec<u32>,
-    destinations: Vec<u32>,
+    pub sources: Vec<u32>,
+    pub destinations: Vec<u32>,
     /// What each row's queries attend to.
-    sequences: Arc<Vec<PagedSequence>>,
+    pub sequences: Arc<Vec<PagedSequence>>,
     /// Place in the KV pool of every new token, row by row without padding.
-    places: Vec<u32>,
+    pub places: Vec<u32>,
     /// Index of every new token in the padded batch; `None` when nothing is padded.
     valid: Option<Tensor<1, Int>>,
     /// For every padded position the index of a new token (its own where there is one).
@@ -59,18 +59,11 @@ impl NemotronH {
         let (mut mamba_layer, mut attention_layer) = (0, 0);
         for Block { norm, mixer } in &self.blocks {
             let (hidden, normed) = stream.normalize(norm);
-            let context = ForwardContext {
-                lengths: batch.valid.is_some().then_some(&batch.lengths),
-                ..ForwardContext::default()
-            };
+            let context = ForwardContext { lengths: batch.valid.is_some().then_some(&batch.lengths) };
             let mixed = match mixer {
                 Mixer::Mamba2(mixer) => {
                     mamba_layer += 1;
-                    if batch.tokens == 1 {
-                        mixer.step_paged(normed, mamba_layer - 1, &batch, ssm, context)
-                    } else {
-                        mixer.prefill_paged(normed, mamba_layer - 1, &batch, ssm, context)
-                    }
+                    mixer.forward_paged(normed, mamba_layer - 1, &batch, ssm, context)
                 }
                 Mixer::Attention(mixer) => {
                     attention_layer += 1;
@@ -139,7 +132,7 @@ impl NemotronH {
 
 impl PagedBatch {
     /// Drops padding: `[batch, tokens, heads, dim]` to `[new tokens, heads, dim]`.
-    fn pack(&self, x: Tensor<4>) -> Tensor<3> {
+    pub fn pack(&self, x: Tensor<4>) -> Tensor<3> {
         let [batch, tokens, heads, dim] = x.dims();
         let flat = x.reshape([batch * tokens, heads, dim]);
         match &self.valid {
@@ -149,85 +142,12 @@ impl PagedBatch {
     }
 
     /// Puts padding back: `[new tokens, heads, dim]` to `[batch, tokens, heads, dim]`.
-    fn unpack(&self, x: Tensor<3>) -> Tensor<4> {
+    pub fn unpack(&self, x: Tensor<3>) -> Tensor<4> {
         let [_, heads, dim] = x.dims();
         let flat = match &self.spread {
             Some(spread) => x.select(0, spread.clone()),
             None => x,
         };
         flat.reshape([self.lengths.len(), self.tokens, heads, dim])
-    }
-}
-
-impl Mamba2 {
-    /// One token per row, fused.
-    fn step_paged(
-        &self,
-        x: Tensor<3>,
-        layer: usize,
-        batch: &PagedBatch,
-        pool: &mut SsmPool,
-        context: ForwardContext<'_>,
-    ) -> Tensor<3> {
-        let projected = self.project(context.enter(x));
-        let [rows, _, inner] = projected.gate.dims();
-        let flat = |t: Tensor<3>| {
-            let [rows, _, width] = t.dims();
-            t.reshape([rows, width])
-        };
-        let (z, xbc, dt) = (flat(projected.gate), flat(projected.xbc), flat(projected.dt));
-        let normed = pool.update(layer, |conv_pool, ssm_pool| {
-            let inputs = SsmStepInputs {
-                z,
-                xbc,
-                dt,
-                conv_weight: self.conv_weight.clone(),
-                conv_bias: self.conv_bias.clone(),
-                a_log: self.a_log.clone(),
-                d: self.d.clone(),
-                dt_bias: self.dt_bias.clone(),
-                norm_weight: self.norm_weight.clone(),
-                conv_pool,
-                ssm_pool,
-            };
-            let options =
-                SsmStepOptions { num_groups: self.num_groups, dt_limit: self.dt_limit, epsilon: self.epsilon };
-            nemo_kernels::ssm_step(inputs, options, batch.sources.clone(), batch.destinations.clone())
-        });
-        context.leave(self.project_output(normed.reshape([rows, 1, inner])))
-    }
-
-    /// Several tokens per row: the scan of training, from and to slots.
-    fn prefill_paged(
-        &self,
-        x: Tensor<3>,
-        layer: usize,
-        batch: &PagedBatch,
-        pool: &mut SsmPool,
-        context: ForwardContext<'_>,
-    ) -> Tensor<3> {
-        let (window, ssm) = pool.read(layer, &batch.sources);
-        let (mixed, window, ssm) = self.forward(x, window, ssm, context);
-        pool.write(layer, &batch.destinations, &window, &ssm);
-        mixed
-    }
-}
-
-impl Attention {
-    /// Writes the new keys and values to their pages, then attends over each row's pages.
-    fn forward_paged(
-        &self,
-        x: Tensor<3>,
-        layer: usize,
-        batch: &PagedBatch,
-        pool: &mut KvPool,
-        context: ForwardContext<'_>,
-    ) -> Tensor<3> {
-        let projected = self.project(context.enter(x));
-        pool.write(layer, batch.pack(projected.keys), batch.pack(projected.values), batch.places.clone());
-        let (keys, values) = pool.layer(layer);
-        let queries = batch.pack(projected.queries);
-        let attended = nemo_kernels::paged_attention(queries, keys, values, batch.sequences.clone(), self.scale());
-        context.leave(self.output(batch.unpack(attended)))
     }
 }

@@ -158,7 +158,7 @@ fn bounds_cost_nothing_until_they_are_reached() {
 
 #[test]
 fn a_failed_step_keeps_no_memory() {
-    // The shared prefix fails for want of pages in the first case, the prompts that are forked in the second.
+    // The first of two prompts fails for want of pages in the first case, the only one in the second.
     for (num_pages, tasks) in [(5, &[0, 1][..]), (11, &[2])] {
         let options = EngineOptions { page_size: 4, num_pages, prefill_token_budget: 8, ..EngineOptions::default() };
         let mut engine = Engine::new(model(), options);

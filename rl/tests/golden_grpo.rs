@@ -313,7 +313,7 @@ fn flat(value: &Value) -> (Vec<f32>, usize) {
 /// A nested array as a parameter of its rank.
 enum Parameter {
     Vector(Tensor<1>),
-    Matrix(FloatMatrix),
+    Matrix(Box<FloatMatrix>),
     Convolution(Tensor<3>),
 }
 
@@ -323,7 +323,9 @@ impl Parameter {
         let tensor = vector(&values, DType::F32, device);
         match rank {
             1 => Self::Vector(tensor),
-            2 => Self::Matrix(tensor.reshape::<2, _>([value.as_array().map_or(0, Vec::len) as i32, -1]).into()),
+            2 => {
+                Self::Matrix(Box::new(tensor.reshape::<2, _>([value.as_array().map_or(0, Vec::len) as i32, -1]).into()))
+            }
             3 => Self::Convolution(tensor.reshape([value.as_array().map_or(0, Vec::len) as i32, 1, -1])),
             other => panic!("a parameter of rank {other}"),
         }

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use nemo_model::checkpoint::{CheckpointReader, HEAD, StoredDtype, TensorValues};
 use nemo_model::config::ModelConfig;
-use nemo_model::{RANDOM_SEED_KEY, RandomOptions, random, save_random};
+use nemo_model::{Dtypes, RANDOM_SEED_KEY, RandomOptions, random, save_random};
 use serde_json::Value;
 
 use super::program::{PROGRAM, contents, finish, repository, run_in};

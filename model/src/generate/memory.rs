@@ -1,7 +1,8 @@
 //! Who holds which page and slot: forks share, writers get their own.
 
+use super::engine::EngineOptions;
 use super::sequence::Run;
-use crate::cache::{BlockAllocator, BlockId};
+use crate::cache::{BlockAllocator, BlockId, SsmPool};
 
 /// Who holds which page and slot.
 #[derive(Debug)]
@@ -32,6 +33,17 @@ pub(super) struct PageCopies {
 }
 
 impl Memory {
+    /// The memory of an engine of which nobody holds anything.
+    pub fn new(options: &EngineOptions) -> Self {
+        let mut slots = BlockAllocator::new(options.num_slots);
+        // The empty state is held for ever and never written.
+        let empty = slots.allocate();
+        debug_assert_eq!(empty, Some(BlockId(SsmPool::EMPTY)));
+        // A token's place in the pool is a `u32`.
+        let num_pages = options.num_pages.min(u32::MAX as usize / options.page_size.max(1));
+        Self { pages: BlockAllocator::new(num_pages), slots, page_size: options.page_size, num_preempted: 0 }
+    }
+
     /// What is held now; the slot of the empty state does not count.
     pub fn in_use(&self) -> MemoryUse {
         MemoryUse { pages: self.pages.num_held(), slots: self.slots.num_held() - 1, num_preempted: self.num_preempted }
@@ -85,13 +97,9 @@ impl Memory {
 
     /// Frees all that a run holds; its tokens stay and will be recomputed.
     pub fn preempt(&mut self, run: &mut Run) {
-        for page in run.pages.drain(..) {
-            self.pages.release(page);
-        }
-        if let Some(slot) = run.slot.take() {
-            self.slots.release(slot);
-        }
-        run.computed = 0;
+        run.pages.iter().for_each(|&page| self.pages.release(page));
+        run.slot.iter().for_each(|&slot| self.slots.release(slot));
+        run.forget();
     }
 
     /// Frees all that a run holds and forgets it.

@@ -1,5 +1,6 @@
 //! Generation: many sequences at once, over shared prefixes, with keyed sampling.
 
+mod admission;
 mod engine;
 mod memory;
 mod prefix;
@@ -7,6 +8,9 @@ mod request;
 mod sample;
 mod scheduler;
 mod sequence;
+mod step;
+#[cfg(test)]
+mod tests;
 
 pub use engine::{Engine, EngineOptions};
 pub use memory::MemoryUse;

@@ -8,7 +8,7 @@ use super::sequence::Run;
 /// The most recently used prefixes, newest last.
 #[derive(Debug, Default)]
 pub(super) struct PrefixCache {
-    runs: Vec<Run>,
+    pub(super) runs: Vec<Run>,
 }
 
 impl PrefixCache {

@@ -1,17 +1,20 @@
 //! The last part of a pass: from hidden values to tokens, and the turns that end with them.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use nemo_kernels::{RandomKey, SamplingOptions, sample_rows};
+use nemo_kernels::{DeviceError, RandomKey, SamplingOptions, sample_rows};
 
 use super::engine::Engine;
 use super::request::{SampleKey, SequenceId, StopReason, TurnEnd};
-use super::sequence::Turn;
+use super::sequence::{Phase, Turn};
 use crate::error::EngineError;
 
 impl Engine {
     /// Draws one token for each `(sequence, row of hidden)` and ends the turns that are over. A row without finite
     /// values fails alone.
-    pub(super) fn sample(&mut self, rows: &[(SequenceId, usize)], hidden: Tensor<2>) -> Result<(), EngineError> {
+    ///
+    /// # Errors
+    /// When the device fails; nothing is drawn then.
+    pub(super) fn sample(&mut self, rows: &[(SequenceId, usize)], hidden: Tensor<2>) -> Result<(), DeviceError> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -23,7 +26,8 @@ impl Engine {
             let indices = TensorData::new(indices, [rows.len()]);
             hidden.select(0, Tensor::<1, Int>::from_data(indices, &self.model.device()))
         };
-        let logits = self.model.logits(hidden.reshape([rows.len(), 1, width])).into_data();
+        let logits = self.model.logits(hidden.reshape([rows.len(), 1, width])).try_into_data();
+        let logits = logits.map_err(|error| self.lose(&mut [], DeviceError::from_message(&error.to_string())))?;
         let logits = match logits.try_into_vec_as::<f32>() {
             Ok(logits) => logits,
             Err(error) => unreachable!("logits are floats: {error:?}"),
@@ -31,7 +35,7 @@ impl Engine {
         let mut requests = Vec::with_capacity(rows.len());
         for (id, _) in rows {
             let sequence = &self.sequences[id];
-            if let Some(turn) = &sequence.turn {
+            if let Some(turn) = sequence.turn() {
                 let options = SamplingOptions {
                     temperature: turn.sampling.temperature_f32(),
                     top_k: turn.sampling.top_k,
@@ -44,17 +48,14 @@ impl Engine {
             }
         }
         let drawn = sample_rows(&logits, self.model.config().vocab_size, &requests);
-        let mut failed = None;
-        for ((id, _), token) in rows.iter().zip(drawn) {
-            let Some(sequence) = self.sequences.get_mut(id) else { continue };
+        for (&(id, _), token) in rows.iter().zip(drawn) {
             let Some(token) = token else {
                 // Its state is of no use either; a later turn computes it anew.
-                sequence.turn = None;
-                self.memory.preempt(&mut sequence.run);
-                failed = failed.or(Some(EngineError::NotFinite { sequence: *id }));
+                self.fail(id, EngineError::NotFinite { sequence: id });
                 continue;
             };
-            let Some(turn) = &mut sequence.turn else { continue };
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            let Phase::Sampled(turn) = &mut sequence.phase else { continue };
             sequence.run.tokens.push(token.id);
             turn.tokens.push(token.id);
             turn.log_probs.push(token.log_prob);
@@ -66,10 +67,10 @@ impl Engine {
                 None
             };
             if let Some(reason) = reason {
-                self.ended.extend(sequence.turn.take().map(|turn| turn.end(*id, reason)));
+                self.ended.extend(sequence.end_turn().map(|turn| turn.end(id, reason)));
             }
         }
-        failed.map_or(Ok(()), Err)
+        Ok(())
     }
 }
 

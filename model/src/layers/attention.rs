@@ -3,8 +3,10 @@
 use burn::tensor::Tensor;
 
 use super::Linear;
+use crate::cache::KvPool;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::paged::PagedBatch;
 use crate::parallel::{ForwardContext, LayerShard};
 use crate::parameters::{Visitor, WeightBuilder, join};
 
@@ -21,10 +23,10 @@ pub struct Attention {
 }
 
 /// Queries `[batch, tokens, query_heads, head_dim]`, keys and values `[batch, tokens, kv_heads, head_dim]`.
-pub(crate) struct Projected {
-    pub queries: Tensor<4>,
-    pub keys: Tensor<4>,
-    pub values: Tensor<4>,
+struct Projected {
+    queries: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
 }
 
 impl Attention {
@@ -67,13 +69,33 @@ impl Attention {
         (context.leave(self.output(attended)), (keys, values))
     }
 
+    /// One pass over the rows of a batch: writes their keys and values to their pages, then attends over each row's pages.
+    ///
+    /// # Shapes
+    /// - x: `[rows, tokens, hidden]`, in and out
+    pub(crate) fn forward_paged(
+        &self,
+        x: Tensor<3>,
+        layer: usize,
+        batch: &PagedBatch,
+        pool: &mut KvPool,
+        context: ForwardContext<'_>,
+    ) -> Tensor<3> {
+        let projected = self.project(context.enter(x));
+        pool.write(layer, batch.pack(projected.keys), batch.pack(projected.values), batch.places.clone());
+        let (keys, values) = pool.layer(layer);
+        let queries = batch.pack(projected.queries);
+        let attended = nemo_kernels::paged_attention(queries, keys, values, batch.sequences.clone(), self.scale());
+        context.leave(self.output(batch.unpack(attended)))
+    }
+
     /// Softmax scale, `1 / sqrt(head_dim)`.
-    pub(crate) fn scale(&self) -> f64 {
+    fn scale(&self) -> f64 {
         1.0 / (self.head_dim as f64).sqrt()
     }
 
     /// Query, key and value projections of `[batch, tokens, hidden]`.
-    pub(crate) fn project(&self, x: Tensor<3>) -> Projected {
+    fn project(&self, x: Tensor<3>) -> Projected {
         let [batch, tokens, _] = x.dims();
         let heads = |projected: Tensor<3>, heads| projected.reshape([batch, tokens, heads, self.head_dim]);
         Projected {
@@ -84,7 +106,7 @@ impl Attention {
     }
 
     /// Output projection of `[batch, tokens, query_heads, head_dim]`.
-    pub(crate) fn output(&self, attended: Tensor<4>) -> Tensor<3> {
+    fn output(&self, attended: Tensor<4>) -> Tensor<3> {
         let [batch, tokens, heads, dim] = attended.dims();
         self.o_proj.forward(attended.reshape([batch, tokens, heads * dim]))
     }

@@ -4,11 +4,13 @@
 //! selective scan turns them into y; y is gated by silu(z) *before* the grouped RMSNorm; `out_proj` closes.
 
 use burn::tensor::Tensor;
-use nemo_kernels::SsdInputs;
+use nemo_kernels::{SsdInputs, SsmStepInputs, SsmStepOptions};
 
 use super::Linear;
+use crate::cache::SsmPool;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::paged::PagedBatch;
 use crate::parallel::{ForwardContext, LayerShard};
 use crate::parameters::{Initialization, ParameterMut, Visitor, WeightBuilder, join};
 
@@ -16,26 +18,26 @@ use crate::parameters::{Initialization, ParameterMut, Visitor, WeightBuilder, jo
 #[derive(Clone, Debug)]
 pub struct Mamba2 {
     in_proj: Linear,
-    pub(crate) conv_weight: Tensor<3>,
-    pub(crate) conv_bias: Option<Tensor<1>>,
-    pub(crate) a_log: Tensor<1>,
-    pub(crate) d: Tensor<1>,
-    pub(crate) dt_bias: Tensor<1>,
-    pub(crate) norm_weight: Tensor<1>,
+    conv_weight: Tensor<3>,
+    conv_bias: Option<Tensor<1>>,
+    a_log: Tensor<1>,
+    d: Tensor<1>,
+    dt_bias: Tensor<1>,
+    norm_weight: Tensor<1>,
     out_proj: Linear,
-    pub(crate) num_groups: usize,
+    num_groups: usize,
     heads: usize,
     head_dim: usize,
     state_size: usize,
-    pub(crate) epsilon: f64,
-    pub(crate) dt_limit: (f64, f64),
+    epsilon: f64,
+    dt_limit: (f64, f64),
 }
 
 /// Gate `[batch, tokens, inner]`, convolution input `[batch, tokens, conv_channels]`, raw time steps `[batch, tokens, heads]`.
-pub(crate) struct Projected {
-    pub gate: Tensor<3>,
-    pub xbc: Tensor<3>,
-    pub dt: Tensor<3>,
+struct Projected {
+    gate: Tensor<3>,
+    xbc: Tensor<3>,
+    dt: Tensor<3>,
 }
 
 impl Mamba2 {
@@ -101,8 +103,79 @@ impl Mamba2 {
         (context.leave(self.output(y, gate)), window, ssm)
     }
 
+    /// One pass over the rows of a batch, each from the state in its source slot to its destination slot. Rows of one
+    /// token take the fused decode step, longer ones the scan of training.
+    ///
+    /// # Shapes
+    /// - x: `[rows, tokens, hidden]`, in and out
+    pub(crate) fn forward_paged(
+        &self,
+        x: Tensor<3>,
+        layer: usize,
+        batch: &PagedBatch,
+        pool: &mut SsmPool,
+        context: ForwardContext<'_>,
+    ) -> Tensor<3> {
+        match x.dims()[1] {
+            1 => self.step_paged(x, layer, batch, pool, context),
+            _ => self.prefill_paged(x, layer, batch, pool, context),
+        }
+    }
+
+    /// One token per row, in one kernel.
+    fn step_paged(
+        &self,
+        x: Tensor<3>,
+        layer: usize,
+        batch: &PagedBatch,
+        pool: &mut SsmPool,
+        context: ForwardContext<'_>,
+    ) -> Tensor<3> {
+        let projected = self.project(context.enter(x));
+        let [rows, _, inner] = projected.gate.dims();
+        let flat = |t: Tensor<3>| {
+            let [rows, _, width] = t.dims();
+            t.reshape([rows, width])
+        };
+        let (z, xbc, dt) = (flat(projected.gate), flat(projected.xbc), flat(projected.dt));
+        let normed = pool.update(layer, |conv_pool, ssm_pool| {
+            let inputs = SsmStepInputs {
+                z,
+                xbc,
+                dt,
+                conv_weight: self.conv_weight.clone(),
+                conv_bias: self.conv_bias.clone(),
+                a_log: self.a_log.clone(),
+                d: self.d.clone(),
+                dt_bias: self.dt_bias.clone(),
+                norm_weight: self.norm_weight.clone(),
+                conv_pool,
+                ssm_pool,
+            };
+            let options =
+                SsmStepOptions { num_groups: self.num_groups, dt_limit: self.dt_limit, epsilon: self.epsilon };
+            nemo_kernels::ssm_step(inputs, options, batch.sources.clone(), batch.destinations.clone())
+        });
+        context.leave(self.project_output(normed.reshape([rows, 1, inner])))
+    }
+
+    /// Several tokens per row.
+    fn prefill_paged(
+        &self,
+        x: Tensor<3>,
+        layer: usize,
+        batch: &PagedBatch,
+        pool: &mut SsmPool,
+        context: ForwardContext<'_>,
+    ) -> Tensor<3> {
+        let (window, ssm) = pool.read(layer, &batch.sources);
+        let (mixed, window, ssm) = self.forward(x, window, ssm, context);
+        pool.write(layer, &batch.destinations, &window, &ssm);
+        mixed
+    }
+
     /// Convolution and selective scan: y `[batch, tokens, inner]`, window and SSM state after the run.
-    pub(crate) fn scan(
+    fn scan(
         &self,
         xbc: Tensor<3>,
         dt: Tensor<3>,
@@ -131,7 +204,7 @@ impl Mamba2 {
     }
 
     /// Input projection, split into gate, convolution input and time steps.
-    pub(crate) fn project(&self, x: Tensor<3>) -> Projected {
+    fn project(&self, x: Tensor<3>) -> Projected {
         let projected = self.in_proj.forward(x);
         let (inner, width) = (self.inner(), projected.dims()[2]);
         let channels = width - inner - self.heads;
@@ -140,13 +213,13 @@ impl Mamba2 {
     }
 
     /// Gate, grouped norm and output projection.
-    pub(crate) fn output(&self, y: Tensor<3>, gate: Tensor<3>) -> Tensor<3> {
+    fn output(&self, y: Tensor<3>, gate: Tensor<3>) -> Tensor<3> {
         let normed = nemo_kernels::gated_rms_norm(y, gate, self.norm_weight.clone(), self.num_groups, self.epsilon);
         self.project_output(normed)
     }
 
     /// Output projection alone, for callers that have gated and normed already.
-    pub(crate) fn project_output(&self, normed: Tensor<3>) -> Tensor<3> {
+    fn project_output(&self, normed: Tensor<3>) -> Tensor<3> {
         self.out_proj.forward(normed)
     }
 

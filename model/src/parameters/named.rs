@@ -93,6 +93,7 @@ impl ParameterMut<'_> {
 
 /// A parameter's gradient.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "handles of tensors: small beside what they point to")]
 pub enum ParameterGradient {
     /// Flat, `[n]`.
     Whole(Tensor<1>),

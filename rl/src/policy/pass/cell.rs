@@ -98,6 +98,7 @@ impl Graph {
 
 /// A cell between its forward and its backward pass.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "handles of tensors: small beside what they point to")]
 enum Cell {
     Kept(Box<Graph>),
     /// The residual stream before the block.
