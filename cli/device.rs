@@ -4,6 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Device;
+use nemo_rl::plan::Machine;
+
+use crate::arguments::ComputeArguments;
 
 /// A device as it is written on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +59,27 @@ impl DeviceName {
             Self::Wgpu => open_wgpu(),
         }
     }
+}
+
+/// Part of the free memory that a run on the processor may use. A tenth of it is for what the plan may be wrong by, which is
+/// what `rl/tests/memory.rs` allows, and as much for everything that is no tensor: texts, tables, freed memory that is kept.
+const HOST_SHARE: f64 = 0.8;
+/// Memory of a device that nothing was said of: no interface here tells it, and current graphics cards have as much.
+const DEVICE_MEMORY: usize = 16 << 30;
+/// Memory of a host whose system does not tell it.
+const UNKNOWN_HOST_MEMORY: usize = 8 << 30;
+
+/// What a run may use.
+pub fn machine(compute: &ComputeArguments) -> Machine {
+    let on_host = compute.device == DeviceName::Cpu;
+    let free = || nemo_model::available_memory().map(|bytes| (bytes as f64 * HOST_SHARE) as usize);
+    let device_memory = match (compute.device_memory, on_host) {
+        (Some(bytes), _) => bytes,
+        (None, true) => free().unwrap_or(UNKNOWN_HOST_MEMORY),
+        (None, false) => DEVICE_MEMORY,
+    };
+    let threads = if on_host { rayon::current_num_threads() } else { 0 };
+    Machine { device_memory, devices: 1, threads }
 }
 
 /// Headers of the CUDA toolkit that device kernels include; they are compiled when they are first used.

@@ -14,6 +14,7 @@ pub mod loss;
 pub mod metrics;
 mod model_files;
 pub mod optimizer;
+mod places;
 pub mod plan;
 pub mod policy;
 pub mod progress;

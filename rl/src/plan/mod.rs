@@ -14,6 +14,7 @@
 
 mod backward;
 mod cells;
+mod configured;
 mod engine;
 mod remedy;
 mod sizes;
@@ -26,7 +27,7 @@ use nemo_model::config::ModelConfig;
 pub use self::backward::PassShape;
 pub use self::cells::{CellSizes, Run};
 pub use self::engine::EngineRoom;
-pub use self::remedy::remedies;
+pub use self::remedy::{remedies, size_text};
 pub use self::sizes::{Dtypes, FLOAT32_BYTES, Shard};
 pub use self::work::{Rates, StepSeconds, StepWork};
 
@@ -178,8 +179,7 @@ impl Plan {
         let of_resident = total(&resident);
 
         let pass = engine::pass_bytes(&shard, input);
-        let utilized = (input.machine.device_memory as f64 * input.settings.memory_utilization) as usize;
-        let for_engine = utilized.saturating_sub(of_resident).saturating_sub(pass);
+        let for_engine = utilized(input).saturating_sub(of_resident).saturating_sub(pass);
         let engine = EngineRoom::new(&shard, input, for_engine);
         let mut generation = engine.items(&shard).to_vec();
         generation.push(Item::new("a pass through the model", pass));
@@ -213,6 +213,30 @@ impl Plan {
         Some(Self { device_memory, devices, resident, phases, kept_bytes, chunk_tokens, engine, engine_bytes, work })
     }
 
+    /// The plan for `input`, if it fits.
+    ///
+    /// # Errors
+    /// What does not fit, and what would make it fit.
+    pub fn fitting(input: &PlanInput<'_>) -> Result<Self, PlanError> {
+        let devices = input.machine.devices;
+        let plan = Self::new(input).ok_or(PlanError::Devices { devices })?;
+        if plan.fits() {
+            return Ok(plan);
+        }
+        let [for_pools, pools] = plan.engine_bytes;
+        let (phase, needed, available) = match pools > for_pools {
+            true => ("generation", plan.phase_bytes("generation"), utilized(input)),
+            false => (plan.peak_phase(), plan.peak_bytes(), plan.device_memory),
+        };
+        let remedies = remedies(input).join("; ");
+        Err(PlanError::NoRoom { phase, needed, available, remedies })
+    }
+
+    /// Bytes of a phase with what is resident.
+    pub fn phase_bytes(&self, name: &str) -> usize {
+        self.resident_bytes().saturating_add(self.phase(name).map_or(0, Phase::bytes))
+    }
+
     /// Bytes of what is resident.
     pub fn resident_bytes(&self) -> usize {
         total(&self.resident)
@@ -239,9 +263,44 @@ impl Plan {
     }
 }
 
+/// Why a run is refused before it allocates anything.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A phase takes more than there is.
+    #[error(
+        "the run does not fit: {phase} takes {} of each device and may use {} (of --device-memory); what would make it fit: \
+         {remedies}",
+        size_text(*needed), size_text(*available)
+    )]
+    NoRoom {
+        /// The phase.
+        phase: &'static str,
+        /// Bytes it takes.
+        needed: usize,
+        /// Bytes there are.
+        available: usize,
+        /// What would make it fit.
+        remedies: String,
+    },
+    /// The model's heads, groups or widths do not divide.
+    #[error(
+        "the model cannot be cut into {devices} equal parts: heads, groups, widths and the vocabulary have to be multiples of \
+         the number of devices; give another number"
+    )]
+    Devices {
+        /// The number.
+        devices: usize,
+    },
+}
+
 /// Sizes of cells on one device.
 pub(crate) fn cell_sizes<'s>(shard: &'s Shard, input: &PlanInput<'_>) -> CellSizes<'s> {
     CellSizes { shard, activation: input.settings.dtypes.activations, threads: input.machine.threads }
+}
+
+/// Bytes that generation may fill.
+fn utilized(input: &PlanInput<'_>) -> usize {
+    (input.machine.device_memory as f64 * input.settings.memory_utilization) as usize
 }
 
 /// The token trees of a step that can take most: the longest leaf alone, and a padded batch of the shortest leaves, unless

@@ -120,11 +120,13 @@ fn more_memory(input: &PlanInput<'_>) -> Option<String> {
         let middle = too_little + (enough - too_little) / 2;
         if fits(&mut changed, middle) { enough = middle } else { too_little = middle }
     }
-    Some(format!("{} of memory on each device", gigabytes(enough)))
+    Some(format!("{} of memory on each device", size_text(enough)))
 }
 
-/// Bytes in a unit for people, rounded up.
-pub(crate) fn gigabytes(bytes: usize) -> String {
-    let unit = (1_u64 << 30) as f64;
-    format!("{:.1} GiB", (bytes as f64 / unit * 10.0).ceil() / 10.0)
+/// Bytes in the unit that suits them, rounded up.
+pub fn size_text(bytes: usize) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let exponent = (bytes.max(1).ilog2() / 10).min(UNITS.len() as u32 - 1);
+    let value = bytes as f64 / (1_u64 << (10 * exponent)) as f64;
+    format!("{:.1} {}", (value * 10.0).ceil() / 10.0, UNITS[exponent as usize])
 }

@@ -131,3 +131,8 @@ fn absurd_sizes_do_not_overflow() {
     absurd.workload.longest_sequence = 1 << 40;
     assert!(!Plan::new(&absurd).unwrap().fits());
 }
+
+#[test]
+fn sizes_are_rounded_up() {
+    assert_eq!([0, 1023, 1025, 80 << 30].map(size_text), ["0.0 B", "1023.0 B", "1.1 KiB", "80.0 GiB"]);
+}

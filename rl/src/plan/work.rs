@@ -31,6 +31,8 @@ pub struct StepWork {
     pub decode_bytes: f64,
     /// Operations of forward and backward passes, with what runs twice.
     pub training_flops: f64,
+    /// Share of the blocks that run forward twice.
+    pub rerun: f64,
     /// Bytes that the update reads and writes.
     pub update_bytes: f64,
     /// Tokens that are trained through, shared ones once.
@@ -82,6 +84,7 @@ impl StepWork {
             decode_flops: at_once * per_token(middle),
             decode_bytes: float(shard.multiplied * dtypes.parameters) + at_once * remembered,
             training_flops: training_tokens * per_token(float(longest_sequence) / 2.0) * (3.0 + rerun),
+            rerun,
             update_bytes: float(shard.parameters) * float(of_parameter),
             training_tokens,
         }
