@@ -1,6 +1,7 @@
 //! The command line as it is typed. What it means is decided by the commands.
 
 mod compute;
+mod plan;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use nemo_env::generate::{Split, Suite};
 use nemo_env::prepare::{DATASET, DATASET_FILE, DATASET_REVISION};
 
 pub use self::compute::ComputeArguments;
+pub use self::plan::{Gpu, PlanArguments};
 use crate::values::{
     address, at_least_one, difficulty, non_negative, num_offices, num_tasks, num_threads, number, port, probability,
     share, zero_or_more,
@@ -57,6 +59,10 @@ pub enum Command {
     Sft(SftArguments),
     /// Let a model write: from a prompt, a conversation, dataset records or token ids.
     Generate(GenerateArguments),
+    /// Say what a training run takes of each device, whether it fits and what would make it fit; loads no weights.
+    ///
+    /// Exit code 0 when it fits, 2 when it does not.
+    Plan(PlanArguments),
     /// Measure how many tasks a model solves, by template, domain and number of calls.
     Eval(EvalArguments),
     /// The simulated office on its own: tools, replays, checks of datasets, new tasks.

@@ -71,15 +71,19 @@ const UNKNOWN_HOST_MEMORY: usize = 8 << 30;
 
 /// What a run may use.
 pub fn machine(compute: &ComputeArguments) -> Machine {
-    let on_host = compute.device == DeviceName::Cpu;
-    let free = || nemo_model::available_memory().map(|bytes| (bytes as f64 * HOST_SHARE) as usize);
-    let device_memory = match (compute.device_memory, on_host) {
-        (Some(bytes), _) => bytes,
-        (None, true) => free().unwrap_or(UNKNOWN_HOST_MEMORY),
-        (None, false) => DEVICE_MEMORY,
+    let mut machine = match compute.device {
+        DeviceName::Cpu => host_machine(),
+        _ => Machine { device_memory: DEVICE_MEMORY, devices: 1, threads: 0 },
     };
-    let threads = if on_host { rayon::current_num_threads() } else { 0 };
-    Machine { device_memory, devices: 1, threads }
+    machine.device_memory = compute.device_memory.unwrap_or(machine.device_memory);
+    machine
+}
+
+/// What a run may use of this machine's processor and memory.
+pub fn host_machine() -> Machine {
+    let free = nemo_model::available_memory().map(|bytes| (bytes as f64 * HOST_SHARE) as usize);
+    let device_memory = free.unwrap_or(UNKNOWN_HOST_MEMORY);
+    Machine { device_memory, devices: 1, threads: rayon::current_num_threads() }
 }
 
 /// Headers of the CUDA toolkit that device kernels include; they are compiled when they are first used.

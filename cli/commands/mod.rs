@@ -9,6 +9,7 @@ pub mod generate;
 mod ground_truths;
 mod offices;
 mod places;
+pub mod plan;
 pub mod play;
 mod run;
 pub mod serve;

@@ -120,11 +120,16 @@ pub fn is_specified(set: &DatasetConfig) -> bool {
 /// have been edited).
 pub fn load_config(arguments: &RunArguments, built_in: &BuiltIn, more: &[String]) -> anyhow::Result<RunConfig> {
     let overrides: Vec<String> = arguments.overrides.iter().chain(more).cloned().collect();
+    load(arguments.config.as_deref(), &overrides, built_in)
+}
+
+/// The same from the file, if one is named, and what replaces its settings.
+pub fn load(file: Option<&Path>, overrides: &[String], built_in: &BuiltIn) -> anyhow::Result<RunConfig> {
     let repository_file = Path::new(built_in.path);
-    let loaded = match &arguments.config {
-        Some(path) => config::load(path, &overrides)?,
-        None if repository_file.exists() => config::load(repository_file, &overrides)?,
-        None => config::load_text(built_in.text, repository_file, &overrides)?,
+    let loaded = match file {
+        Some(path) => config::load(path, overrides)?,
+        None if repository_file.exists() => config::load(repository_file, overrides)?,
+        None => config::load_text(built_in.text, repository_file, overrides)?,
     };
     // A file may serve both commands, but a key that is typed is meant for this one. Other keys follow the seed.
     let foreign = overrides.iter().filter(|text| {

@@ -380,22 +380,31 @@ fn check_precision(policy: &PolicyConfig) -> Result<(), AssembleError> {
 }
 
 /// The shape of a configuration's model, of which only that file is read: `policy.init.model_config`, else the `config.json`
-/// of `policy.model_name`. With `allows_file` the latter may name such a file itself.
+/// of `policy.model_name`.
 ///
 /// # Errors
 /// When there is no such file, or it describes no model.
-pub fn model_config(config: &RunConfig, places: &Places, allows_file: bool) -> Result<ModelConfig, AssembleError> {
+fn model_config(config: &RunConfig, places: &Places) -> Result<ModelConfig, AssembleError> {
     let policy = &config.policy;
     if let Some(shape) = &policy.init.model_config {
         return Ok(ModelConfig::from_file(&places.find(shape))?);
     }
-    let found = places.find(Path::new(&policy.model_name));
-    if allows_file && found.is_file() {
-        return Ok(ModelConfig::from_file(&found)?);
-    }
     let folder = places.folder(&policy.model_name, Hub::model)?;
     let overrides = &policy.hf_config_overrides;
     model_files::overridden_config(&folder, overrides).map_err(|source| model_files::name_overrides(overrides, source))
+}
+
+/// The same for a model that is only planned with: nothing is downloaded, and `policy.model_name` may be a `config.json` under
+/// any name instead of its folder.
+///
+/// # Errors
+/// As of a model on this machine.
+pub fn planned_model_config(config: &RunConfig, places: &Places) -> Result<ModelConfig, AssembleError> {
+    let found = places.find(Path::new(&config.policy.model_name));
+    if config.policy.init.model_config.is_none() && found.is_file() {
+        return Ok(ModelConfig::from_file(&found)?);
+    }
+    model_config(config, &Places { hub: None, ..places.clone() })
 }
 
 /// The plan of a configuration's run, before anything of it is loaded.
@@ -409,7 +418,7 @@ pub fn plan(
     machine: Machine,
 ) -> Result<Plan, AssembleError> {
     check_precision(&config.policy)?;
-    let model = model_config(config, places, false)?;
+    let model = model_config(config, places)?;
     Ok(Plan::fitting(&PlanInput::of_config(config, &model, max_open_sequences, machine))?)
 }
 

@@ -24,6 +24,7 @@ mod interrupted;
 mod memory;
 mod model_folder;
 mod office;
+mod plan;
 mod play;
 mod program;
 mod readme;

@@ -187,9 +187,11 @@ impl Plan {
 
         let for_backward = input.machine.device_memory.saturating_sub(of_resident);
         let backward = |chunk_tokens, kept_bytes| backward_items(&shard, input, PassShape { chunk_tokens, kept_bytes });
-        let least = CHUNK_TOKENS[CHUNK_TOKENS.len() - 1];
-        let fitting = CHUNK_TOKENS.into_iter().find(|&chunk| total(&backward(chunk, 0)) <= for_backward);
-        let chunk_tokens = fitting.unwrap_or(least);
+        let of_chunk = |chunk: &usize| total(&backward(*chunk, 0));
+        // Shorter chunks have shorter runs and more states between them: the shortest need not take least.
+        let fitting = CHUNK_TOKENS.into_iter().find(|chunk| of_chunk(chunk) <= for_backward);
+        let smallest = CHUNK_TOKENS.into_iter().min_by_key(of_chunk);
+        let chunk_tokens = fitting.or(smallest).unwrap_or(CHUNK_TOKENS[0]);
         let kept_bytes = match input.settings.activation_checkpointing {
             true => 0,
             false => for_backward.saturating_sub(total(&backward(chunk_tokens, 0))),
