@@ -100,6 +100,7 @@ pub fn items(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<It
 fn moments(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<Moment> {
     let shard = cells.shard;
     let state = shard.state() * FLOAT32_BYTES;
+    let of_block = shard.state_of_block() * FLOAT32_BYTES;
     let keys_values = |keys: usize| keys * shard.keys_values() * cells.activation;
     let num_blocks = shard.layers.len();
     let stream = |tokens: usize, blocks: usize| tokens * blocks * shard.hidden * cells.activation;
@@ -116,9 +117,10 @@ fn moments(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<Mome
         // The state behind each chunk, the keys and values up to the last, and the gradients of the last of them.
         path.states += segment.num_chunks * state + keys_values(segment.keys_behind);
         let gradients = state + keys_values(segment.keys_behind);
-        // Backward: its descendants are done, and their gradient goes through it into that of the state before it.
-        let before =
-            if keys_before > 0 || segment.num_chunks > 1 { state + keys_values(segment.run.num_keys) } else { 0 };
+        // Backward: its descendants are done, and their gradient goes through it into that of the state before it. Block by
+        // block the one of the recurrent state takes the other's place; those of keys and values are there side by side.
+        let differentiates = keys_before > 0 || segment.num_chunks > 1;
+        let before = if differentiates { of_block + keys_values(segment.run.num_keys) } else { 0 };
         let here = Moment { state_gradients: path.state_gradients + gradients + before, ..path };
         all.extend(block_moments(cells, segment.run, free, here));
         path.state_gradients += gradients;
@@ -150,7 +152,7 @@ fn moments(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<Mome
     all.push(Moment { work: head(cells, run.tokens), what: "norm and head of the trained tokens", ..whole });
     // The gradient of the state before the leaves; of a chain also that behind the chunk.
     let differentiated = match (chained, tree.inner.is_empty()) {
-        (true, _) => 2 * (state + keys_values(leaves.keys_behind)),
+        (true, _) => state + of_block + keys_values(leaves.keys_behind) + keys_values(leaves.run.num_keys),
         (false, false) => state + keys_values(keys_before),
         (false, true) => 0,
     };

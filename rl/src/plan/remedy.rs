@@ -40,8 +40,8 @@ fn single_changes<'a>(input: &PlanInput<'a>) -> Vec<Vec<Change<'a>>> {
                 .map(|max_batch_tokens| {
                     let mut changed = input.clone();
                     changed.workload.max_batch_tokens = max_batch_tokens;
-                    let text = "policy.dynamic_batching.{enabled=true, train_mb_tokens";
-                    (changed, format!("{text}={max_batch_tokens}}} (batches of {max_batch_tokens} tokens)"))
+                    let key = "policy.dynamic_batching";
+                    (changed, format!("{key}.enabled=true with {key}.train_mb_tokens={max_batch_tokens}"))
                 })
                 .collect(),
         );

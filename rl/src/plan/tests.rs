@@ -104,6 +104,18 @@ fn memory_decides_what_is_kept() {
     assert!(plan.kept_bytes == 0 && plan.work.training_flops > plans[0].work.training_flops);
 }
 
+/// Where memory is no limit, all sequences have their pages, their slot and half of another, and so have the prefixes.
+#[test]
+fn engines_have_room_for_all_where_there_is_memory() {
+    let model = nano_9b();
+    let engine = Plan::new(&input(&model, 1000)).unwrap().engine;
+    assert_eq!((engine.num_sequences, engine.num_pages, engine.num_slots), (128, (8192 / 16 + 1) * 133, 128 + 64 + 5));
+    let mut half = input(&model, 200);
+    half.settings.memory_utilization = 0.6;
+    let few = Plan::new(&half).unwrap().engine;
+    assert!(few.num_sequences < 128 && few.num_pages < engine.num_pages);
+}
+
 /// What is proposed is computed: the named memory is enough, and a little less is not.
 #[test]
 fn remedies_help() {
