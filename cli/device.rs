@@ -4,6 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Device;
+use nemo_rl::plan::Machine;
+
+use crate::arguments::ComputeArguments;
 
 /// A device as it is written on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +59,31 @@ impl DeviceName {
             Self::Wgpu => open_wgpu(),
         }
     }
+}
+
+/// Part of the free memory that a run on the processor may use. A tenth of it is for what the plan may be wrong by, which is
+/// what `rl/tests/memory.rs` allows, and as much for everything that is no tensor: texts, tables, freed memory that is kept.
+const HOST_SHARE: f64 = 0.8;
+/// Memory of a device that nothing was said of: no interface here tells it, and current graphics cards have as much.
+const DEVICE_MEMORY: usize = 16 << 30;
+/// Memory of a host whose system does not tell it.
+const UNKNOWN_HOST_MEMORY: usize = 8 << 30;
+
+/// What a run may use.
+pub fn machine(compute: &ComputeArguments) -> Machine {
+    let mut machine = match compute.device {
+        DeviceName::Cpu => host_machine(),
+        _ => Machine { device_memory: DEVICE_MEMORY, devices: 1, threads: 0 },
+    };
+    machine.device_memory = compute.device_memory.unwrap_or(machine.device_memory);
+    machine
+}
+
+/// What a run may use of this machine's processor and memory.
+pub fn host_machine() -> Machine {
+    let free = nemo_model::available_memory().map(|bytes| (bytes as f64 * HOST_SHARE) as usize);
+    let device_memory = free.unwrap_or(UNKNOWN_HOST_MEMORY);
+    Machine { device_memory, devices: 1, threads: rayon::current_num_threads() }
 }
 
 /// Headers of the CUDA toolkit that device kernels include; they are compiled when they are first used.

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Init(arguments) => on_a_worker(|| commands::init::run(&arguments)),
         Command::Generate(arguments) => on_a_worker(|| commands::generate::run(arguments)),
         Command::Eval(arguments) => on_a_worker(|| commands::eval::run(arguments)),
+        Command::Plan(arguments) => on_a_worker(|| commands::plan::run(arguments)),
         Command::Completions { shell } => commands::completions::run(shell),
         Command::Env { command } => commands::env::run(command),
     };

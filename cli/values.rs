@@ -29,6 +29,28 @@ pub fn zero_or_more(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "expected a whole number of at least 0".to_owned())
 }
 
+/// A size of memory in bytes: a number and, with or without a space, one of the usual units.
+pub fn memory_size(text: &str) -> Result<usize, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("B", 1),
+    ];
+    let expected = || "expected a size of memory such as 80GiB, 80GB or 512MiB".to_owned();
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(name, bytes)| Some((text.strip_suffix(name)?.trim_end(), *bytes)))
+        .ok_or_else(expected)?;
+    let bytes = number.parse::<f64>().map_err(|_| expected())? * unit as f64;
+    if bytes.is_finite() && (1.0..1e18).contains(&bytes) { Ok(bytes as usize) } else { Err(expected()) }
+}
+
 pub fn num_tasks(text: &str) -> Result<usize, String> {
     within(text, 1..=MAX_TASKS)
 }

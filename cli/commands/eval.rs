@@ -18,6 +18,7 @@ use super::ground_truths;
 use super::offices::offices;
 use super::places::places;
 use crate::arguments::EvalArguments;
+use crate::device::machine;
 use crate::output;
 use crate::report::evaluation;
 
@@ -25,7 +26,8 @@ use crate::report::evaluation;
 const MAX_CONVERSATIONS: usize = 1 << 20;
 
 pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
-    let device = arguments.device.open()?;
+    let device = arguments.compute.device.open()?;
+    let machine = machine(&arguments.compute);
     let environment = offices(arguments.tables.as_deref())?;
     let tasks = tasks(&arguments)?;
     if let Some(path) = &arguments.records {
@@ -42,12 +44,9 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     loaded.warn_of_length(arguments.max_length);
     output::warnings(&loaded.warnings);
     let sampling: SamplingParams = sampling(&arguments.sampling, Some(arguments.max_new_tokens), &loaded);
-    let sizes = PolicySizes {
-        max_open_sequences: arguments.max_open_sequences,
-        max_sequence_length: arguments.max_length,
-        max_batch_tokens: arguments.max_length,
-    };
-    let (mut policy, chat) = loaded.into_policy(sizes, Map::new())?;
+    let sizes = PolicySizes { max_sequence_length: arguments.max_length, max_batch_tokens: arguments.max_length };
+    let plan = loaded.plan(size_of::<f32>(), arguments.max_open_sequences, arguments.max_length, machine)?;
+    let (mut policy, chat) = loaded.into_policy(&plan, sizes, Map::new())?;
     let decoding = if sampling.temperature == 0.0 { Decoding::Greedy } else { Decoding::Sampled };
     let settings = CollectSettings {
         limits: EpisodeLimits { max_turns: arguments.max_steps, max_total_sequence_length: arguments.max_length },

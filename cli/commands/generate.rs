@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::conversation::Conversation;
 use super::places::places;
 use crate::arguments::{GenerateArguments, GenerateInput, SamplingArguments, WeightDtype};
-use crate::device::DeviceName;
+use crate::device::{DeviceName, machine};
 use crate::{jsonl, output};
 
 /// Tokens of an answer when nobody says otherwise.
@@ -33,7 +33,8 @@ struct Prompt {
 
 pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
     let storage = storage(&arguments)?;
-    let device = arguments.device.open()?;
+    let device = arguments.compute.device.open()?;
+    let machine = machine(&arguments.compute);
     let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device, Dtypes::stored(storage))?;
     if arguments.ignore_eos {
         loaded.stop_tokens.clear();
@@ -50,7 +51,9 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
     loaded.warn_of_length(longest);
     output::warnings(&loaded.warnings);
     let open = prompts.len().saturating_mul(samples).min(MAX_OPEN);
-    let options = loaded.engine_options(open, longest.saturating_add(1));
+    let longest = longest.saturating_add(1);
+    let plan = loaded.plan(parameter_bytes(storage), open, longest, machine)?;
+    let options = loaded.engine_options(&plan, longest);
     let LoadedModel { model, tokenizer, .. } = loaded;
     let mut engine = Engine::new(model, options);
 
@@ -92,11 +95,20 @@ fn storage(arguments: &GenerateArguments) -> anyhow::Result<WeightStorage> {
         WeightDtype::Int8 => (WeightStorage::Int8, "int8"),
     };
     anyhow::ensure!(
-        arguments.device == DeviceName::Cpu,
+        arguments.compute.device == DeviceName::Cpu,
         "--weight-dtype {name}: --device {} has no products with such weights; use --device cpu, or --weight-dtype float32",
-        arguments.device
+        arguments.compute.device
     );
     Ok(storage)
+}
+
+/// Bytes of a weight.
+fn parameter_bytes(storage: WeightStorage) -> usize {
+    match storage {
+        WeightStorage::Full => 4,
+        WeightStorage::Bf16 => 2,
+        WeightStorage::Int8 => 1,
+    }
 }
 
 /// Begins answers of a prompt, which is the number and the samples of `place`.

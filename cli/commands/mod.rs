@@ -10,6 +10,7 @@ mod ground_truths;
 pub mod init;
 mod offices;
 mod places;
+pub mod plan;
 pub mod play;
 mod run;
 pub mod serve;

@@ -22,10 +22,10 @@ use nemo_rl::tasks::load_tasks;
 
 use super::places::places;
 use crate::arguments::RunArguments;
-use crate::device::allow_tf32;
+use crate::device::{allow_tf32, machine};
 use crate::output;
-use crate::report::plot;
 use crate::report::summary::{self, Rows};
+use crate::report::{self, plot};
 
 /// A configuration of this repository that is built into the program.
 pub struct BuiltIn {
@@ -67,7 +67,10 @@ impl Parts {
         // Before the model, which may be large: a second start ends here.
         let folder = RunFolder::open(&config.checkpointing.checkpoint_dir, arguments.fresh, std::process::id())?;
         let began = Instant::now();
-        let (policy, chat, warnings) = assemble::policy(&config, arguments.max_open_sequences, &places, &device)?;
+        let machine = machine(&arguments.compute);
+        let plan = assemble::plan(&config, arguments.max_open_sequences, &places, machine)?;
+        output::note(&report::plan::summary(&plan));
+        let (policy, chat, warnings) = assemble::policy(&config, &plan, &places, &device)?;
         output::warnings(&warnings);
         let model = policy.model().config();
         output::note(&format!(
@@ -75,7 +78,7 @@ impl Parts {
             model.num_parameters() as f64 / 1e6,
             model.layers,
             model.vocab_size,
-            arguments.device,
+            arguments.compute.device,
             began.elapsed().as_secs_f64()
         ));
         let options = arguments.options(shuffle_rewards);
@@ -101,9 +104,9 @@ impl Parts {
 
 /// Opens the device as the configuration wants it.
 fn open_device(arguments: &RunArguments, config: &RunConfig) -> anyhow::Result<Device> {
-    let device = arguments.device.open()?;
-    if config.policy.allow_tf32 && !allow_tf32(arguments.device) {
-        output::note(&format!("warning: policy.allow_tf32 has no effect on --device {}", arguments.device));
+    let device = arguments.compute.device.open()?;
+    if config.policy.allow_tf32 && !allow_tf32(arguments.compute.device) {
+        output::note(&format!("warning: policy.allow_tf32 has no effect on --device {}", arguments.compute.device));
     }
     Ok(device)
 }
@@ -117,11 +120,16 @@ pub fn is_specified(set: &DatasetConfig) -> bool {
 /// have been edited).
 pub fn load_config(arguments: &RunArguments, built_in: &BuiltIn, more: &[String]) -> anyhow::Result<RunConfig> {
     let overrides: Vec<String> = arguments.overrides.iter().chain(more).cloned().collect();
+    load(arguments.config.as_deref(), &overrides, built_in)
+}
+
+/// The same from the file, if one is named, and what replaces its settings.
+pub fn load(file: Option<&Path>, overrides: &[String], built_in: &BuiltIn) -> anyhow::Result<RunConfig> {
     let repository_file = Path::new(built_in.path);
-    let loaded = match &arguments.config {
-        Some(path) => config::load(path, &overrides)?,
-        None if repository_file.exists() => config::load(repository_file, &overrides)?,
-        None => config::load_text(built_in.text, repository_file, &overrides)?,
+    let loaded = match file {
+        Some(path) => config::load(path, overrides)?,
+        None if repository_file.exists() => config::load(repository_file, overrides)?,
+        None => config::load_text(built_in.text, repository_file, overrides)?,
     };
     // A file may serve both commands, but a key that is typed is meant for this one. Other keys follow the seed.
     let foreign = overrides.iter().filter(|text| {
@@ -162,6 +170,10 @@ pub fn describe(arguments: &RunArguments, config: &RunConfig, intent: &Intent<'_
     assemble::check_files(config, &places)?;
     let (folder, checkpoint) = RunFolder::find(&config.checkpointing.checkpoint_dir, arguments.fresh)?;
     let is_of_hub = assemble::is_of_hub(config, &places);
+    let plan = match is_of_hub {
+        true => None,
+        false => Some(assemble::plan(config, arguments.max_open_sequences, &places, machine(&arguments.compute))?),
+    };
     let mut notices = Vec::new();
     if let Some(checkpoint) = &checkpoint {
         let contents = match is_of_hub {
@@ -196,6 +208,9 @@ pub fn describe(arguments: &RunArguments, config: &RunConfig, intent: &Intent<'_
         }
         None => format!("the model {}", config.policy.model_name),
     });
+    if let Some(plan) = &plan {
+        output::note(&report::plan::summary(plan));
+    }
     if let Some(folder) = intent.output {
         output::note(&format!("the finished model goes into {}", folder.display()));
     }

@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::report::summary::Kind;
 use crate::{interrupt, output};
 
-const BUILT_IN: BuiltIn = BuiltIn {
+pub const BUILT_IN: BuiltIn = BuiltIn {
     path: "configs/grpo_workplace_tiny.yaml",
     text: include_str!("../../configs/grpo_workplace_tiny.yaml"),
     algorithm: Algorithm::Grpo,

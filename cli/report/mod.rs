@@ -2,6 +2,7 @@
 
 pub mod curve;
 pub mod evaluation;
+pub mod plan;
 pub mod plot;
 pub mod summary;
 mod table;

@@ -20,7 +20,7 @@ pub mod text;
 
 pub use error::{EngineError, ModelError};
 pub use layers::{Block, Mixer, RmsNorm};
-pub use memory::check_room;
+pub use memory::{available_memory, check_room};
 pub use nemotron_h::NemotronH;
 pub use paged::PagedRow;
 pub use parameters::{

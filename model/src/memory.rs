@@ -48,6 +48,29 @@ fn gigabytes(bytes: usize) -> f64 {
     bytes as f64 / 1e9
 }
 
+/// Bytes of memory that this process can still take: what the machine has available, less where its container is limited
+/// further; `None` where the system does not say.
+pub fn available_memory() -> Option<usize> {
+    let read = |path: &str| fs::read_to_string(path).ok();
+    let number = |path: &str| read(path)?.trim().parse::<usize>().ok();
+    let field = |path: &str, name: &str| {
+        let text = read(path)?;
+        text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse::<usize>().ok()
+    };
+    let machine = field("/proc/meminfo", "MemAvailable:").and_then(|kilobytes| kilobytes.checked_mul(1024));
+    // The second and the first version of control groups. Files that were read count as used, and give way.
+    let containers = [
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+    ];
+    let container = containers.map(|(folder, limit, used, files)| {
+        let (limit, used) = (number(&format!("{folder}/{limit}"))?, number(&format!("{folder}/{used}"))?);
+        let files = field(&format!("{folder}/memory.stat"), files).unwrap_or(0);
+        Some(limit.saturating_sub(used.saturating_sub(files)))
+    });
+    container.into_iter().chain([machine]).flatten().min()
+}
+
 /// Bytes of memory of this machine, or of the container that the process runs in; `None` where the system has no such files.
 fn memory_bytes() -> Option<usize> {
     let read = |path: &str| fs::read_to_string(path).ok();
@@ -106,5 +129,6 @@ mod tests {
         assert_eq!(problem(&config, Some(needed)), None);
         assert!(problem(&config, Some(needed - 1)).unwrap().contains("this machine has"));
         assert_eq!(problem(&config, None), None);
+        assert!(available_memory() <= memory_bytes());
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
 use nemo_env::{EnvError, Environment, Offices, Task};
-use nemo_hub::{Hub, HubError, ModelName};
+use nemo_hub::{Hub, HubError};
 use nemo_model::checkpoint::{CheckpointError, SidecarFile};
 use nemo_model::config::{
     ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, WeightDtype, end_token_ids,
@@ -24,18 +24,11 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{PolicyConfig, Precision, RunConfig};
 use crate::model_files::{self, CompanionFiles};
+pub use crate::places::Places;
+use crate::plan::{Machine, Plan, PlanError, PlanInput};
 use crate::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
 use crate::rollout::RenderError;
 use crate::rollout::chat::{self, Chat};
-
-/// Memory that the engine's keys and values may take, in bytes.
-const KV_POOL_BYTES: usize = 1 << 30;
-/// Memory that the engine's recurrent states may take, in bytes.
-const SSM_POOL_BYTES: usize = 2 << 30;
-/// Tokens of a segment that go through the model at once in training.
-const CHUNK_TOKENS: usize = 4096;
-/// Fewest state slots: the empty state, a cached prefix, a prompt and two sequences.
-const MIN_SLOTS: usize = 8;
 
 /// Why a run could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +54,9 @@ pub enum AssembleError {
     /// The offices that the tokenizer's texts are about cannot be opened.
     #[error("policy.init.tokenizer: {0}")]
     Office(#[from] EnvError),
+    /// The run does not fit.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// More tokens than embeddings.
     #[error(
         "{}: vocab_size is {model}, but the tokenizer has {tokenizer} tokens; raise vocab_size or lower \
@@ -144,60 +140,6 @@ pub enum AssembleError {
         /// The model's configuration.
         path: PathBuf,
     },
-}
-
-/// Where files that a configuration names relatively are looked for.
-#[derive(Clone, Debug, Default)]
-pub struct Places {
-    /// Folders, the first that has the file wins.
-    pub roots: Vec<PathBuf>,
-    /// Where models named as on the hub come from; without it only folders are.
-    pub hub: Option<Hub>,
-}
-
-impl Places {
-    /// `path` below the first root that has it; `path` itself if none has, so that errors quote what was written.
-    pub fn find(&self, path: &Path) -> PathBuf {
-        let found = self.roots.iter().map(|root| root.join(path)).find(|path| path.exists());
-        found.unwrap_or_else(|| path.to_owned())
-    }
-
-    /// The folders of a configuration's model and of its tokenizer, which needs no weights.
-    pub(crate) fn policy_folders(&self, policy: &PolicyConfig) -> Result<(PathBuf, PathBuf), AssembleError> {
-        let model = self.folder(&policy.model_name, Hub::model)?;
-        let tokenizer = match policy.tokenizer.name == policy.model_name {
-            true => model.clone(),
-            false => self.folder(&policy.tokenizer.name, Hub::tokenizer)?,
-        };
-        Ok((model, tokenizer))
-    }
-
-    /// Whether a model would be asked of the hub.
-    fn is_of_hub(&self, name: &str) -> bool {
-        self.hub.is_some() && !self.find(Path::new(name)).exists() && ModelName::parse(name).is_some()
-    }
-
-    /// The folder of a model named by path or as on the hub; a path wins.
-    fn folder(
-        &self,
-        name: &str,
-        of_hub: impl Fn(&Hub, &ModelName) -> Result<PathBuf, HubError>,
-    ) -> Result<PathBuf, AssembleError> {
-        let not_found = |reason| Err(AssembleError::NotFound { name: name.to_owned(), reason });
-        let found = self.find(Path::new(name));
-        if found.is_dir() {
-            return Ok(found);
-        }
-        if found.exists() {
-            return not_found("it is a file; give the folder that holds config.json");
-        }
-        match (ModelName::parse(name), &self.hub) {
-            (Some(of), Some(hub)) => {
-                of_hub(hub, &of).map_err(|source| AssembleError::Hub { name: name.to_owned(), source })
-            }
-            _ => not_found("there is no such folder; check the path"),
-        }
-    }
 }
 
 /// A model folder in memory.
@@ -307,32 +249,33 @@ impl LoadedModel {
         self.warnings.extend(model_files::check_length(self.model.config(), max_length, &self.folder));
     }
 
-    /// Sizes of an engine for `max_open` sequences of at most `max_length` tokens.
+    /// The plan of an engine for `max_open` sequences of at most `max_length` tokens, with matrices in elements of
+    /// `parameter_bytes`. The machine is as it was before the model was loaded.
+    ///
+    /// # Errors
+    /// When weights and the smallest caches do not fit.
+    pub fn plan(
+        &self,
+        parameter_bytes: usize,
+        max_open: usize,
+        max_length: usize,
+        machine: Machine,
+    ) -> Result<Plan, AssembleError> {
+        let sizes = [max_open, max_length];
+        Ok(Plan::fitting(&PlanInput::of_generation(self.model.config(), parameter_bytes, sizes, machine))?)
+    }
+
+    /// Sizes of an engine as planned, for sequences of at most `max_length` tokens.
     ///
     /// Enough for all of them where memory allows; where it does not, the engine makes sequences wait. These are bounds: the
     /// engine takes memory for what it holds.
-    pub fn engine_options(&self, max_open: usize, max_length: usize) -> EngineOptions {
-        let config = self.model.config();
-        let defaults = EngineOptions::default();
-        let float_bytes = size_of::<f32>();
-        let page_bytes = 2 * config.num_attention_layers() * defaults.page_size * config.key_value_size() * float_bytes;
-        let state_values = config.mamba_inner_size() * config.ssm_state_size
-            + config.conv_dim() * config.conv_kernel.saturating_sub(1);
-        let slot_bytes = config.num_mamba_layers() * state_values * float_bytes;
-        let pages_per_sequence = max_length.div_ceil(defaults.page_size).saturating_add(1);
-        let pages = pages_per_sequence
-            .saturating_mul(max_open.saturating_add(defaults.max_cached_prefixes + 1))
-            .min(KV_POOL_BYTES / page_bytes.max(1))
-            .max(pages_per_sequence.saturating_mul(4));
-        // Every sequence one, and one for each prompt that is being forked.
-        let slots = max_open.saturating_add(max_open / 2).saturating_add(defaults.max_cached_prefixes + 1);
-        let slots = slots.min(SSM_POOL_BYTES / slot_bytes.max(1)).max(MIN_SLOTS);
+    pub fn engine_options(&self, plan: &Plan, max_length: usize) -> EngineOptions {
         EngineOptions {
-            num_pages: pages,
-            num_slots: slots,
+            num_pages: plan.engine.num_pages,
+            num_slots: plan.engine.num_slots,
             max_sequence_length: max_length,
             stop_tokens: self.stop_tokens.clone(),
-            ..defaults
+            ..EngineOptions::default()
         }
     }
 
@@ -359,16 +302,17 @@ impl LoadedModel {
     /// As [`Self::chat`].
     pub fn into_policy(
         self,
+        plan: &Plan,
         sizes: PolicySizes,
         variables: Map<String, Value>,
     ) -> Result<(ModelPolicy, Chat), AssembleError> {
         let (tokenizer, end_of_turn, variables) = self.chat(variables)?;
         let options = ModelPolicyOptions {
-            engine: self.engine_options(sizes.max_open_sequences, sizes.max_sequence_length),
+            engine: self.engine_options(plan, sizes.max_sequence_length),
             pass: PassOptions {
                 max_batch_tokens: sizes.max_batch_tokens,
-                chunk_tokens: CHUNK_TOKENS,
-                kept_bytes: usize::MAX,
+                chunk_tokens: plan.chunk_tokens,
+                kept_bytes: plan.kept_bytes,
             },
             sidecar_files: self.sidecar_files,
         };
@@ -380,8 +324,6 @@ impl LoadedModel {
 /// What a policy is sized for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicySizes {
-    /// Sequences generated at the same time.
-    pub max_open_sequences: usize,
     /// Tokens of the longest sequence.
     pub max_sequence_length: usize,
     /// Tokens of one padded training batch.
@@ -428,13 +370,55 @@ fn dtypes(precision: Precision, config: &mut ModelConfig) -> Dtypes {
     }
 }
 
+/// The shape of a configuration's model, of which only that file is read: `policy.init.model_config`, else the `config.json`
+/// of `policy.model_name`.
+///
+/// # Errors
+/// When there is no such file, or it describes no model.
+fn model_config(config: &RunConfig, places: &Places) -> Result<ModelConfig, AssembleError> {
+    let policy = &config.policy;
+    if let Some(shape) = &policy.init.model_config {
+        return Ok(ModelConfig::from_file(&places.find(shape))?);
+    }
+    let folder = places.folder(&policy.model_name, Hub::model)?;
+    let overrides = &policy.hf_config_overrides;
+    model_files::overridden_config(&folder, overrides).map_err(|source| model_files::name_overrides(overrides, source))
+}
+
+/// The same for a model that is only planned with: nothing is downloaded, and `policy.model_name` may be a `config.json` under
+/// any name instead of its folder.
+///
+/// # Errors
+/// As of a model on this machine.
+pub fn planned_model_config(config: &RunConfig, places: &Places) -> Result<ModelConfig, AssembleError> {
+    let found = places.find(Path::new(&config.policy.model_name));
+    if config.policy.init.model_config.is_none() && found.is_file() {
+        return Ok(ModelConfig::from_file(&found)?);
+    }
+    model_config(config, &Places { hub: None, ..places.clone() })
+}
+
+/// The plan of a configuration's run, before anything of it is loaded.
+///
+/// # Errors
+/// When the run does not fit, or its model's shape cannot be read.
+pub fn plan(
+    config: &RunConfig,
+    max_open_sequences: usize,
+    places: &Places,
+    machine: Machine,
+) -> Result<Plan, AssembleError> {
+    let model = model_config(config, places)?;
+    Ok(Plan::fitting(&PlanInput::of_config(config, &model, max_open_sequences, machine))?)
+}
+
 /// The policy that a configuration describes, its chat format, and what its user should know about the model's files.
 ///
 /// # Errors
 /// Whatever is wrong with the model's files or the settings that make a fresh one.
 pub fn policy(
     config: &RunConfig,
-    max_open_sequences: usize,
+    plan: &Plan,
     places: &Places,
     device: &Device,
 ) -> Result<(ModelPolicy, Chat, Vec<String>), AssembleError> {
@@ -445,14 +429,13 @@ pub fn policy(
     loaded.warn_of_length(config.policy.max_total_sequence_length);
     let warnings = std::mem::take(&mut loaded.warnings);
     let sizes = PolicySizes {
-        max_open_sequences,
         max_sequence_length: config.policy.max_total_sequence_length,
         max_batch_tokens: config.max_batch_tokens(),
     };
     let mut variables = config.policy.tokenizer.chat_template_kwargs.clone().unwrap_or_default();
     let server = &config.env.nemo_gym.policy_model.responses_api_models.vllm_model.extra_body;
     variables.extend(server.chat_template_kwargs.clone());
-    let (policy, chat) = loaded.into_policy(sizes, variables)?;
+    let (policy, chat) = loaded.into_policy(plan, sizes, variables)?;
     let policy = match config.loss_fn.reference_policy_kl_penalty == 0.0 {
         true => policy,
         false => policy.with_reference(),

@@ -14,6 +14,8 @@ pub mod loss;
 pub mod metrics;
 mod model_files;
 pub mod optimizer;
+mod places;
+pub mod plan;
 pub mod policy;
 pub mod progress;
 pub mod resume;

@@ -10,7 +10,7 @@ use crate::config::{self, KeyDifference, RunConfig};
 use crate::error::TrainError;
 
 /// Keys, or beginnings of keys, that may change.
-const FREE_KEYS: [&str; 18] = [
+const FREE_KEYS: [&str; 20] = [
     "grpo.max_num_steps",
     "grpo.max_num_epochs",
     "grpo.val_period",
@@ -21,6 +21,8 @@ const FREE_KEYS: [&str; 18] = [
     "policy.megatron_cfg.optimizer.lr",
     "policy.megatron_cfg.optimizer.min_lr",
     "policy.megatron_cfg.scheduler.lr_",
+    "policy.megatron_cfg.activation_checkpointing",
+    "policy.generation.vllm_cfg.gpu_memory_utilization",
     "sft.max_num_steps",
     "sft.lr",
     "sft.min_lr",

@@ -12,7 +12,7 @@ fn help_starts_in_a_tenth_of_a_second() {
             let began = Instant::now();
             let text = run(&["--help"]).succeeded();
             let elapsed = began.elapsed();
-            for command in ["train", "sft", "init", "generate", "eval", "env"] {
+            for command in ["train", "sft", "init", "generate", "plan", "eval", "env"] {
                 assert!(text.contains(command), "{text}");
             }
             elapsed
@@ -30,6 +30,7 @@ fn every_command_explains_itself() {
         &["sft"],
         &["init"],
         &["generate"],
+        &["plan"],
         &["eval"],
         &["completions"],
         &["env"],
@@ -70,6 +71,7 @@ fn usage_errors_end_with_code_2() {
         "float32, bfloat16, float16",
     ]);
     run(&["generate", "--model=x", "--prompt=a", "--records=b"]).refused(&["cannot be used with"]);
+    run(&["plan", "--device-memory=80"]).refused(&["--device-memory", "80GiB"]);
     run(&["eval", "--model=x", "--count=0"]).refused(&["--count", "from 1 to 1000000"]);
     run(&["eval", "--model=x", "--split=test"]).refused(&["unknown split", "unseen_fillings"]);
     run(&["env", "play", "--tables=tables"]).refused(&["--records"]);

@@ -25,6 +25,7 @@ mod interrupted;
 mod memory;
 mod model_folder;
 mod office;
+mod plan;
 mod play;
 mod program;
 mod readme;

@@ -4,7 +4,7 @@ mod histories;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 
 use super::sequence::Phase;
 use super::*;
@@ -23,7 +23,7 @@ const CONFIG: &str = r#"{
 
 fn model() -> NemotronH {
     let config = ModelConfig::from_json_text(CONFIG, std::path::Path::new("config.json")).unwrap();
-    random(&config, 5, &Device::flex(), DType::F32).unwrap()
+    random(&config, 5, &Device::flex(), crate::Dtypes::F32).unwrap()
 }
 
 /// Room for 24 tokens.

@@ -23,7 +23,7 @@ fn forward(model: &NemotronH, rows: &[&[u32]], state: HybridState) -> (Vec<Vec<f
     let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
     let longest = lengths.iter().copied().max().unwrap();
     let padded = lengths.iter().any(|&length| length < longest);
-    let context = ForwardContext { lengths: padded.then_some(&lengths[..]), ..ForwardContext::default() };
+    let context = ForwardContext { lengths: padded.then_some(&lengths[..]) };
     let (hidden, state) = model.forward(model.token_tensor(rows, longest, 0), state, context);
     let logits = values(model.logits(model.normalize(hidden)));
     let row_size = logits.len() / rows.len();

@@ -205,7 +205,7 @@ impl Golden {
                 let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
                 let views: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
                 let batch = model.token_tensor(&views, length, 0);
-                let context = ForwardContext { lengths: Some(&lengths), ..ForwardContext::default() };
+                let context = ForwardContext { lengths: Some(&lengths) };
                 let (hidden, state) = model.forward(batch, model.empty_state(), context);
                 let logits = values(model.logits(model.normalize(hidden)));
                 let vocab = logits.len() / (2 * length);
@@ -260,7 +260,7 @@ impl Golden {
             model.visit_mut(&mut |name, parameter| {
                 let Some(expected) = expected.try_floats(name) else { return };
                 let found = match parameter.take_gradient(&mut gradients) {
-                    Some(gradient) => values(gradient),
+                    Some(gradient) => values(gradient.add_to(None)),
                     None => vec![0.0; expected.len()],
                 };
                 assert_eq!(found.len(), expected.len(), "{name}");

@@ -232,9 +232,11 @@ fn ranges(config: &RunConfig) -> Result<()> {
     ] {
         range((0.0..1.0).contains(&value), key, value, "at least 0 and below 1")?;
     }
-    for (key, value) in
-        [("policy.generation.top_p", generation.top_p), ("policy.generation.val_top_p", generation.val_top_p)]
-    {
+    for (key, value) in [
+        ("policy.generation.top_p", generation.top_p),
+        ("policy.generation.val_top_p", generation.val_top_p),
+        ("policy.generation.vllm_cfg.gpu_memory_utilization", generation.vllm_cfg.gpu_memory_utilization),
+    ] {
         range(value > 0.0 && value <= 1.0, key, value, "above 0 and at most 1")?;
     }
     Ok(())

@@ -78,6 +78,9 @@ pub enum Precision {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MegatronConfig {
     pub tensor_model_parallel_size: usize,
+    /// Whether every block runs twice, so that the backward pass keeps no graph of the first time; otherwise as many are kept
+    /// as memory has room for. Results are the same.
+    pub activation_checkpointing: bool,
     pub defer_fp32_logits: bool,
     pub optimizer: OptimizerConfig,
     pub scheduler: SchedulerConfig,
@@ -178,6 +181,8 @@ pub struct GenerationConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VllmConfig {
     pub tensor_parallel_size: usize,
+    /// Share of a device's memory that weights, optimizer state and caches may fill while sequences are generated.
+    pub gpu_memory_utilization: f64,
     /// Tokens of one sequence, prompt included.
     pub max_model_len: usize,
     pub expose_http_server: bool,

@@ -29,6 +29,7 @@ use self::head::{Head, ScoreGradients, Scores, Targets};
 use self::room::Room;
 use self::sink::GradientSink;
 use super::api::TokenId;
+use crate::plan::Run;
 use crate::token_tree::{SegmentId, TokenTree};
 
 pub(super) use self::sink::ParameterGradients;
@@ -100,11 +101,12 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
             children.into_iter().filter(is_graded_leaf).collect::<Vec<_>>()
         });
         let batches = graded_leaves.flat_map(|leaves| leaf_batches(tree, leaves, options));
-        let largest_batch = batches.map(|batch| {
+        let batch_runs = batches.map(|batch| {
             let longest = batch.iter().map(|&id| tree.segments()[id].len()).max().unwrap_or(0);
-            (batch.len() * longest.min(options.chunk_tokens), tree.segments()[batch[0]].range.start)
+            let tokens = batch.len() * longest.min(options.chunk_tokens);
+            Run { rows: batch.len(), tokens, num_keys: tree.segments()[batch[0]].range.start }
         });
-        let room = Room::new(model.config(), options.kept_bytes, largest_batch);
+        let room = Room::new(model, options.kept_bytes, batch_runs);
         let head = Head::new(model, temperature, false);
         let sink = GradientSink::default();
         Self { model, tree, sequences, masks, graded: graded_segments, options, head, room, sink }

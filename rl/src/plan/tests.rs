@@ -1,0 +1,150 @@
+//! The plan's arithmetic, by hand and by its own promises.
+
+use std::path::Path;
+
+use nemo_model::config::ModelConfig;
+
+use super::*;
+
+/// The published shape of the 9B model, as a change of a small one's file.
+fn nano_9b() -> ModelConfig {
+    let small = include_str!("../../../configs/models/hybrid_103m.json");
+    let mut shape: serde_json::Value = serde_json::from_str(small).unwrap();
+    for (key, value) in [
+        ("hidden_size", 4480),
+        ("num_hidden_layers", 56),
+        ("intermediate_size", 15680),
+        ("mamba_num_heads", 128),
+        ("mamba_head_dim", 80),
+        ("ssm_state_size", 128),
+        ("num_attention_heads", 40),
+        ("num_key_value_heads", 8),
+        ("head_dim", 128),
+        ("vocab_size", 131_072),
+    ] {
+        shape[key] = value.into();
+    }
+    shape["hybrid_override_pattern"] = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-".into();
+    ModelConfig::from_json_text(&shape.to_string(), Path::new("config.json")).unwrap()
+}
+
+fn input(model: &ModelConfig, gib: usize) -> PlanInput<'_> {
+    PlanInput {
+        model,
+        workload: Workload {
+            shared_prefix: 3840,
+            prompt: 4096,
+            longest_sequence: 8192,
+            leaf_tokens: 256,
+            max_open_sequences: 128,
+            max_batch_tokens: 8192,
+            prompts_per_step: 64,
+            sequences_per_step: 1024,
+        },
+        machine: Machine { device_memory: gib << 30, devices: 1, threads: 0 },
+        settings: Settings {
+            element_bytes: ElementBytes::BFLOAT16,
+            trains: true,
+            keeps_reference: false,
+            memory_utilization: 0.8,
+            activation_checkpointing: false,
+        },
+    }
+}
+
+/// Published figures of the 9B model: parameters, 141.6 MB of state and 16 KiB of keys and values per token.
+#[test]
+fn sizes_are_the_published_ones() {
+    let model = nano_9b();
+    let shard = Shard::whole(&model);
+    assert_eq!(shard.parameters, 8_888_227_328);
+    assert_eq!(shard.count(nemo_model::config::LayerKind::Mamba2) * shard.inner * shard.state_size * 4, 141_557_760);
+    assert_eq!(shard.keys_values() * 2, 16 << 10);
+    // Two bytes of weight, four of master, eight of moments; four more of gradient on the way back.
+    let plan = Plan::new(&input(&model, 200)).unwrap();
+    assert_eq!(plan.resident_bytes(), 14 * shard.parameters);
+    let backward = plan.phase("backward").unwrap();
+    assert_eq!(backward.items[0], Item::new("gradient sums", 4 * shard.parameters));
+}
+
+/// Half of everything that is cut, and key heads on several devices where there are fewer of them.
+#[test]
+fn devices_hold_parts() {
+    let model = nano_9b();
+    let (whole, half) = (Shard::whole(&model), Shard::new(&model, 2).unwrap());
+    assert_eq!((2 * half.state(), 2 * half.keys_values()), (whole.state(), whole.keys_values()));
+    // What is not cut: the norm of every block and the last.
+    assert_eq!(2 * half.parameters, whole.parameters + 57 * 4480);
+    assert_eq!(half.hidden, whole.hidden);
+    assert!(Shard::new(&model, 3).is_none());
+    let mut few_keys = nano_9b();
+    few_keys.num_key_value_heads = 2;
+    let (eighth, two) = (Shard::new(&few_keys, 8).unwrap(), Shard::new(&few_keys, 2).unwrap());
+    assert_eq!(eighth.keys_values(), two.keys_values());
+}
+
+/// Less memory means fewer kept graphs, then smaller chunks, then a refusal; checkpointing keeps none.
+#[test]
+fn memory_decides_what_is_kept() {
+    let model = nano_9b();
+    let plans: Vec<Plan> = [1000, 250, 200, 190, 180, 100].map(|gib| Plan::new(&input(&model, gib)).unwrap()).into();
+    for pair in plans.windows(2) {
+        assert!(pair[1].kept_bytes <= pair[0].kept_bytes || pair[1].chunk_tokens < pair[0].chunk_tokens);
+        assert!(pair[1].chunk_tokens <= pair[0].chunk_tokens);
+        assert!(pair[1].engine.num_sequences <= pair[0].engine.num_sequences);
+        assert!(pair[0].fits() || !pair[1].fits());
+    }
+    for plan in &plans {
+        assert!(!plan.fits() || plan.peak_bytes() <= plan.device_memory);
+    }
+    assert!(plans[0].fits() && plans[0].kept_bytes > 0 && !plans[5].fits());
+    let mut checkpointing = input(&model, 1000);
+    checkpointing.settings.activation_checkpointing = true;
+    let plan = Plan::new(&checkpointing).unwrap();
+    assert!(plan.kept_bytes == 0 && plan.work.training_flops > plans[0].work.training_flops);
+}
+
+/// Where memory is no limit, all sequences have their pages, their slot and half of another, and so have the prefixes.
+#[test]
+fn engines_have_room_for_all_where_there_is_memory() {
+    let model = nano_9b();
+    let engine = Plan::new(&input(&model, 1000)).unwrap().engine;
+    assert_eq!((engine.num_sequences, engine.num_pages, engine.num_slots), (128, (8192 / 16 + 1) * 133, 128 + 64 + 5));
+    let mut half = input(&model, 200);
+    half.settings.memory_utilization = 0.6;
+    let few = Plan::new(&half).unwrap().engine;
+    assert!(few.num_sequences < 128 && few.num_pages < engine.num_pages);
+}
+
+/// What is proposed is computed: the named memory is enough, and a little less is not.
+#[test]
+fn remedies_help() {
+    let model = nano_9b();
+    assert!(remedies(&input(&model, 1000)).is_empty());
+    let proposed = remedies(&input(&model, 80));
+    assert!(proposed.iter().any(|text| text.contains("such devices")), "{proposed:?}");
+    let memory = proposed.last().unwrap();
+    let gib: f64 = memory.split(' ').next().unwrap().parse().unwrap();
+    let fits = |gib: f64| {
+        let mut changed = input(&model, 0);
+        changed.machine.device_memory = (gib * (1_u64 << 30) as f64) as usize;
+        Plan::new(&changed).unwrap().fits()
+    };
+    assert!(fits(gib + 0.01) && !fits(gib - 0.2), "{memory}");
+}
+
+/// A shape beyond all memory is refused, not overflowed.
+#[test]
+fn absurd_sizes_do_not_overflow() {
+    let model = nano_9b();
+    let mut absurd = input(&model, 80);
+    absurd.workload.max_open_sequences = usize::MAX;
+    absurd.workload.max_batch_tokens = 1 << 40;
+    absurd.workload.longest_sequence = 1 << 40;
+    assert!(!Plan::new(&absurd).unwrap().fits());
+}
+
+#[test]
+fn sizes_are_rounded_up() {
+    assert_eq!([0, 1023, 1025, 80 << 30].map(size_text), ["0.0 B", "1023.0 B", "1.1 KiB", "80.0 GiB"]);
+}

@@ -1,0 +1,185 @@
+//! What a training step allocates, against the plan.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and reports what it measured")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use burn::tensor::Device;
+use nemo_model::config::ModelConfig;
+use nemo_model::generate::EngineOptions;
+use nemo_rl::config::load_text;
+use nemo_rl::plan::{ElementBytes, Machine, PassShape, PlanInput, Settings, Workload, backward_phase};
+use nemo_rl::policy::api::{Policy, SupervisedBatch, SupervisedSequence, UpdateParams};
+use nemo_rl::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
+
+/// Counts the bytes that are allocated, and the most there ever were. Other tests would count too: this binary has one.
+struct Counter;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed on as it came.
+unsafe impl GlobalAlloc for Counter {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
+        MOST.fetch_max(now, Relaxed);
+        // SAFETY: the caller's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTER: Counter = Counter;
+
+/// The blocks of `configs/models/hybrid_103m.json`.
+const PATTERN: &str = "M-M-M*-M-M*-M-";
+
+/// A model of that one's proportions, a quarter as wide, with these blocks.
+fn model(pattern: &str) -> ModelConfig {
+    let text = format!(
+        r#"{{
+            "architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h",
+            "hybrid_override_pattern": "{pattern}", "num_hidden_layers": {}, "vocab_size": 2048, "hidden_size": 192,
+            "mamba_num_heads": 6, "mamba_head_dim": 64, "ssm_state_size": 64, "n_groups": 2, "conv_kernel": 4,
+            "chunk_size": 128, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 64,
+            "intermediate_size": 672, "n_routed_experts": 8,
+            "num_experts_per_tok": 2, "moe_intermediate_size": 192, "n_shared_experts": 1,
+            "moe_shared_expert_intermediate_size": 384, "n_group": 1, "topk_group": 1, "initializer_range": 0.02, "tie_word_embeddings": false, "torch_dtype": "float32"
+        }}"#,
+        pattern.len()
+    );
+    ModelConfig::from_json_text(&text, Path::new("config.json")).unwrap()
+}
+
+/// A batch of conversations that share a prompt.
+struct Batch {
+    shared: usize,
+    own: usize,
+    sequences: usize,
+    max_batch_tokens: usize,
+}
+
+impl Batch {
+    fn supervised(&self) -> SupervisedBatch {
+        let sequence = |number: usize| {
+            let token = |t: usize| (t * 7 + if t < self.shared { 0 } else { 13 * number + 1 }) % 2048;
+            let length = self.shared + self.own;
+            SupervisedSequence {
+                tokens: (0..length).map(|t| token(t) as u32).collect(),
+                weights: (0..length).map(|t| if t > self.shared { 1.0 } else { 0.0 }).collect(),
+            }
+        };
+        SupervisedBatch { sequences: (0..self.sequences).map(sequence).collect(), label_smoothing: 0.0 }
+    }
+
+    fn workload(&self) -> Workload {
+        Workload {
+            shared_prefix: self.shared,
+            prompt: self.shared,
+            longest_sequence: self.shared + self.own,
+            leaf_tokens: self.own,
+            max_open_sequences: self.sequences,
+            max_batch_tokens: self.max_batch_tokens,
+            prompts_per_step: 1,
+            sequences_per_step: self.sequences,
+        }
+    }
+}
+
+/// The most that a step allocates above what was there before, once there are moments.
+fn measured(config: &ModelConfig, batch: &Batch, pass: PassShape) -> usize {
+    let model = nemo_model::random(config, 7, &Device::flex(), nemo_model::Dtypes::F32).unwrap();
+    let PassShape { chunk_tokens, kept_bytes } = pass;
+    let options = ModelPolicyOptions {
+        engine: EngineOptions { num_pages: 4, num_slots: 4, ..EngineOptions::default() },
+        pass: PassOptions { max_batch_tokens: batch.max_batch_tokens, chunk_tokens, kept_bytes },
+        sidecar_files: Vec::new(),
+    };
+    let mut policy = ModelPolicy::new(model, options);
+    let loss = load_text("policy: {model_name: none}", Path::new("none"), &[]).unwrap().config.loss_fn;
+    let params = UpdateParams {
+        learning_rate: 1e-4,
+        weight_decay: 0.0,
+        betas: (0.9, 0.999),
+        epsilon: 1e-8,
+        max_grad_norm: 1.0,
+        temperature: 1.0,
+        loss,
+    };
+    let batch = batch.supervised();
+    policy.train_supervised(&batch, &params, &mut |_| {}).unwrap();
+    let before = NOW.load(Relaxed);
+    MOST.store(before, Relaxed);
+    policy.train_supervised(&batch, &params, &mut |_| {}).unwrap();
+    MOST.load(Relaxed) - before
+}
+
+/// The plan's backward phase is what a step takes, within a tenth, whatever the depth, the chunks and the graphs that are kept.
+#[test]
+fn a_step_takes_what_the_plan_says() {
+    // Four leaves in two batches, or alone where they are longer than a chunk.
+    let batches = [
+        Batch { shared: 128, own: 160, sequences: 4, max_batch_tokens: 320 },
+        Batch { shared: 0, own: 160, sequences: 4, max_batch_tokens: 320 },
+    ];
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut wrong = Vec::new();
+    // The second batch, without a shared prompt, once; and a model with experts.
+    for (blocks, depth, batches) in [
+        (PATTERN, 1, &batches[..]),
+        (PATTERN, 2, &batches[..1]),
+        (PATTERN, 4, &batches[..1]),
+        ("MEM*EME", 1, &batches[..1]),
+    ] {
+        let config = model(&blocks.repeat(depth));
+        for batch in batches {
+            for (chunk_tokens, kept_bytes) in [(4096, 0), (4096, usize::MAX), (64, 0), (64, usize::MAX)] {
+                let pass = PassShape { chunk_tokens, kept_bytes };
+                let input = PlanInput {
+                    model: &config,
+                    workload: batch.workload(),
+                    machine: Machine { device_memory: usize::MAX, devices: 1, threads },
+                    settings: Settings {
+                        element_bytes: ElementBytes::FLOAT32,
+                        trains: true,
+                        keeps_reference: false,
+                        memory_utilization: 0.8,
+                        activation_checkpointing: kept_bytes == 0,
+                    },
+                };
+                let phase = backward_phase(&input, pass).unwrap();
+                let (measured, planned) = (measured(&config, batch, pass), phase.bytes());
+                let ratio = planned as f64 / measured as f64;
+                println!(
+                    "{depth} x {blocks}, {} + {} tokens, chunks of {chunk_tokens}, graphs {}: measured {:.2} MB, planned {:.2} MB \
+                     ({:+.1} %)",
+                    batch.shared,
+                    batch.own,
+                    if kept_bytes == 0 { "run twice" } else { "kept" },
+                    measured as f64 / 1e6,
+                    planned as f64 / 1e6,
+                    100.0 * (ratio - 1.0)
+                );
+                for item in &phase.items {
+                    println!("    {:>10.2} MB  {}", item.bytes as f64 / 1e6, item.name);
+                }
+                // The sums of the gradients are easily told, and in a deep model most of it: the rest has to agree by itself,
+                // if less closely, as the host's threads meet in another way each time.
+                let sums = phase.items.iter().find(|item| item.name == "gradient sums").map_or(0, |item| item.bytes);
+                let rest = (planned - sums) as f64 / (measured - sums) as f64;
+                if (ratio - 1.0).abs() > 0.1 || (rest - 1.0).abs() > 0.15 {
+                    wrong.push((blocks, depth, batch.shared, pass, ratio, rest));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
