@@ -409,6 +409,10 @@ pub fn plan(
     machine: Machine,
 ) -> Result<Plan, AssembleError> {
     let model = model_config(config, places)?;
+    if let Some(shape) = &config.policy.init.model_config {
+        // Names the file and the largest tensor where the shape itself is the mistake.
+        nemo_model::check_room(&model, &places.find(shape))?;
+    }
     Ok(Plan::fitting(&PlanInput::of_config(config, &model, max_open_sequences, machine))?)
 }
 
