@@ -28,7 +28,8 @@ where
             (hidden, weight, targets, temperature, log_sum_exp),
             |(hidden, weight, targets, temperature, log_sum_exp), cotangent| {
                 let dtype = weight.dtype();
-                let sum = B::float_zeros(weight.shape(), &weight.device(), DType::F32.into());
+                // The host's own zeros exist twice for a moment.
+                let sum = B::float_full(weight.shape(), 0.0.into(), &weight.device(), DType::F32.into());
                 let (hidden_gradient, weight_gradient) =
                     B::linear_log_prob_backward(hidden, weight, targets, temperature, log_sum_exp, cotangent, sum);
                 let narrow = dtype != DType::F32;

@@ -44,7 +44,8 @@ fn train(mut model: NemotronH) -> (f64, Vec<(String, Vec<f64>)>) {
     let mut gradients = loss.backward();
     let mut by_name = Vec::new();
     model.visit_mut(&mut |name, parameter| {
-        let gradient = parameter.take_gradient(&mut gradients).map(|gradient| values(gradient.add_to(None))).unwrap_or_default();
+        let gradient =
+            parameter.take_gradient(&mut gradients).map(|gradient| values(gradient.add_to(None))).unwrap_or_default();
         by_name.push((name.to_owned(), gradient));
     });
     (value, by_name)

@@ -136,17 +136,12 @@ fn moments(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<Mome
         path.states += (leaves.num_chunks - 1) * state + keys_values(leaves.run.num_keys);
     }
     let run = leaves.run;
-    let (num_kept, kept) = cells.kept(run, free);
+    let (_, kept) = cells.kept(run, free);
     let whole = Moment { streams: path.streams + stream(run.tokens, num_blocks), kept: path.kept + kept, ..path };
     let largest_forward = shard.layers.iter().map(|&kind| cells.forward(kind, run)).max().unwrap_or(0);
-    // Kept graphs hold their states themselves.
-    let own = match num_kept {
-        0 => run.rows * state + keys_values(run.tokens),
-        _ => 0,
-    };
     all.push(Moment {
-        work: largest_forward + stream(run.tokens, 1) + own,
-        what: "states of the batch and a block's values, on the way forward",
+        work: largest_forward + stream(run.tokens, 1),
+        what: "values of one block, on the way forward",
         ..whole
     });
     all.push(Moment { work: head(cells, run.tokens), what: "norm and head of the trained tokens", ..whole });

@@ -76,8 +76,7 @@ impl StepWork {
         let middle = float(prompt) + float(sampled) / 2.0;
         let remembered =
             2.0 * float(shard.state() * bytes.states) + middle * float(shard.keys_values() * bytes.keys_values);
-        let of_parameter =
-            FLOAT32_BYTES + 4 * FLOAT32_BYTES + 2 * bytes.parameters + 2 * input.settings.master_bytes();
+        let of_parameter = FLOAT32_BYTES + 4 * FLOAT32_BYTES + 2 * bytes.parameters + 2 * input.settings.master_bytes();
         Self {
             prefill_flops: prompt_tokens * per_token(float(prompt) / 2.0),
             decode_passes: (float(sequences_per_step) / at_once).ceil() * float(sampled),

@@ -58,14 +58,21 @@ pub(super) type BlockStates = Vec<LayerState>;
 pub(super) type StateGradients = Vec<Option<LayerState>>;
 
 /// Runs the rows through all blocks and keeps nothing: the residual stream after the last block, and what each block adds to
-/// its state.
-pub(super) fn run(model: &NemotronH, rows: &PaddedRows, incoming: &[LayerState]) -> (Tensor<3>, BlockStates) {
+/// its state, if anything follows.
+pub(super) fn run(
+    model: &NemotronH,
+    rows: &PaddedRows,
+    incoming: &[LayerState],
+    is_last: bool,
+) -> (Tensor<3>, BlockStates) {
     let mut hidden = rows.embed(model);
-    let mut own = Vec::with_capacity(incoming.len());
+    let mut own = Vec::new();
     for (block, state) in model.blocks().iter().zip(incoming) {
         let (output, state) = block.forward(hidden, state.clone(), rows.context());
         hidden = output;
-        own.push(state);
+        if !is_last {
+            own.push(state);
+        }
     }
     (hidden, own)
 }
@@ -123,10 +130,11 @@ impl Cells {
         incoming: BlockStates,
         differentiates_state: bool,
         num_kept: usize,
+        is_last: bool,
     ) -> (Self, Tensor<3>, BlockStates) {
         let mut hidden = rows.embed(model);
         let num_rerun = model.blocks().len().saturating_sub(num_kept);
-        let (mut cells, mut own) = (Vec::with_capacity(incoming.len()), Vec::with_capacity(incoming.len()));
+        let (mut cells, mut own) = (Vec::with_capacity(incoming.len()), Vec::new());
         for (index, (block, state)) in model.blocks().iter().zip(&incoming).enumerate() {
             let (output, own_state) = if index < num_rerun {
                 let result = block.forward(hidden.clone(), state.clone(), rows.context());
@@ -139,7 +147,9 @@ impl Cells {
                 result
             };
             hidden = output;
-            own.push(own_state);
+            if !is_last {
+                own.push(own_state);
+            }
         }
         (Self { rows, incoming, differentiates_state, cells }, hidden, own)
     }

@@ -78,11 +78,11 @@ impl<'a> Chain<'a> {
         let (cells, hidden, own) = match num_kept {
             Some(num_kept) => {
                 let (cells, hidden, own) =
-                    Cells::forward(self.model, rows.clone(), incoming, differentiates_state, num_kept);
+                    Cells::forward(self.model, rows.clone(), incoming, differentiates_state, num_kept, is_last);
                 (Some(cells), hidden, own)
             }
             None => {
-                let (hidden, own) = run(self.model, &rows, &incoming);
+                let (hidden, own) = run(self.model, &rows, &incoming, is_last);
                 (None, hidden, own)
             }
         };
@@ -104,7 +104,8 @@ impl<'a> Chain<'a> {
                 let keys = self.state.iter().map(|state| state.clone().split_at(num_keys).0);
                 let incoming = before.into_iter().zip(keys).map(|(before, keys)| with_keys(before, keys)).collect();
                 let num_kept = num_kept(&rows, num_keys);
-                let (cells, hidden, _) = Cells::forward(self.model, rows, incoming, differentiates_state, num_kept);
+                let (cells, hidden, _) =
+                    Cells::forward(self.model, rows, incoming, differentiates_state, num_kept, true);
                 (cells, Some(hidden))
             }
         };

@@ -77,7 +77,9 @@ impl GradientSink {
         let shape = [config.vocab_size, config.hidden_size];
         let dtype = model.dtypes().gradients();
         self.update(name, |sum| {
-            let sum = sum.map_or_else(|| Tensor::zeros(shape, (&model.device(), dtype)), |sum| sum.reshape(shape));
+            // The host's own zeros exist twice for a moment.
+            let zeros = || Tensor::full(shape, 0.0, (&model.device(), dtype));
+            let sum = sum.map_or_else(zeros, |sum| sum.reshape(shape));
             update(sum).reshape([shape[0] * shape[1]])
         });
     }
