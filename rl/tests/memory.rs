@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
 use nemo_rl::config::load_text;
-use nemo_rl::plan::{ElementBytes, Machine, PassShape, PlanInput, Settings, Workload, backward_phase};
+use nemo_rl::plan::{ElementBytes, Machine, PassShape, Phase, PlanInput, Settings, Workload, backward_phase};
 use nemo_rl::policy::api::{Policy, SupervisedBatch, SupervisedSequence, UpdateParams};
 use nemo_rl::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
 
@@ -122,6 +122,45 @@ fn measured(config: &ModelConfig, batch: &Batch, pass: PassShape) -> usize {
     MOST.load(Relaxed) - before
 }
 
+fn planned(config: &ModelConfig, batch: &Batch, pass: PassShape) -> Phase {
+    let input = PlanInput {
+        model: config,
+        workload: batch.workload(),
+        machine: Machine {
+            device_memory: usize::MAX,
+            devices: 1,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        },
+        settings: Settings {
+            element_bytes: ElementBytes::FLOAT32,
+            trains: true,
+            keeps_reference: false,
+            memory_utilization: 0.8,
+            activation_checkpointing: pass.kept_bytes == 0,
+        },
+    };
+    backward_phase(&input, pass).unwrap()
+}
+
+/// One trajectory that no graph could hold, in chunks: a further token takes its keys and values, their gradients, and its
+/// share of the states between chunks.
+#[test]
+#[ignore = "takes minutes; other tests of this binary must not run beside it"]
+fn a_long_trajectory_takes_keys_and_values() {
+    let config = model(PATTERN);
+    let pass = PassShape { chunk_tokens: 1024, kept_bytes: 0 };
+    let sizes = [16_384, 32_768].map(|own| {
+        let batch = Batch { shared: 0, own, sequences: 1, max_batch_tokens: 1024 };
+        let (measured, planned) = (measured(&config, &batch, pass), planned(&config, &batch, pass).bytes());
+        println!("{own} tokens: measured {:.2} MB, planned {:.2} MB", measured as f64 / 1e6, planned as f64 / 1e6);
+        [measured as f64, planned as f64]
+    });
+    let [measured, planned] = [0, 1].map(|which| (sizes[1][which] - sizes[0][which]) / 16_384.0);
+    let keys_values = (2 * 2 * config.key_value_size() * size_of::<f32>()) as f64;
+    println!("a further token: measured {measured:.0} B, planned {planned:.0} B, keys and values {keys_values:.0} B");
+    assert!((measured / planned - 1.0).abs() < 0.1);
+}
+
 /// The plan's backward phase is what a step takes, within a tenth, whatever the depth, the chunks and the graphs that are kept.
 #[test]
 fn a_step_takes_what_the_plan_says() {
@@ -130,7 +169,6 @@ fn a_step_takes_what_the_plan_says() {
         Batch { shared: 128, own: 160, sequences: 4, max_batch_tokens: 320 },
         Batch { shared: 0, own: 160, sequences: 4, max_batch_tokens: 320 },
     ];
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut wrong = Vec::new();
     // The second batch, without a shared prompt, once; and a model with experts.
     for (blocks, depth, batches) in [
@@ -143,19 +181,7 @@ fn a_step_takes_what_the_plan_says() {
         for batch in batches {
             for (chunk_tokens, kept_bytes) in [(4096, 0), (4096, usize::MAX), (64, 0), (64, usize::MAX)] {
                 let pass = PassShape { chunk_tokens, kept_bytes };
-                let input = PlanInput {
-                    model: &config,
-                    workload: batch.workload(),
-                    machine: Machine { device_memory: usize::MAX, devices: 1, threads },
-                    settings: Settings {
-                        element_bytes: ElementBytes::FLOAT32,
-                        trains: true,
-                        keeps_reference: false,
-                        memory_utilization: 0.8,
-                        activation_checkpointing: kept_bytes == 0,
-                    },
-                };
-                let phase = backward_phase(&input, pass).unwrap();
+                let phase = planned(&config, batch, pass);
                 let (measured, planned) = (measured(&config, batch, pass), phase.bytes());
                 let ratio = planned as f64 / measured as f64;
                 println!(

@@ -69,10 +69,11 @@ impl Batch {
     }
 }
 
-/// Loss and gradients.
+/// Loss, log-probabilities by sequence and token, and gradients.
 #[derive(Debug)]
 struct Outcome {
     loss: f64,
+    log_probs: BTreeMap<(usize, usize), f64>,
     gradients: BTreeMap<String, Vec<f64>>,
 }
 
@@ -93,9 +94,14 @@ fn by_cells(model: &NemotronH, batch: &Batch, min_shared: usize, partly: bool, o
     let (tree, weights) = (batch.tree(min_shared), batch.weights(partly));
     let graded: Vec<bool> = weights.iter().map(|&weight| weight != 0.0).collect();
     let mut loss = 0.0;
+    let mut log_probs = BTreeMap::new();
     let pass = TreePass::new(model, &tree, &batch.sequences, &batch.masks, &graded, options, 0.9);
-    let gradients = pass.run(&mut |rows| row_loss(rows.log_prob, &rows.places, &weights, &mut loss));
-    Outcome { loss, gradients: values(gradients) }
+    let gradients = pass.run(&mut |rows| {
+        let values = rows.log_prob.to_data();
+        log_probs.extend(rows.places.iter().copied().zip(values.iter::<f64>()));
+        row_loss(rows.log_prob, &rows.places, &weights, &mut loss)
+    });
+    Outcome { loss, log_probs, gradients: values(gradients) }
 }
 
 fn by_whole_graph(model: &NemotronH, batch: &Batch, min_shared: usize, partly: bool, options: PassOptions) -> Outcome {
@@ -112,8 +118,13 @@ fn by_whole_graph(model: &NemotronH, batch: &Batch, min_shared: usize, partly: b
         temperature: 0.9,
         sums: BTreeMap::new(),
     };
-    pass.run(&mut |log_prob, places| row_loss(log_prob, places, &weights, &mut loss));
-    Outcome { loss, gradients: values(pass.sums) }
+    let mut log_probs = BTreeMap::new();
+    pass.run(&mut |log_prob, places| {
+        let values = log_prob.to_data();
+        log_probs.extend(places.iter().copied().zip(values.iter::<f64>()));
+        row_loss(log_prob, places, &weights, &mut loss)
+    });
+    Outcome { loss, log_probs, gradients: values(pass.sums) }
 }
 
 const WHOLE: PassOptions = PassOptions { max_batch_tokens: 100_000, chunk_tokens: 100_000, kept_bytes: usize::MAX };
@@ -135,6 +146,7 @@ fn cells_are_the_whole_graph() {
                         let found = by_cells(&model, &batch, 8, partly, PassOptions { kept_bytes, ..options });
                         let case = format!("{pattern} depth {depth} {options:?} kept {kept_bytes} partly {partly}");
                         assert_eq!(found.loss, expected.loss, "{case}");
+                        assert_eq!(found.log_probs, expected.log_probs, "{case}");
                         assert_eq!(
                             found.gradients.keys().collect::<Vec<_>>(),
                             expected.gradients.keys().collect::<Vec<_>>(),
@@ -174,6 +186,10 @@ fn partitions_equal_flat_sequences() {
                     let case = format!("{dtype:?} depth {depth} {options:?}");
                     let difference = (found.loss - flat.loss).abs();
                     assert!(difference <= whole_bound * flat.loss.abs(), "{case}: {} {}", found.loss, flat.loss);
+                    if dtype == DType::F32 {
+                        // Whatever a token is computed with, it is computed with the same bits.
+                        assert_eq!(found.log_probs, flat.log_probs, "{case}");
+                    }
                     assert_eq!(found.gradients.keys().collect::<Vec<_>>(), flat.gradients.keys().collect::<Vec<_>>());
                     let (mut total_error, mut total) = (0.0, 0.0);
                     for (name, expected) in &flat.gradients {
