@@ -2,36 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and reports what it measured")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+#[path = "memory/counter.rs"]
+mod counter;
+
+use std::sync::atomic::Ordering::Relaxed;
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
+use counter::{MOST, NOW};
 use nemo_kernels::linear_log_prob;
-
-/// Counts the bytes that are allocated, and the most there ever were. Other tests would count too: this binary has one.
-struct Counter;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed on as it came.
-unsafe impl GlobalAlloc for Counter {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        MOST.fetch_max(now, Relaxed);
-        // SAFETY: the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTER: Counter = Counter;
 
 /// The logits of a real vocabulary would take a gigabyte. The pass and its gradient need 64 MB at most beside what goes in
 /// and comes out.

@@ -2,42 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and reports what it measured")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../../kernels/tests/memory/counter.rs"]
+mod counter;
+
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use burn::tensor::Device;
+use counter::{MOST, NOW};
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
 use nemo_rl::config::load_text;
 use nemo_rl::plan::{ElementBytes, Machine, PassShape, Phase, PlanInput, Settings, Workload, backward_phase};
 use nemo_rl::policy::api::{Policy, SupervisedBatch, SupervisedSequence, UpdateParams};
 use nemo_rl::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
-
-/// Counts the bytes that are allocated, and the most there ever were. Other tests would count too: this binary has one.
-struct Counter;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed on as it came.
-unsafe impl GlobalAlloc for Counter {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        MOST.fetch_max(now, Relaxed);
-        // SAFETY: the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTER: Counter = Counter;
 
 /// The blocks of `configs/models/hybrid_103m.json`.
 const PATTERN: &str = "M-M-M*-M-M*-M-";

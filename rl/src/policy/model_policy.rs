@@ -14,7 +14,7 @@ use super::api::{
     Policy, PolicyError, SampleKey, SamplingParams, SequenceId, SupervisedBatch, SupervisedReport, TokenId, TrainBatch,
     TurnEnd, UpdateParams, UpdateReport,
 };
-use super::pass::{ParameterGradients, PassOptions, TrainedRows, TreePass};
+use super::pass::{ParameterGradients, PassOptions, Scoring, TrainedRows, TreePass};
 use super::usable;
 use crate::loss::{
     LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss, has_gradient, loss_metrics,
@@ -83,7 +83,8 @@ impl ModelPolicy {
         let reference = self.reference.as_ref().ok_or(PolicyError::NoReference)?;
         let mut log_probs: Vec<Vec<f32>> = sequences.iter().map(|tokens| vec![0.0; tokens.len()]).collect();
         let ungraded = vec![false; sequences.len()];
-        let pass = TreePass::new(reference, tree, sequences, masks, &ungraded, self.options.pass, temperature);
+        let scoring = Scoring { temperature, spread: false };
+        let pass = TreePass::new(reference, tree, sequences, masks, &ungraded, self.options.pass, scoring);
         pass.run(&mut |rows| {
             for (&(sequence, t), value) in rows.places.iter().zip(read(rows.log_prob.clone())) {
                 log_probs[sequence][t] = value;
@@ -191,8 +192,9 @@ impl Policy for ModelPolicy {
         let graded: Vec<bool> = batch.sequences.iter().map(|s| has_gradient(&params.loss, s.advantage)).collect();
         let mut num_tokens = 0;
         let gradients = {
-            let (model, temperature) = (self.engine.model(), params.temperature);
-            let pass = TreePass::new(model, &tree, &sequences, &masks, &graded, self.options.pass, temperature);
+            let model = self.engine.model();
+            let scoring = Scoring { temperature: params.temperature, spread: false };
+            let pass = TreePass::new(model, &tree, &sequences, &masks, &graded, self.options.pass, scoring);
             pass.run(&mut |TrainedRows { log_prob, entropy: entropies, places, .. }| {
                 num_tokens += places.len();
                 on_tokens(num_tokens);
@@ -254,10 +256,8 @@ impl Policy for ModelPolicy {
         let mut num_tokens = 0;
         let gradients = {
             let model = self.engine.model();
-            let mut pass = TreePass::new(model, &tree, &sequences, &masks, &graded, self.options.pass, 1.0);
-            if smoothing > 0.0 {
-                pass = pass.with_spread(1.0);
-            }
+            let scoring = Scoring { temperature: 1.0, spread: smoothing > 0.0 };
+            let pass = TreePass::new(model, &tree, &sequences, &masks, &graded, self.options.pass, scoring);
             pass.run(&mut |TrainedRows { log_prob, spread, places, .. }| {
                 num_tokens += places.len();
                 on_tokens(num_tokens);

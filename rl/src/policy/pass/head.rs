@@ -7,6 +7,7 @@ use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 use nemo_kernels::{LogProbOutput, ScoredRows};
 use nemo_model::{NemotronH, RmsNorm};
 
+use super::Scoring;
 use super::sink::GradientSink;
 
 /// What is asked of the head in one pass.
@@ -69,9 +70,9 @@ pub(super) struct ScoreGradients {
 }
 
 impl<'a> Head<'a> {
-    /// A head at a sampling temperature, with or without [`Scores::spread`].
-    pub fn new(model: &'a NemotronH, temperature: f64, spreads: bool) -> Self {
-        let mean = spreads.then(|| wide(model.head_weight()).mean_dim(0));
+    /// The model's head.
+    pub fn new(model: &'a NemotronH, Scoring { temperature, spread }: Scoring) -> Self {
+        let mean = spread.then(|| wide(model.head_weight()).mean_dim(0));
         Self { model, temperature, mean }
     }
 

@@ -59,6 +59,15 @@ pub struct PassOptions {
     pub kept_bytes: usize,
 }
 
+/// What the loss gets of the head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scoring {
+    /// Temperature of the distributions that tokens are scored under.
+    pub temperature: f64,
+    /// Whether [`TrainedRows::spread`] is asked for.
+    pub spread: bool,
+}
+
 /// One pass over a tree.
 pub(super) struct TreePass<'a, S> {
     model: &'a NemotronH,
@@ -86,7 +95,7 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
         masks: &'a [Vec<bool>],
         graded: &[bool],
         options: PassOptions,
-        temperature: f64,
+        scoring: Scoring,
     ) -> Self {
         let mut graded_segments = vec![false; tree.segments().len()];
         for sequence in (0..sequences.len()).filter(|&s| graded[s] && masks[s].contains(&true)) {
@@ -107,15 +116,9 @@ impl<'a, S: AsRef<[TokenId]>> TreePass<'a, S> {
             Run { rows: batch.len(), tokens, num_keys: tree.segments()[batch[0]].range.start }
         });
         let room = Room::new(model, options.kept_bytes, batch_runs);
-        let head = Head::new(model, temperature, false);
+        let head = Head::new(model, scoring);
         let sink = GradientSink::default();
         Self { model, tree, sequences, masks, graded: graded_segments, options, head, room, sink }
-    }
-
-    /// Gives [`TrainedRows::spread`] to the loss.
-    pub fn with_spread(mut self, temperature: f64) -> Self {
-        self.head = Head::new(self.model, temperature, true);
-        self
     }
 
     /// Runs every leaf batch through `loss` and back; returns the parameters' gradients of the summed losses.

@@ -95,7 +95,7 @@ fn by_cells(model: &NemotronH, batch: &Batch, min_shared: usize, partly: bool, o
     let graded: Vec<bool> = weights.iter().map(|&weight| weight != 0.0).collect();
     let mut loss = 0.0;
     let mut log_probs = BTreeMap::new();
-    let pass = TreePass::new(model, &tree, &batch.sequences, &batch.masks, &graded, options, 0.9);
+    let pass = TreePass::new(model, &tree, &batch.sequences, &batch.masks, &graded, options, SCORING);
     let gradients = pass.run(&mut |rows| {
         let values = rows.log_prob.to_data();
         log_probs.extend(rows.places.iter().copied().zip(values.iter::<f64>()));
@@ -115,7 +115,7 @@ fn by_whole_graph(model: &NemotronH, batch: &Batch, min_shared: usize, partly: b
         masks: &batch.masks,
         graded: &graded,
         options,
-        temperature: 0.9,
+        temperature: SCORING.temperature,
         sums: BTreeMap::new(),
     };
     let mut log_probs = BTreeMap::new();
@@ -127,6 +127,7 @@ fn by_whole_graph(model: &NemotronH, batch: &Batch, min_shared: usize, partly: b
     Outcome { loss, log_probs, gradients: values(pass.sums) }
 }
 
+const SCORING: Scoring = Scoring { temperature: 0.9, spread: false };
 const WHOLE: PassOptions = PassOptions { max_batch_tokens: 100_000, chunk_tokens: 100_000, kept_bytes: usize::MAX };
 
 /// Cells, kept and rerun, give the bits of the whole graph: every block kind, depth, padding, chunks.
