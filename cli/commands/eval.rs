@@ -44,7 +44,8 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     loaded.warn_of_length(arguments.max_length);
     output::warnings(&loaded.warnings);
     let sampling: SamplingParams = sampling(&arguments.sampling, Some(arguments.max_new_tokens), &loaded);
-    let sizes = PolicySizes { max_sequence_length: arguments.max_length, max_batch_tokens: arguments.max_length };
+    let length = arguments.max_length;
+    let sizes = PolicySizes { max_sequence_length: length, max_batch_tokens: length, chunk_tokens: length };
     let plan = loaded.plan(size_of::<f32>(), arguments.max_open_sequences, arguments.max_length, machine)?;
     let (mut policy, chat) = loaded.into_policy(&plan, sizes, Map::new())?;
     let decoding = if sampling.temperature == 0.0 { Decoding::Greedy } else { Decoding::Sampled };

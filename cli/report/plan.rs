@@ -15,7 +15,7 @@ pub fn summary(plan: &Plan) -> String {
     for phase in &plan.phases {
         let chosen = match phase.name {
             "generation" => format!(", room for {} sequences", plan.engine.num_sequences),
-            "backward" => format!(", chunks of {} tokens, {}", plan.chunk_tokens, kept(plan)),
+            "backward" => format!(", {}", kept(plan)),
             _ => String::new(),
         };
         text.push_str(&format!("\n  {:<10}  {:>10} beside those{chosen}", phase.name, size(phase.bytes())));
@@ -57,7 +57,6 @@ pub fn figures(plan: &Plan, rates: Rates, of: &str) -> String {
     let mut add = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
     add("sequences at a time", engine.num_sequences.to_string());
     add("tokens of keys and values", engine.num_tokens.to_string());
-    add("tokens of a chunk", plan.chunk_tokens.to_string());
     add("room for graphs", size(plan.kept_bytes));
     add("blocks that run twice", format!("{:.0} %", 100.0 * work.rerun));
     add("tokens trained through", format!("{:.0}", work.training_tokens));

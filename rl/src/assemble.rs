@@ -311,7 +311,7 @@ impl LoadedModel {
             engine: self.engine_options(plan, sizes.max_sequence_length),
             pass: PassOptions {
                 max_batch_tokens: sizes.max_batch_tokens,
-                chunk_tokens: plan.chunk_tokens,
+                chunk_tokens: sizes.chunk_tokens,
                 kept_bytes: plan.kept_bytes,
             },
             sidecar_files: self.sidecar_files,
@@ -328,6 +328,8 @@ pub struct PolicySizes {
     pub max_sequence_length: usize,
     /// Tokens of one padded training batch.
     pub max_batch_tokens: usize,
+    /// Tokens of a segment that go through the model at once in training.
+    pub chunk_tokens: usize,
 }
 
 /// Reads the small files that a configuration's model consists of, and leaves its weights alone. Files of the hub are not
@@ -435,6 +437,7 @@ pub fn policy(
     let sizes = PolicySizes {
         max_sequence_length: config.policy.max_total_sequence_length,
         max_batch_tokens: config.max_batch_tokens(),
+        chunk_tokens: config.policy.chunk_tokens,
     };
     let mut variables = config.policy.tokenizer.chat_template_kwargs.clone().unwrap_or_default();
     let server = &config.env.nemo_gym.policy_model.responses_api_models.vllm_model.extra_body;

@@ -66,6 +66,7 @@ impl Batch {
             leaf_tokens: self.own,
             max_open_sequences: self.sequences,
             max_batch_tokens: self.max_batch_tokens,
+            chunk_tokens: usize::MAX,
             prompts_per_step: 1,
             sequences_per_step: self.sequences,
         }

@@ -174,6 +174,7 @@ fn ranges(config: &RunConfig) -> Result<()> {
         ("policy.train_micro_batch_size", policy.train_micro_batch_size),
         ("policy.dynamic_batching.train_mb_tokens", policy.dynamic_batching.train_mb_tokens),
         ("policy.max_total_sequence_length", policy.max_total_sequence_length),
+        ("policy.chunk_tokens", policy.chunk_tokens),
         ("policy.generation.max_new_tokens", policy.generation.max_new_tokens),
         ("checkpointing.save_period", config.checkpointing.save_period),
         ("cluster.gpus_per_node", config.cluster.gpus_per_node),

@@ -26,6 +26,7 @@ impl Workload {
             leaf_tokens: SHORT_CONVERSATION.min(longest_sequence - prompt),
             max_open_sequences,
             max_batch_tokens: config.max_batch_tokens(),
+            chunk_tokens: config.policy.chunk_tokens,
             prompts_per_step: prompts,
             sequences_per_step: sequences.max(config.sft.batch_size),
         }
@@ -40,6 +41,7 @@ impl Workload {
             leaf_tokens: longest_sequence,
             max_open_sequences,
             max_batch_tokens: 0,
+            chunk_tokens: longest_sequence,
             prompts_per_step: max_open_sequences,
             sequences_per_step: max_open_sequences,
         }

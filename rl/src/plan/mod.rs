@@ -33,9 +33,6 @@ pub use self::work::{Rates, StepSeconds, StepWork};
 
 use self::backward::TreeShape;
 
-/// Chunks that a long segment may be cut into, largest first: of the first that fits the pass is made.
-pub const CHUNK_TOKENS: [usize; 5] = [4096, 2048, 1024, 512, 256];
-
 /// Name of the phase in which gradients are computed.
 const BACKWARD: &str = "backward";
 
@@ -54,6 +51,9 @@ pub struct Workload {
     pub max_open_sequences: usize,
     /// Tokens of a padded training batch of several rows.
     pub max_batch_tokens: usize,
+    /// Most tokens of a segment that go through the model at once in training. It is never chosen by memory, as it changes
+    /// the order in which gradients are summed.
+    pub chunk_tokens: usize,
     /// Prompts of a step.
     pub prompts_per_step: usize,
     /// Sequences of a step, all prompts' samples together.
@@ -151,8 +151,6 @@ pub struct Plan {
     pub phases: Vec<Phase>,
     /// Bytes that graphs of first passes may take: `PassOptions::kept_bytes`.
     pub kept_bytes: usize,
-    /// Tokens of a chunk: `PassOptions::chunk_tokens`.
-    pub chunk_tokens: usize,
     /// Pages and slots of the engine.
     pub engine: EngineRoom,
     /// Bytes that the engine's pools may take, and need at least.
@@ -186,21 +184,17 @@ impl Plan {
         let mut phases = vec![Phase { name: "generation", items: generation }];
 
         let for_backward = input.machine.device_memory.saturating_sub(of_resident);
-        let backward = |chunk_tokens, kept_bytes| backward_items(&shard, input, PassShape { chunk_tokens, kept_bytes });
-        let of_chunk = |chunk: &usize| total(&backward(*chunk, 0));
-        // Shorter chunks have shorter runs and more states between them: the shortest need not take least.
-        let fitting = CHUNK_TOKENS.into_iter().find(|chunk| of_chunk(chunk) <= for_backward);
-        let smallest = CHUNK_TOKENS.into_iter().min_by_key(of_chunk);
-        let chunk_tokens = fitting.or(smallest).unwrap_or(CHUNK_TOKENS[0]);
+        let chunk_tokens = input.workload.chunk_tokens;
+        let backward = |kept_bytes| backward_items(&shard, input, PassShape { chunk_tokens, kept_bytes });
         let kept_bytes = match input.settings.activation_checkpointing {
             true => 0,
-            false => for_backward.saturating_sub(total(&backward(chunk_tokens, 0))),
+            false => for_backward.saturating_sub(total(&backward(0))),
         };
         let mut rerun = 0.0;
         if trains {
             let sums = Item::new("gradient sums", of_parameters(FLOAT32_BYTES));
             let largest = shard.largest_parameter.saturating_mul(FLOAT32_BYTES);
-            phases.push(Phase { name: BACKWARD, items: backward(chunk_tokens, kept_bytes) });
+            phases.push(Phase { name: BACKWARD, items: backward(kept_bytes) });
             phases.push(Phase { name: "update", items: vec![sums, Item::new("one gradient, scaled", largest)] });
             phases.push(Phase { name: "save", items: vec![Item::new("one tensor, twice", 2 * largest)] });
             let cells = cell_sizes(&shard, input);
@@ -212,7 +206,7 @@ impl Plan {
         let work = StepWork::new(&shard, input, engine.num_sequences, rerun);
         let engine_bytes = [for_engine, engine.bytes(&shard)];
         let (device_memory, devices) = (input.machine.device_memory, input.machine.devices);
-        Some(Self { device_memory, devices, resident, phases, kept_bytes, chunk_tokens, engine, engine_bytes, work })
+        Some(Self { device_memory, devices, resident, phases, kept_bytes, engine, engine_bytes, work })
     }
 
     /// The plan for `input`, if it fits.

@@ -46,6 +46,15 @@ fn single_changes<'a>(input: &PlanInput<'a>) -> Vec<Vec<Change<'a>>> {
                 .collect(),
         );
         ladders.push(
+            halvings(workload.chunk_tokens)
+                .map(|chunk_tokens| {
+                    let mut changed = input.clone();
+                    changed.workload.chunk_tokens = chunk_tokens;
+                    (changed, format!("policy.chunk_tokens={chunk_tokens}"))
+                })
+                .collect(),
+        );
+        ladders.push(
             halvings(longest)
                 .map(|tokens| (shorter(input, tokens), format!("policy.max_total_sequence_length={tokens}")))
                 .collect(),
@@ -54,7 +63,7 @@ fn single_changes<'a>(input: &PlanInput<'a>) -> Vec<Vec<Change<'a>>> {
     if input.settings.element_bytes == ElementBytes::FLOAT32 {
         let mut changed = input.clone();
         changed.settings.element_bytes = ElementBytes::BFLOAT16;
-        ladders.push(vec![(changed, "policy.precision=bfloat16, where it is implemented".to_owned())]);
+        ladders.push(vec![(changed, "policy.precision=bfloat16".to_owned())]);
     }
     let more_devices = DEVICES.into_iter().filter(|&devices| devices > input.machine.devices);
     ladders.push(
@@ -92,7 +101,7 @@ fn all_together(input: &PlanInput<'_>, fits: &dyn Fn(&PlanInput<'_>) -> bool) ->
     }
     if input.settings.element_bytes == ElementBytes::FLOAT32 {
         changed.settings.element_bytes = ElementBytes::BFLOAT16;
-        parts.push("policy.precision=bfloat16, where it is implemented".to_owned());
+        parts.push("policy.precision=bfloat16".to_owned());
     }
     let devices = std::iter::once(input.machine.devices).chain(DEVICES).find(|&devices| {
         changed.machine.devices = devices;

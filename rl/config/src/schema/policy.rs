@@ -29,6 +29,9 @@ pub struct PolicyConfig {
     pub precision: Precision,
     /// Whether products of f32 matrices may round their factors to TF32, on devices that have it. *Own key.*
     pub allow_tf32: bool,
+    /// Most tokens of a segment that go through the model at once in training; longer ones go in chunks. *Own key.*
+    #[serde(deserialize_with = "at_most::<{ limits::SEQUENCE_TOKENS }, _>")]
+    pub chunk_tokens: usize,
     pub megatron_cfg: MegatronConfig,
     pub dynamic_batching: DynamicBatchingConfig,
     pub make_sequence_length_divisible_by: usize,
