@@ -15,12 +15,9 @@ pub enum ModelError {
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
     /// The weights were quantised for generation.
     #[error(
-        "the weights are stored in {stored}, for generation only: to train them, load the model in float32 or bfloat16"
+        "the weights are stored in int8, for generation only: to train them, load the model in float32 or bfloat16"
     )]
-    NotTrainable {
-        /// The element type.
-        stored: &'static str,
-    },
+    NotTrainable,
     /// What was rounded to eight bits is no longer the checkpoint's.
     #[error("the weights are stored in int8, for generation only: to save them, load the model in full (float32)")]
     NotSavable,

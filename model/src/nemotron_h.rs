@@ -100,7 +100,7 @@ impl NemotronH {
     pub fn check_trainable(&self) -> Result<(), ModelError> {
         match self.dtypes.matrices {
             WeightStorage::Full | WeightStorage::Bf16 => Ok(()),
-            WeightStorage::Int8 => Err(ModelError::NotTrainable { stored: "int8" }),
+            WeightStorage::Int8 => Err(ModelError::NotTrainable),
         }
     }
 

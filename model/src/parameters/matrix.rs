@@ -20,17 +20,6 @@ pub enum WeightStorage {
     Int8,
 }
 
-impl WeightStorage {
-    /// The name of the element type; `None` for whatever the model computes in.
-    pub fn narrow_name(self) -> Option<&'static str> {
-        match self {
-            Self::Full => None,
-            Self::Bf16 => Some("bfloat16"),
-            Self::Int8 => Some("int8"),
-        }
-    }
-}
-
 /// A matrix `[out, in]` of floats: those that the model computes in, or bf16.
 #[derive(Clone, Debug)]
 pub struct FloatMatrix {
