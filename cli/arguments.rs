@@ -264,6 +264,9 @@ pub struct EvalArguments {
     /// Write one JSON line per conversation to this file.
     #[arg(long, value_name = "FILE")]
     pub episodes: Option<PathBuf>,
+    /// What the model's matrices are kept in, as of generate.
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
+    pub weight_dtype: WeightDtype,
     #[command(flatten)]
     pub compute: ComputeArguments,
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, json};
 
 use anyhow::Context;
 
-use super::generate::sampling;
+use super::generate::{parameter_bytes, sampling, storage};
 use super::ground_truths;
 use super::offices::offices;
 use super::places::places;
@@ -28,6 +28,7 @@ const MAX_CONVERSATIONS: usize = 1 << 20;
 pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     let device = arguments.compute.device.open()?;
     let machine = machine(&arguments.compute);
+    let storage = storage(arguments.weight_dtype, arguments.compute.device)?;
     let environment = offices(arguments.tables.as_deref())?;
     let tasks = tasks(&arguments)?;
     if let Some(path) = &arguments.records {
@@ -40,13 +41,14 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
         arguments.sampling.samples,
         tasks.len()
     );
-    let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device, Dtypes::F32)?;
+    let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device, Dtypes::stored(storage))?;
     loaded.warn_of_length(arguments.max_length);
+    loaded.warn_of_memory(machine);
     output::warnings(&loaded.warnings);
     let sampling: SamplingParams = sampling(&arguments.sampling, Some(arguments.max_new_tokens), &loaded);
     let length = arguments.max_length;
     let sizes = PolicySizes { max_sequence_length: length, max_batch_tokens: length, chunk_tokens: length };
-    let plan = loaded.plan(size_of::<f32>(), arguments.max_open_sequences, arguments.max_length, machine)?;
+    let plan = loaded.plan(parameter_bytes(storage), arguments.max_open_sequences, arguments.max_length, machine)?;
     let (mut policy, chat) = loaded.into_policy(&plan, sizes, Map::new())?;
     let decoding = if sampling.temperature == 0.0 { Decoding::Greedy } else { Decoding::Sampled };
     let settings = CollectSettings {

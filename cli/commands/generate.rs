@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::io::Read;
 use std::ops::Range;
+use std::time::Instant;
 
 use anyhow::Context;
 use nemo_env::Dataset;
@@ -32,7 +33,8 @@ struct Prompt {
 }
 
 pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
-    let storage = storage(&arguments)?;
+    let started = Instant::now();
+    let storage = storage(arguments.weight_dtype, arguments.compute.device)?;
     let device = arguments.compute.device.open()?;
     let machine = machine(&arguments.compute);
     let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device, Dtypes::stored(storage))?;
@@ -49,6 +51,7 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
     let lengths = prompts.iter().zip(&limits).map(|(prompt, limit)| prompt.ids.len().saturating_add(*limit));
     let longest = lengths.max().unwrap_or(0);
     loaded.warn_of_length(longest);
+    loaded.warn_of_memory(machine);
     output::warnings(&loaded.warnings);
     let open = prompts.len().saturating_mul(samples).min(MAX_OPEN);
     let longest = longest.saturating_add(1);
@@ -60,6 +63,8 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
     // Answers are worked on in portions, so that the first come before the last is begun, however many there are.
     let portion = (MAX_OPEN / samples).max(1);
     let heading = prompts.len() > 1 || samples > 1;
+    let loaded_at = Instant::now();
+    let mut num_new_tokens = 0;
     for first in (0..prompts.len()).step_by(portion) {
         let chunk = first..prompts.len().min(first + portion);
         for round in (0..samples).step_by(MAX_OPEN) {
@@ -73,6 +78,7 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
             for (index, answers) in chunk.clone().zip(finish(&mut engine, handles)?) {
                 let prompt = &prompts[index];
                 for (sample, answer) in round.clone().zip(&answers) {
+                    num_new_tokens += answer.tokens.len();
                     let text =
                         tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&answer.tokens, false)).transpose()?;
                     if arguments.json {
@@ -84,26 +90,33 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
             }
         }
     }
+    let (loading, generating) = ((loaded_at - started).as_secs_f64(), loaded_at.elapsed().as_secs_f64());
+    output::note(&format!(
+        "loaded in {loading:.1} s; {} prompt tokens read and {num_new_tokens} tokens generated in {generating:.1} s: \
+         {:.2} tokens/s",
+        prompts.iter().map(|prompt| prompt.ids.len()).sum::<usize>(),
+        num_new_tokens as f64 / generating
+    ));
     Ok(())
 }
 
 /// How the weights are kept, if the device can.
-fn storage(arguments: &GenerateArguments) -> anyhow::Result<WeightStorage> {
-    let (storage, name) = match arguments.weight_dtype {
+pub fn storage(weight_dtype: WeightDtype, device: DeviceName) -> anyhow::Result<WeightStorage> {
+    let (storage, name) = match weight_dtype {
         WeightDtype::Float32 => return Ok(WeightStorage::Full),
         WeightDtype::Bfloat16 => (WeightStorage::Bf16, "bfloat16"),
         WeightDtype::Int8 => (WeightStorage::Int8, "int8"),
     };
     anyhow::ensure!(
-        arguments.compute.device == DeviceName::Cpu,
-        "--weight-dtype {name}: --device {} has no products with such weights; use --device cpu, or --weight-dtype float32",
-        arguments.compute.device
+        device == DeviceName::Cpu,
+        "--weight-dtype {name}: --device {device} has no products with such weights; use --device cpu, or --weight-dtype \
+         float32"
     );
     Ok(storage)
 }
 
 /// Bytes of a weight.
-fn parameter_bytes(storage: WeightStorage) -> usize {
+pub fn parameter_bytes(storage: WeightStorage) -> usize {
     match storage {
         WeightStorage::Full => 4,
         WeightStorage::Bf16 => 2,

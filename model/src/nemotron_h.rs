@@ -22,6 +22,7 @@ pub struct NemotronH {
     config: ModelConfig,
     shard: LayerShard,
     dtypes: Dtypes,
+    mapped_bytes: usize,
     embeddings: Matrix,
     pub(crate) blocks: Vec<Block>,
     final_norm: RmsNorm,
@@ -65,12 +66,19 @@ impl NemotronH {
             true => None,
             false => Some(weights.matrix(HEAD, table, Initialization::fan_in(config.hidden_size))?),
         };
-        Ok(Self { config: config.clone(), shard, dtypes, embeddings, blocks, final_norm, head })
+        let mapped_bytes = weights.mapped_bytes();
+        Ok(Self { config: config.clone(), shard, dtypes, mapped_bytes, embeddings, blocks, final_norm, head })
     }
 
     /// The configuration the model was built from.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Bytes of the weights that on a host lay in the checkpoint's mapped file when they were loaded: the system gives their
+    /// memory to others when that is needed, and reads them again. A weight that is changed leaves the file.
+    pub fn mapped_bytes(&self) -> usize {
+        self.mapped_bytes
     }
 
     /// Local layer sizes.

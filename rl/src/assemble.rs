@@ -25,7 +25,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{PolicyConfig, Precision, RunConfig};
 use crate::model_files::{self, CompanionFiles};
 pub use crate::places::Places;
-use crate::plan::{Machine, Plan, PlanError, PlanInput};
+use crate::plan::{Machine, Plan, PlanError, PlanInput, size_text};
 use crate::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
 use crate::rollout::RenderError;
 use crate::rollout::chat::{self, Chat};
@@ -249,8 +249,23 @@ impl LoadedModel {
         self.warnings.extend(model_files::check_length(self.model.config(), max_length, &self.folder));
     }
 
+    /// Adds a warning if a host reads weights from a file that does not fit into what is free.
+    pub fn warn_of_memory(&mut self, machine: Machine) {
+        let (mapped, free) = (self.model.mapped_bytes(), machine.device_memory);
+        if machine.threads > 0 && mapped > free {
+            self.warnings.push(format!(
+                "{} of weights are read from {} as they are needed, and only {} of memory are free for them: tokens wait for \
+                 the disk",
+                size_text(mapped),
+                self.folder.display(),
+                size_text(free)
+            ));
+        }
+    }
+
     /// The plan of an engine for `max_open` sequences of at most `max_length` tokens, with matrices in elements of
-    /// `parameter_bytes`. The machine is as it was before the model was loaded.
+    /// `parameter_bytes`. The machine is as it was before the model was loaded. Weights that a host reads from their file
+    /// need no memory of their own.
     ///
     /// # Errors
     /// When weights and the smallest caches do not fit.
@@ -261,8 +276,9 @@ impl LoadedModel {
         max_length: usize,
         machine: Machine,
     ) -> Result<Plan, AssembleError> {
+        let weights = [parameter_bytes, if machine.threads > 0 { self.model.mapped_bytes() } else { 0 }];
         let sizes = [max_open, max_length];
-        Ok(Plan::fitting(&PlanInput::of_generation(self.model.config(), parameter_bytes, sizes, machine))?)
+        Ok(Plan::fitting(&PlanInput::of_generation(self.model.config(), weights, sizes, machine))?)
     }
 
     /// Sizes of an engine as planned, for sequences of at most `max_length` tokens.

@@ -112,6 +112,7 @@ fn planned(config: &ModelConfig, batch: &Batch, pass: PassShape) -> Phase {
         },
         settings: Settings {
             element_bytes: ElementBytes::FLOAT32,
+            mapped_bytes: 0,
             trains: true,
             keeps_reference: false,
             memory_utilization: 0.8,
@@ -138,6 +139,43 @@ fn a_long_trajectory_takes_keys_and_values() {
     let keys_values = (2 * 2 * config.key_value_size() * size_of::<f32>()) as f64;
     println!("a further token: measured {measured:.0} B, planned {planned:.0} B, keys and values {keys_values:.0} B");
     assert!((measured / planned - 1.0).abs() < 0.1);
+}
+
+/// `configs/models/hybrid_103m.json` once, twice and four times as deep. With one batch of 4 x 512 tokens the sums of the
+/// gradients come as the streams go; with two of them the peak grows beside the sums by the streams before the further blocks.
+#[test]
+#[ignore = "takes minutes; other tests of this binary must not run beside it"]
+fn depth_costs_the_streams_before_blocks() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/hybrid_103m.json");
+    let shape = std::fs::read_to_string(path).unwrap();
+    let num_blocks = PATTERN.len();
+    let pass = PassShape { chunk_tokens: 512, kept_bytes: 0 };
+    for sequences in [4, 8] {
+        let batch = Batch { shared: 0, own: 512, sequences, max_batch_tokens: 2048 };
+        let rests = [1, 2, 4].map(|depth| {
+            let count = format!("\"num_hidden_layers\": {}", depth * num_blocks);
+            let deep = shape
+                .replace(PATTERN, &PATTERN.repeat(depth))
+                .replace(&format!("\"num_hidden_layers\": {num_blocks}"), &count);
+            let config = ModelConfig::from_json_text(&deep, Path::new("config.json")).unwrap();
+            assert_eq!(config.layers.len(), depth * num_blocks);
+            let (measured, planned) = (measured(&config, &batch, pass), planned(&config, &batch, pass).bytes());
+            println!(
+                "{depth} x blocks, {sequences} x 512 tokens: measured {:.1} MB, planned {:.1} MB ({:+.1} %)",
+                measured as f64 / 1e6,
+                planned as f64 / 1e6,
+                100.0 * (planned as f64 / measured as f64 - 1.0)
+            );
+            assert!((planned as f64 / measured as f64 - 1.0).abs() < 0.1);
+            measured as f64 - (config.num_parameters() * size_of::<f32>()) as f64
+        });
+        let streams = (batch.max_batch_tokens * num_blocks * 768 * size_of::<f32>()) as f64;
+        for (rest, depth) in [(rests[1], 1.0), (rests[2], 3.0)] {
+            let growth = (rest - rests[0]) / depth;
+            println!("further blocks take {:.1} MB, the streams before them {:.1} MB", growth / 1e6, streams / 1e6);
+            assert!(growth < 1.1 * streams && (sequences == 4 || growth > 0.9 * streams));
+        }
+    }
 }
 
 /// The plan's backward phase is what a step takes, within a tenth, whatever the depth, the chunks and the graphs that are kept.

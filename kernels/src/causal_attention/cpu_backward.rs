@@ -4,7 +4,10 @@
 //! `dv_j = sum_i w_ij g_i`, `ds_ij = scale w_ij (g_i . v_j - g_i . y_i)`, `dq_i = sum_j ds_ij k_j`,
 //! `dk_j = sum_i ds_ij q_i` (Dao et al. 2022, arXiv:2205.14135). One task serves one query head of
 //! one row; what the query heads of a key head, and the rows that share a prefix, give its keys is
-//! then added in a fixed order. Memory is linear in the number of positions.
+//! then added in a fixed order. Keys are taken in spans, so that the parts of all query heads take
+//! a constant amount of memory.
+
+use std::ops::Range;
 
 use super::cpu::{Layer, forward, pack_rows, score_rows, transpose_block};
 use super::{AttentionSaved, AttentionTensors, CausalAttentionGradient};
@@ -16,7 +19,7 @@ use burn::backend::{Flex, tensor::FloatTensor};
 /// Query tokens whose scores are held at a time.
 const QUERY_TILE: usize = 32;
 
-/// Elements that the key and value gradients per query head may take at a time (16 MiB).
+/// Elements that the key and value gradients per query head may take at a time (16 MiB); at least a block of keys of one row.
 const PARTIAL_ELEMENTS: usize = 4 << 20;
 
 impl CausalAttentionGradient for Flex {
@@ -39,32 +42,36 @@ impl CausalAttentionGradient for Flex {
         let mut prefix_k = vec![0.0; layer.prefix_k.len()];
         let mut prefix_v = vec![0.0; layer.prefix_v.len()];
 
-        let head_partial = (layer.prefix_tokens + tokens) * width;
-        let row_partial = query_heads * head_partial * 2;
-        let rows_at_once = (PARTIAL_ELEMENTS / row_partial.max(1)).clamp(1, batch.max(1));
-        let mut partial = vec![0.0; rows_at_once * row_partial];
+        let positions = layer.prefix_lengths.iter().max().map_or(0, |longest| longest + tokens);
+        let of_position = 2 * query_heads * width;
+        let span = (PARTIAL_ELEMENTS / of_position.max(1) / BLOCK).clamp(1, positions.div_ceil(BLOCK).max(1)) * BLOCK;
+        let rows_at_once = (PARTIAL_ELEMENTS / (span * of_position).max(1)).clamp(1, batch.max(1));
+        let mut partial = vec![0.0; rows_at_once * span * of_position];
         for first_row in (0..batch).step_by(rows_at_once) {
-            let rows = rows_at_once.min(batch - first_row);
-            let (q_out, partial_out) = (DisjointMut::new(&mut q), DisjointMut::new(&mut partial));
-            parallel(rows * query_heads, |task| {
-                let (row, head) = (first_row + task / query_heads, task % query_heads);
-                // SAFETY: every task has its own row and head.
-                let gradients = unsafe { partial_out.slice(task * head_partial * 2, head_partial * 2) };
-                let (k_gradient, v_gradient) = gradients.split_at_mut(head_partial);
-                let (y, log_sum_exp, cotangent) = (&y, &log_sum_exp, &cotangent);
-                let (layer, q) = (&layer, q_out);
-                run(Reverse { layer, row, head, y, log_sum_exp, cotangent, q, k_gradient, v_gradient });
-            });
+            let rows = first_row..batch.min(first_row + rows_at_once);
+            for start in (0..positions).step_by(span) {
+                let span = start..positions.min(start + span);
+                let (q_out, partial_out) = (DisjointMut::new(&mut q), DisjointMut::new(&mut partial));
+                parallel(rows.len() * query_heads, |task| {
+                    let (row, head) = (first_row + task / query_heads, task % query_heads);
+                    // SAFETY: every task has its own row and head.
+                    let gradients = unsafe { partial_out.slice(task * 2 * span.len() * width, 2 * span.len() * width) };
+                    let (k_gradient, v_gradient) = gradients.split_at_mut(span.len() * width);
+                    let (y, log_sum_exp, cotangent) = (&y, &log_sum_exp, &cotangent);
+                    let (layer, span, q) = (&layer, span.clone(), q_out);
+                    run(Reverse { layer, row, head, span, y, log_sum_exp, cotangent, q, k_gradient, v_gradient });
+                });
 
-            let own = [DisjointMut::new(&mut k), DisjointMut::new(&mut v)];
-            let prefix = [DisjointMut::new(&mut prefix_k), DisjointMut::new(&mut prefix_v)];
-            let blocks = (layer.prefix_tokens + tokens).div_ceil(BLOCK);
-            parallel(blocks * key_heads, |task| {
-                let (block, key_head) = (task / key_heads, task % key_heads);
-                for row in first_row..first_row + rows {
-                    add_heads(&layer, row, first_row, key_head, block, &partial, own, prefix);
-                }
-            });
+                let own = [DisjointMut::new(&mut k), DisjointMut::new(&mut v)];
+                let prefix = [DisjointMut::new(&mut prefix_k), DisjointMut::new(&mut prefix_v)];
+                parallel(span.len().div_ceil(BLOCK) * key_heads, |task| {
+                    let (block, key_head) = (start + task / key_heads * BLOCK, task % key_heads);
+                    let positions = block..span.end.min(block + BLOCK);
+                    for row in rows.clone() {
+                        add_heads(&layer, [row, row - first_row], key_head, positions.clone(), &span, &partial, own, prefix);
+                    }
+                });
+            }
         }
         [
             from_vec(q, [batch, tokens, query_heads, width]),
@@ -76,41 +83,33 @@ impl CausalAttentionGradient for Flex {
     }
 }
 
-/// Adds what a row's query heads give one block of positions of their key head, first to last.
+/// Adds what the query heads of row `row`, the `index`-th of those in `partial`, give some positions of their key head, first
+/// to last.
 ///
-/// A block is a run of prefix slots and own tokens (`slot` below), not of absolute positions, so
-/// that blocks of rows with different prefixes never meet in one element.
+/// A slot of the prefix has the same position in every row, and other keys belong to one row: no two positions meet in one
+/// element.
 #[allow(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
 fn add_heads(
     layer: &Layer,
-    row: usize,
-    first_row: usize,
+    [row, index]: [usize; 2],
     key_head: usize,
-    block: usize,
+    positions: Range<usize>,
+    span: &Range<usize>,
     partial: &[f32],
     own: [DisjointMut; 2],
     prefix: [DisjointMut; 2],
 ) {
-    let (width, slots) = (layer.width, layer.prefix_tokens + layer.tokens);
-    for slot in block * BLOCK..((block + 1) * BLOCK).min(slots) {
-        let valid = layer.prefix_lengths[row];
-        // The slot's place among the row's valid positions.
-        let position = if slot < layer.prefix_tokens {
-            if slot >= valid {
-                continue;
-            }
-            slot
-        } else {
-            slot - layer.prefix_tokens + valid
-        };
+    let width = layer.width;
+    let end = layer.prefix_lengths[row] + layer.tokens;
+    for position in positions.start..positions.end.min(end) {
         let (place, in_prefix) = layer.key_place(row, position, key_head);
         let targets = if in_prefix { prefix } else { own };
         for (kind, target) in targets.into_iter().enumerate() {
-            // SAFETY: this task owns the slot of this key head.
+            // SAFETY: this task owns the position of this key head.
             let total = unsafe { target.slice(place, width) };
-            for index in 0..layer.per_key() {
-                let head = (row - first_row) * layer.query_heads + key_head * layer.per_key() + index;
-                let from = ((head * 2 + kind) * slots + position) * width;
+            for head in key_head * layer.per_key()..(key_head + 1) * layer.per_key() {
+                let gradients = (index * layer.query_heads + head) * 2 + kind;
+                let from = (gradients * span.len() + position - span.start) * width;
                 for (total, part) in total.iter_mut().zip(&partial[from..from + width]) {
                     *total += part;
                 }
@@ -123,6 +122,8 @@ struct Reverse<'a> {
     layer: &'a Layer<'a>,
     row: usize,
     head: usize,
+    /// Positions of the keys that are taken; those before them are in `q` already.
+    span: Range<usize>,
     /// `[B, T, Hq, P]`
     y: &'a [f32],
     /// `[B, Hq, T]`
@@ -131,9 +132,9 @@ struct Reverse<'a> {
     cotangent: &'a [f32],
     /// `[B, T, Hq, P]`
     q: DisjointMut<'a>,
-    /// `[positions, P]`, overwritten.
+    /// `[span, P]`, overwritten.
     k_gradient: &'a mut [f32],
-    /// `[positions, P]`, overwritten.
+    /// `[span, P]`, overwritten.
     v_gradient: &'a mut [f32],
 }
 
@@ -175,13 +176,17 @@ impl Kernel for Reverse<'_> {
         let mut weights = vec![0.0; QUERY_TILE * BLOCK];
         let mut slopes = vec![0.0; QUERY_TILE * BLOCK];
         let mut q_sums = vec![0.0; tokens * padded];
+        for (token, sums) in q_sums.chunks_exact_mut(padded).enumerate() {
+            // SAFETY: this task owns the query head's rows.
+            sums[..width].copy_from_slice(unsafe { self.q.slice(place(token), width) });
+        }
         let mut k_sums = vec![0.0; BLOCK * padded];
         let mut v_sums = vec![0.0; BLOCK * padded];
         let offsets: [usize; BLOCK] = std::array::from_fn(|index| index * padded);
 
-        let positions = start + tokens;
-        for block in (0..positions).step_by(BLOCK) {
-            let filled = BLOCK.min(positions - block);
+        let end = self.span.end.min(start + tokens);
+        for block in (self.span.start..end).step_by(BLOCK) {
+            let filled = BLOCK.min(end - block);
             let source = |position| layer.key_value(row, block + position, key_head);
             pack_rows((0..filled).map(|position| source(position)[0]), padded, &mut keys);
             pack_rows((0..filled).map(|position| source(position)[1]), padded, &mut values);
@@ -233,7 +238,7 @@ impl Kernel for Reverse<'_> {
             }
             for position in 0..filled {
                 let from = position * padded..position * padded + width;
-                let to = (block + position) * width..(block + position + 1) * width;
+                let to = (block + position - self.span.start) * width..(block + position + 1 - self.span.start) * width;
                 self.k_gradient[to.clone()].copy_from_slice(&k_sums[from.clone()]);
                 self.v_gradient[to].copy_from_slice(&v_sums[from]);
             }

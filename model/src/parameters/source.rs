@@ -76,17 +76,18 @@ pub struct WeightBuilder<'a> {
     origin: Origin<'a>,
     device: &'a Device,
     dtypes: Dtypes,
+    mapped_bytes: usize,
 }
 
 impl<'a> WeightBuilder<'a> {
     /// Tensors will be made on `device`.
     pub fn new(source: &'a mut dyn WeightSource, device: &'a Device, dtypes: Dtypes) -> Self {
-        Self { origin: Origin::Source(source), device, dtypes }
+        Self { origin: Origin::Source(source), device, dtypes, mapped_bytes: 0 }
     }
 
     /// Makes no tensors and lists what would be asked of a source; see [`Self::into_outline`].
     pub(crate) fn of_outline(device: &'a Device) -> Self {
-        Self { origin: Origin::Outline(Vec::new()), device, dtypes: Dtypes::F32 }
+        Self { origin: Origin::Outline(Vec::new()), device, dtypes: Dtypes::F32, mapped_bytes: 0 }
     }
 
     /// The tensors that were asked for, of a builder that makes none.
@@ -100,6 +101,11 @@ impl<'a> WeightBuilder<'a> {
     /// The types that tensors are made in.
     pub fn dtypes(&self) -> Dtypes {
         self.dtypes
+    }
+
+    /// Bytes of the matrices so far that are kept where they lie.
+    pub fn mapped_bytes(&self) -> usize {
+        self.mapped_bytes
     }
 
     /// The matrix called `name`, taken into storage at once: no two exist in full at a time.
@@ -116,7 +122,11 @@ impl<'a> WeightBuilder<'a> {
             Origin::Outline(_) => None,
         };
         let tensor = match mapped {
-            Some(data) => Tensor::from_data(data, (self.device, dtype)),
+            Some(data) => {
+                let stays = self.dtypes.matrices != WeightStorage::Int8;
+                self.mapped_bytes += if stays { data.as_bytes().len() } else { 0 };
+                Tensor::from_data(data, (self.device, dtype))
+            }
             None => self.tensor(name, shape, initialization)?,
         };
         let matrix = Matrix::store(tensor, self.dtypes.matrices);

@@ -1,7 +1,7 @@
 //! Memory of the backward pass: the largest of its moments.
 //!
-//! The pass (`policy::pass`) walks the token tree depth first. At any time it holds the sums of the gradients; of every
-//! segment on the path the residual stream before each block of its last chunk, the graphs that are kept of it, and its states,
+//! The pass (`policy::pass`) walks the token tree depth first. At any time it holds the sums of the gradients, as far as it
+//! has come the first time; of every segment on the path the residual stream before each block of its last chunk, the graphs that are kept of it, and its states,
 //! keys and values with their gradients; and one block's graph with its gradients, or the head's tiles.
 
 use nemo_model::config::LayerKind;
@@ -24,6 +24,8 @@ pub struct TreeShape {
     pub rows: usize,
     /// Padded tokens of that batch.
     pub tokens: usize,
+    /// Whether the batch is all that the step goes through, once: gradient sums then come block by block.
+    pub is_whole_step: bool,
 }
 
 /// How the pass goes about its work: `PassOptions`, as far as it decides on memory.
@@ -63,9 +65,10 @@ impl Segment {
     }
 }
 
-/// What is held at one moment beside the sums of the gradients.
+/// What is held at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 struct Moment {
+    sums: usize,
     streams: usize,
     kept: usize,
     states: usize,
@@ -76,7 +79,7 @@ struct Moment {
 
 impl Moment {
     fn total(&self) -> usize {
-        [self.streams, self.kept, self.states, self.state_gradients, self.work]
+        [self.sums, self.streams, self.kept, self.states, self.state_gradients, self.work]
             .into_iter()
             .fold(0, usize::saturating_add)
     }
@@ -85,9 +88,8 @@ impl Moment {
 /// The items of the backward pass's largest moment.
 pub fn items(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<Item> {
     let largest = moments(cells, tree, pass).into_iter().max_by_key(Moment::total).unwrap_or_default();
-    let sums = cells.shard.parameters.saturating_mul(FLOAT32_BYTES);
     vec![
-        Item::new("gradient sums", sums),
+        Item::new("gradient sums", largest.sums),
         Item::new("residual streams before blocks", largest.streams),
         Item::new("kept graphs", largest.kept),
         Item::new(largest.what, largest.work),
@@ -106,7 +108,8 @@ fn moments(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<Mome
     let stream = |tokens: usize, blocks: usize| tokens * blocks * shard.hidden * cells.activation;
 
     // The state before the first token.
-    let mut path = Moment { states: state, ..Moment::default() };
+    let all_sums = shard.parameters.saturating_mul(FLOAT32_BYTES);
+    let mut path = Moment { sums: all_sums, states: state, ..Moment::default() };
     let mut all = Vec::new();
     let mut keys_before = 0;
     let leaves = Segment::new(tree.rows, tree.tokens, tree.inner.iter().sum(), pass.chunk_tokens);
@@ -118,9 +121,9 @@ fn moments(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<Mome
         path.states += segment.num_chunks * state + keys_values(segment.keys_behind);
         let gradients = state + keys_values(segment.keys_behind);
         // Backward: its descendants are done, and their gradient goes through it into that of the state before it. Block by
-        // block the one of the recurrent state takes the other's place; those of keys and values are there side by side.
+        // block the one takes the other's place; an attention block's own part of the second is among its gradients.
         let differentiates = keys_before > 0 || segment.num_chunks > 1;
-        let before = if differentiates { of_block + keys_values(segment.run.num_keys) } else { 0 };
+        let before = if differentiates { of_block } else { 0 };
         let here = Moment { state_gradients: path.state_gradients + gradients + before, ..path };
         all.extend(block_moments(cells, segment.run, free, here));
         path.state_gradients += gradients;
@@ -139,20 +142,31 @@ fn moments(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<Mome
     let (_, kept) = cells.kept(run, free);
     let whole = Moment { streams: path.streams + stream(run.tokens, num_blocks), kept: path.kept + kept, ..path };
     let largest_forward = shard.layers.iter().map(|&kind| cells.forward(kind, run)).max().unwrap_or(0);
+    // What is there of the sums when the last so many blocks have gone back.
+    let once = tree.is_whole_step && !chained;
+    let sums = |num_blocks: usize| {
+        let behind = shard.block_parameters.iter().rev().take(num_blocks).fold(shard.head(), |sum, &block| sum + block);
+        if once { behind.saturating_mul(FLOAT32_BYTES) } else { all_sums }
+    };
     all.push(Moment {
+        sums: if once { 0 } else { all_sums },
         work: largest_forward + stream(run.tokens, 1),
         what: "values of one block, on the way forward",
         ..whole
     });
-    all.push(Moment { work: head(cells, run.tokens), what: "norm and head of the trained tokens", ..whole });
+    let what = "norm and head of the trained tokens";
+    all.push(Moment { sums: sums(0), work: head(cells, run.tokens), what, ..whole });
+    // The gradients of the tokens' rows, summed by token.
+    all.push(Moment { work: stream(2 * run.tokens, 1), what: "gradients of embedding rows", ..path });
     // The gradient of the state before the leaves; of a chain also that behind the chunk.
     let differentiated = match (chained, tree.inner.is_empty()) {
-        (true, _) => state + of_block + keys_values(leaves.keys_behind) + keys_values(leaves.run.num_keys),
+        (true, _) => state + of_block + keys_values(leaves.keys_behind),
         (false, false) => state + keys_values(keys_before),
         (false, true) => 0,
     };
     let here = Moment { state_gradients: path.state_gradients + differentiated, ..path };
-    all.extend(block_moments(cells, run, free, here));
+    let moments = block_moments(cells, run, free, here).into_iter().enumerate();
+    all.extend(moments.map(|(done, moment)| Moment { sums: sums(done + 1), ..moment }));
     all
 }
 

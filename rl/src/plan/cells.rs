@@ -10,7 +10,7 @@ use super::sizes::{FLOAT32_BYTES, Shard};
 
 /// Elements that the scan's gradient may take for the parts of several rows at a time, for each of B and C.
 const SCAN_PARTS: usize = 1 << 20;
-/// Elements that attention's gradient may take for the parts of several rows at a time.
+/// Elements that attention's gradient may take for its parts at a time, unless one block of keys of a row takes more.
 const ATTENTION_PARTS: usize = 4 << 20;
 /// Keys that attention takes at a time, in tiles of so many queries.
 const ATTENTION_BLOCK: usize = 64;
@@ -160,16 +160,18 @@ impl CellSizes<'_> {
         2 * rows * of_row + self.threads.min(rows * shard.mamba_heads) * of_thread
     }
 
-    /// Gradients of keys and values per query head, of as many rows at a time as have room; those of the keys and values
-    /// before the run; and what each thread copies of its head: queries, outputs and the gradients of both.
+    /// Gradients of keys and values per query head, of as many keys and rows at a time as have room; those of the keys and
+    /// values before the run; and what each thread copies of its head: queries, outputs and the gradients of both.
     fn attention_scratch(&self, run: Run) -> usize {
         let shard = self.shard;
         let length = run.length();
-        let of_row = 2 * self.queries() * (run.num_keys + length);
-        let rows = (ATTENTION_PARTS / of_row.max(1)).clamp(1, run.rows.max(1));
+        let (of_key, keys) = (2 * self.queries(), run.num_keys + length);
+        let blocks = (ATTENTION_PARTS / of_key.max(1) / ATTENTION_BLOCK).clamp(1, keys.div_ceil(ATTENTION_BLOCK).max(1));
+        let of_span = blocks * ATTENTION_BLOCK * of_key;
+        let rows = (ATTENTION_PARTS / of_span.max(1)).clamp(1, run.rows.max(1));
         let padded = shard.head_dim.next_multiple_of(LANES);
         let of_thread = (4 * length + 6 * ATTENTION_BLOCK) * padded;
         let before = 2 * shard.key_width * run.num_keys;
-        rows * of_row + before + self.threads.min(rows * shard.query_heads) * of_thread
+        rows * of_span + before + self.threads.min(rows * shard.query_heads) * of_thread
     }
 }

@@ -57,6 +57,7 @@ impl Settings {
                 Precision::Float32 => ElementBytes::FLOAT32,
                 Precision::Bfloat16 => ElementBytes::BFLOAT16,
             },
+            mapped_bytes: 0,
             trains: true,
             keeps_reference: config.loss_fn.reference_policy_kl_penalty != 0.0,
             memory_utilization: policy.generation.vllm_cfg.gpu_memory_utilization,
@@ -64,11 +65,12 @@ impl Settings {
         }
     }
 
-    /// The settings of a model that only generates, with matrices in elements of `parameter_bytes`: nothing else needs the
-    /// memory.
-    pub fn of_generation(parameter_bytes: usize) -> Self {
+    /// The settings of a model that only generates, with matrices in elements of `parameter_bytes`, of which `mapped_bytes` lie
+    /// in a file: nothing else needs the memory.
+    pub fn of_generation(parameter_bytes: usize, mapped_bytes: usize) -> Self {
         Self {
             element_bytes: ElementBytes { parameters: parameter_bytes, ..ElementBytes::FLOAT32 },
+            mapped_bytes,
             trains: false,
             keeps_reference: false,
             memory_utilization: 1.0,
@@ -87,11 +89,11 @@ impl<'a> PlanInput<'a> {
     /// A model that only generates.
     pub fn of_generation(
         model: &'a ModelConfig,
-        parameter_bytes: usize,
+        [parameter_bytes, mapped_bytes]: [usize; 2],
         [max_open_sequences, longest_sequence]: [usize; 2],
         machine: Machine,
     ) -> Self {
         let workload = Workload::of_generation(max_open_sequences, longest_sequence);
-        Self { model, workload, machine, settings: Settings::of_generation(parameter_bytes) }
+        Self { model, workload, machine, settings: Settings::of_generation(parameter_bytes, mapped_bytes) }
     }
 }

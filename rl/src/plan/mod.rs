@@ -76,6 +76,9 @@ pub struct Machine {
 pub struct Settings {
     /// Sizes of elements.
     pub element_bytes: ElementBytes,
+    /// Bytes of the weights that lie in a mapped file, all devices together: their memory is the system's, and the plan leaves
+    /// it out.
+    pub mapped_bytes: usize,
     /// Whether the model is trained; otherwise it only generates.
     pub trains: bool,
     /// Whether the starting weights are kept beside those that are trained.
@@ -166,7 +169,8 @@ impl Plan {
         let Settings { element_bytes, trains, keeps_reference, .. } = input.settings;
         let weights = shard.parameters.saturating_mul(element_bytes.parameters);
         let of_parameters = |bytes: usize| shard.parameters.saturating_mul(bytes);
-        let mut resident = vec![Item::new("weights", weights)];
+        let mapped = input.settings.mapped_bytes / input.machine.devices.max(1);
+        let mut resident = vec![Item::new("weights", weights.saturating_sub(mapped))];
         if trains {
             resident.push(Item::new("master weights", of_parameters(input.settings.master_bytes())));
             resident.push(Item::new("moments of the optimizer", of_parameters(2 * FLOAT32_BYTES)));
@@ -264,8 +268,8 @@ impl Plan {
 pub enum PlanError {
     /// A phase takes more than there is.
     #[error(
-        "the run does not fit: {phase} takes {} of each device and may use {} (of --device-memory); what would make it fit: \
-         {remedies}",
+        "the run does not fit: {phase} takes {} of each device and may use {} (set by --device-memory, else by what is free); \
+         what would make it fit: {remedies}",
         size_text(*needed), size_text(*available)
     )]
     NoRoom {
@@ -307,10 +311,12 @@ fn tree_shapes(workload: &Workload, chunk_tokens: usize) -> Vec<TreeShape> {
     let inner: Vec<usize> = of_prompt.into_iter().filter(|&tokens| tokens > 0).collect();
     let shortest = workload.leaf_tokens.clamp(1, longest);
     let rows = (workload.max_batch_tokens / shortest).clamp(1, workload.sequences_per_step.max(1));
-    let mut shapes = vec![TreeShape { inner: inner.clone(), rows: 1, tokens: longest }];
+    let whole = |rows: usize| inner.is_empty() && rows >= workload.sequences_per_step;
+    let mut shapes = vec![TreeShape { inner: inner.clone(), rows: 1, tokens: longest, is_whole_step: whole(1) }];
     if rows > 1 && shortest <= chunk_tokens {
         let tokens = rows.saturating_mul(longest.min(chunk_tokens)).min(workload.max_batch_tokens);
-        shapes.push(TreeShape { inner, rows, tokens });
+        let is_whole_step = whole(rows);
+        shapes.push(TreeShape { inner, rows, tokens, is_whole_step });
     }
     shapes
 }

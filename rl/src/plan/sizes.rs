@@ -1,5 +1,6 @@
 //! What one device holds of a model: numbers of elements, before anything is said of bytes.
 
+use nemo_model::NemotronH;
 use nemo_model::checkpoint::{TensorSpec, expected_tensors};
 use nemo_model::config::{LayerKind, ModelConfig};
 
@@ -40,6 +41,8 @@ pub struct Shard {
     pub parameters: usize,
     /// Those that a token is multiplied with: matrices of the blocks and the head. Of experts only the chosen ones.
     pub multiplied: usize,
+    /// Parameters of each block.
+    pub block_parameters: Vec<usize>,
     /// Parameters of the largest tensor.
     pub largest_parameter: usize,
     /// Width of a Mamba block's x, z and y.
@@ -115,6 +118,10 @@ impl Shard {
         let sum = |of_experts: bool| {
             tensors.iter().filter(is_matrix).filter(|tensor| is_expert(tensor) == of_experts).map(local).sum::<usize>()
         };
+        let of_block = |index: usize| {
+            let path = format!("{}.", NemotronH::block_path(index));
+            tensors.iter().filter(|tensor| tensor.name.starts_with(&path)).map(local).sum()
+        };
         let multiplied = sum(false) + head + sum(true) / experts[0].max(1) * experts[1];
         Self {
             layers: config.layers.iter().collect(),
@@ -122,6 +129,7 @@ impl Shard {
             vocabulary: config.vocab_size / devices,
             parameters: tensors.iter().map(local).fold(0, usize::saturating_add),
             multiplied,
+            block_parameters: (0..config.layers.len()).map(of_block).collect(),
             largest_parameter: tensors.iter().map(local).max().unwrap_or(0),
             inner: config.mamba_inner_size() / devices,
             group_width: config.n_groups * config.ssm_state_size / devices,
@@ -140,6 +148,11 @@ impl Shard {
             ],
             shared_experts: config.n_shared_experts * config.moe_shared_expert_intermediate_size / devices,
         }
+    }
+
+    /// Parameters of the head.
+    pub fn head(&self) -> usize {
+        self.vocabulary * self.hidden
     }
 
     /// Number of blocks of a kind.

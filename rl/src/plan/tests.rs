@@ -45,6 +45,7 @@ fn input(model: &ModelConfig, gib: usize) -> PlanInput<'_> {
         machine: Machine { device_memory: gib << 30, devices: 1, threads: 0 },
         settings: Settings {
             element_bytes: ElementBytes::BFLOAT16,
+            mapped_bytes: 0,
             trains: true,
             keeps_reference: false,
             memory_utilization: 0.8,
@@ -114,6 +115,19 @@ fn engines_have_room_for_all_where_there_is_memory() {
     half.settings.memory_utilization = 0.6;
     let few = Plan::new(&half).unwrap().engine;
     assert!(few.num_sequences < 128 && few.num_pages < engine.num_pages);
+}
+
+/// Weights that a host reads from a file take no memory that a plan would have to find.
+#[test]
+fn mapped_weights_are_left_out() {
+    let model = nano_9b();
+    let machine = Machine { device_memory: 16 << 30, devices: 1, threads: 2 };
+    let needs = |mapped_bytes| {
+        let plan = Plan::new(&PlanInput::of_generation(&model, [2, mapped_bytes], [1, 1024], machine)).unwrap();
+        (plan.resident_bytes(), plan.fits())
+    };
+    let weights = 2 * Shard::whole(&model).parameters;
+    assert_eq!([needs(0), needs(weights - 100)], [(weights, false), (100, true)]);
 }
 
 /// What is proposed is computed: the named memory is enough, and a little less is not.

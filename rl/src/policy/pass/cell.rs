@@ -154,18 +154,21 @@ impl Cells {
         (Self { rows, incoming, differentiates_state, cells }, hidden, own)
     }
 
-    /// Carries the gradients of the residual stream after the last block and of the blocks' own states back to the
-    /// parameters, and to the incoming state where that was asked for.
+    /// Carries the gradients of the residual stream after the last block and of the state behind the run back to the
+    /// parameters, and to the incoming state where that was asked for. The gradient of keys and values before the run joins
+    /// what the run adds to it block by block, so that the two never stand side by side for all blocks.
     pub fn backward(
         self,
         model: &NemotronH,
         mut d_hidden: Option<Tensor<3>>,
-        d_own: StateGradients,
+        d_state: StateGradients,
         sink: &mut GradientSink,
     ) -> StateGradients {
         let mut d_incoming = vec![None; self.cells.len()];
-        let cells = self.cells.into_iter().zip(self.incoming).zip(d_own).enumerate();
-        for (index, ((cell, state), d_own)) in cells.rev() {
+        let cells = self.cells.into_iter().zip(self.incoming).zip(d_state).enumerate();
+        for (index, ((cell, state), d_state)) in cells.rev() {
+            let (d_before, d_own) = d_state.map_or((None, None), |gradient| gradient.split_at(state.num_keys()));
+            d_incoming[index] = d_before;
             if d_hidden.is_none() && d_own.is_none() {
                 continue;
             }
@@ -185,7 +188,11 @@ impl Cells {
             let mut gradients = root.backward();
             d_hidden = graph.hidden.grad_remove(&mut gradients);
             if self.differentiates_state {
-                d_incoming[index] = Some(graph.state.take_gradient(&mut gradients));
+                let gradient = graph.state.take_gradient(&mut gradients);
+                d_incoming[index] = Some(match d_incoming[index].take() {
+                    Some(before) => gradient + before,
+                    None => gradient,
+                });
             }
             sink.add_block(index, &mut graph.block, &mut gradients);
         }

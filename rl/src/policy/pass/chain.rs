@@ -109,14 +109,13 @@ impl<'a> Chain<'a> {
                 (cells, Some(hidden))
             }
         };
-        Some(Unfolded { model: self.model, num_keys, cells, hidden })
+        Some(Unfolded { model: self.model, cells, hidden })
     }
 }
 
 /// A chunk that is about to go back.
 pub(super) struct Unfolded<'a> {
     model: &'a NemotronH,
-    num_keys: usize,
     cells: Cells,
     /// The residual stream behind the last block, if the chunk ran once more.
     pub hidden: Option<Tensor<3>>,
@@ -130,11 +129,7 @@ impl Unfolded<'_> {
         d_state: StateGradients,
         sink: &mut GradientSink,
     ) -> StateGradients {
-        let (before, own): (Vec<_>, Vec<_>) = d_state
-            .into_iter()
-            .map(|gradient| gradient.map_or((None, None), |gradient| gradient.split_at(self.num_keys)))
-            .unzip();
-        add(self.cells.backward(self.model, d_hidden, own, sink), before)
+        self.cells.backward(self.model, d_hidden, d_state, sink)
     }
 }
 
