@@ -3,144 +3,29 @@
 //! One place decides what a configuration means in objects, so that training, evaluation and generation load a model
 //! in the same way. Nothing here reads the environment or chooses a device: the caller says where to look.
 
+mod error;
+mod fresh;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
-use nemo_env::{EnvError, Environment, Offices, Task};
-use nemo_hub::{Hub, HubError};
-use nemo_model::checkpoint::{CheckpointError, SidecarFile};
-use nemo_model::config::{
-    ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, WeightDtype, end_token_ids,
-};
+use nemo_env::{EnvError, Offices};
+use nemo_hub::Hub;
+use nemo_model::checkpoint::SidecarFile;
+use nemo_model::config::{GenerationConfig, ModelConfig, WeightDtype};
 use nemo_model::generate::EngineOptions;
-use nemo_model::text::{
-    BpeTraining, COMPACT_CHAT_TEMPLATE, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, TextError,
-    Tokenizer, train_bpe,
-};
-use nemo_model::{Dtypes, ModelError, NemotronH, WeightStorage};
-use serde_json::{Map, Value, json};
+use nemo_model::text::{ChatTemplate, TextError, Tokenizer};
+use nemo_model::{Dtypes, NemotronH, WeightStorage};
+use serde_json::{Map, Value};
 
+pub use self::error::AssembleError;
 use crate::config::{PolicyConfig, Precision, RunConfig};
 use crate::model_files::{self, CompanionFiles};
 pub use crate::places::Places;
-use crate::plan::{Machine, Plan, PlanError, PlanInput, size_text};
+use crate::plan::{Machine, Plan, PlanInput, size_text};
 use crate::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
-use crate::rollout::RenderError;
-use crate::rollout::chat::{self, Chat};
-
-/// Why a run could not be put together.
-#[derive(Debug, thiserror::Error)]
-pub enum AssembleError {
-    /// The model's folder cannot be used.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The model's configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The model cannot be built.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Tokenizer or chat template cannot be used.
-    #[error(transparent)]
-    Text(#[from] TextError),
-    /// The chat format cannot be used.
-    #[error(transparent)]
-    Render(#[from] RenderError),
-    /// The texts that the tokenizer is trained on cannot be generated.
-    #[error("policy.init.tokenizer: {0}")]
-    Corpus(#[from] GenerateError),
-    /// The offices that the tokenizer's texts are about cannot be opened.
-    #[error("policy.init.tokenizer: {0}")]
-    Office(#[from] EnvError),
-    /// The run does not fit.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// More tokens than embeddings.
-    #[error(
-        "{}: vocab_size is {model}, but the tokenizer has {tokenizer} tokens; raise vocab_size or lower \
-         policy.init.tokenizer.vocab_size", path.display()
-    )]
-    Vocabulary {
-        /// The model's configuration.
-        path: PathBuf,
-        /// Rows of the embedding.
-        model: usize,
-        /// Tokens of the tokenizer.
-        tokenizer: usize,
-    },
-    /// The tokenizer belongs to another model.
-    #[error(
-        "{}: its tokenizer writes token ids up to {largest}, but the model has embeddings for {vocabulary} (\"vocab_size\" \
-         of config.json); use the tokenizer the model was trained with", folder.display()
-    )]
-    ForeignTokenizer {
-        /// Folder of the tokenizer.
-        folder: PathBuf,
-        /// Largest id.
-        largest: usize,
-        /// Rows of the embedding.
-        vocabulary: usize,
-    },
-    /// An end token the model has no embedding for.
-    #[error(
-        "{}: \"eos_token_id\" names token {id}, but \"vocab_size\" of config.json is {vocabulary}; ids are below it",
-        path.display()
-    )]
-    EndToken {
-        /// The file.
-        path: PathBuf,
-        /// The id.
-        id: u32,
-        /// Rows of the embedding.
-        vocabulary: usize,
-    },
-    /// No token ends a turn.
-    #[error("{}: the tokenizer names no end-of-turn token; set \"eos_token\" in tokenizer_config.json", folder.display())]
-    NoEndOfTurn {
-        /// The model's folder.
-        folder: PathBuf,
-    },
-    /// A model that is no folder and has no name of the hub.
-    #[error("model \"{name}\" not found: {reason}")]
-    NotFound {
-        /// As it was given.
-        name: String,
-        /// What is there instead, and what to do.
-        reason: &'static str,
-    },
-    /// A model that is neither a folder nor to be had from the hub.
-    #[error("{name}: there is no such folder, and of the hub: {source}")]
-    Hub {
-        /// As it was given.
-        name: String,
-        /// Why the hub did not help.
-        source: HubError,
-    },
-    /// A file that the configuration names cannot be read.
-    #[error("{}: cannot read the file: {source}", path.display())]
-    Unreadable {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The model does not fit its files or itself, after keys of its configuration were replaced.
-    #[error("with policy.hf_config_overrides ({keys}) in place of config.json's: {source}")]
-    Overridden {
-        /// The replaced keys with their values.
-        keys: String,
-        /// What does not fit.
-        source: Box<AssembleError>,
-    },
-    /// The overrides of the model's configuration are not usable.
-    #[error("policy.hf_config_overrides: {} is not a JSON object that keys could be replaced in", path.display())]
-    Overrides {
-        /// The model's configuration.
-        path: PathBuf,
-    },
-}
+use crate::rollout::chat::Chat;
 
 /// A model folder in memory.
 pub struct LoadedModel {
@@ -191,57 +76,6 @@ impl LoadedModel {
         let CompanionFiles { tokenizer, template, generation, stop_tokens, sidecar_files, warnings } =
             CompanionFiles::load(model.config(), &folder, tokenizer_folder)?;
         Ok(Self { model, tokenizer, template, generation, stop_tokens, sidecar_files, folder, warnings })
-    }
-
-    /// A fresh model: random weights, a tokenizer trained on the generator's conversations.
-    fn fresh(config: &RunConfig, model_config: &Path, places: &Places, device: &Device) -> Result<Self, AssembleError> {
-        let init = &config.policy.init;
-        let path = places.find(model_config);
-        let mut shape = ModelConfig::from_file(&path)?;
-        nemo_model::check_room(&shape, &path)?;
-        let training = BpeTraining {
-            vocab_size: init.tokenizer.vocab_size,
-            chat_template: Some(COMPACT_CHAT_TEMPLATE.to_owned()),
-            ..BpeTraining::default()
-        };
-        let tasks = generate::tasks(&GeneratorConfig {
-            seed: init.tokenizer.corpus_seed,
-            count: init.tokenizer.corpus_count,
-            num_offices: config.data.train.generate.num_offices,
-            split: Split::WarmStart,
-            suite: config.data.train.generate.suite,
-            ..GeneratorConfig::default()
-        })?;
-        let trained = train_bpe(&conversations(&tasks)?, &training)?;
-        let tokenizer = trained.tokenizer;
-        if tokenizer.vocab_size() > shape.vocab_size {
-            let (model, tokenizer) = (shape.vocab_size, tokenizer.vocab_size());
-            return Err(AssembleError::Vocabulary { path, model, tokenizer });
-        }
-        shape.bos_token_id = tokenizer.bos_id();
-        shape.pad_token_id = tokenizer.pad_id();
-        shape.eos_token_ids = tokenizer.eos_id().into_iter().collect();
-        let dtypes = dtypes(config.policy.precision, &mut shape);
-        let model = nemo_model::random(&shape, init.seed, device, dtypes)?;
-        let mut sidecar_files = trained.files;
-        let generation = json!({
-            "bos_token_id": shape.bos_token_id, "do_sample": true, "eos_token_id": shape.eos_token_ids,
-            "pad_token_id": shape.pad_token_id, "temperature": 1.0,
-        });
-        sidecar_files.push(SidecarFile {
-            name: GENERATION_CONFIG_FILE.to_owned(),
-            contents: format!("{generation:#}\n").into_bytes(),
-        });
-        Ok(Self {
-            stop_tokens: end_token_ids(&shape, None, tokenizer.eos_id()),
-            model,
-            tokenizer: Some(tokenizer),
-            template: ChatTemplate::compact()?,
-            generation: None,
-            sidecar_files,
-            folder: path,
-            warnings: model_files::unused_overrides(&config.policy.hf_config_overrides).into_iter().collect(),
-        })
     }
 
     /// Adds a warning if sequences of `max_length` tokens are longer than those the model was made for.
@@ -475,27 +309,4 @@ pub fn environment(config: &RunConfig, tables: Option<&Path>) -> Result<Offices,
         Some(folder) => Offices::with_folder(folder),
         None => Ok(Offices::new()),
     }
-}
-
-/// Demonstrations as whole conversations. The tool list, equal in all, is rendered into the first only: a tokenizer
-/// trained on thousands of copies of it would spend its merges there.
-fn conversations(tasks: &[Task]) -> Result<Vec<String>, AssembleError> {
-    let template = ChatTemplate::compact()?;
-    let offices = Offices::new();
-    let mut texts = Vec::with_capacity(tasks.len());
-    for (index, task) in tasks.iter().enumerate() {
-        let mut messages = chat::messages(task);
-        if let Some(demonstration) = &task.demonstration {
-            let mut session = offices.reset(task)?;
-            for call in &demonstration.calls {
-                let arguments = Value::String(call.arguments.clone());
-                messages.push(ChatMessage::calling("", vec![ChatToolCall { name: call.name.clone(), arguments }]));
-                messages.push(ChatMessage::new(ChatRole::Tool, session.call(call)));
-            }
-            messages.push(ChatMessage::new(ChatRole::Assistant, demonstration.final_text.clone()));
-        }
-        let tools = if index == 0 { chat::tools(&task.tools) } else { Vec::new() };
-        texts.push(template.render(&messages, &tools, &RenderOptions::default())?);
-    }
-    Ok(texts)
 }
