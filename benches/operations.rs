@@ -17,18 +17,21 @@
     reason = "a bench stops when something is wrong and prints what it measures"
 )]
 
+#[path = "../kernels/tests/engine_ops/adamw_forms.rs"]
+mod adamw_forms;
 #[path = "../cli/allocator.rs"]
 mod allocator;
 mod machine;
 
 use std::sync::Arc;
 
+use adamw_forms::{adamw, adamw_master, adamw_stochastic};
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second, read_bytes_per_second};
 use nemo_kernels::{
-    AdamWOptions, Int8Weight, PagedSequence, RoundingKey, SsdInputs, SsmStepInputs, SsmStepOptions, adamw,
-    adamw_master, adamw_stochastic, add_rms_norm, cache_write, causal_attention, causal_conv, gated_rms_norm, linear,
-    linear_int8, linear_log_prob, paged_attention, rms_norm, squared_relu, ssd_scan, ssm_step,
+    AdamWOptions, Int8Weight, PagedSequence, RoundingKey, SsdInputs, SsmStepInputs, SsmStepOptions, add_rms_norm,
+    cache_write, causal_attention, causal_conv, gated_rms_norm, linear, linear_int8, linear_log_prob, paged_attention,
+    rms_norm, squared_relu, ssd_scan, ssm_step,
 };
 
 const REPEATS: usize = 5;
@@ -458,7 +461,15 @@ fn head(table: &Table, device: &Device) {
 
 fn optimizer(table: &Table, device: &Device) {
     const N: usize = 16 << 20;
-    let options = AdamWOptions { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    let options = AdamWOptions {
+        lr: 1e-4,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.01,
+        grad_scale: 1.0,
+        rounding: None,
+    };
     let gradient = random([N], device);
     let mut state = Some([random([N], device), Tensor::zeros([N], device), Tensor::zeros([N], device)]);
     table.line(

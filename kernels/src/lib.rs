@@ -48,7 +48,7 @@ mod simd;
 mod softmax;
 pub mod ssm_step;
 
-pub use adamw::{AdamWOptions, RoundingKey, adamw, adamw_master, adamw_stochastic, global_norm, sum_of_squares};
+pub use adamw::{AdamWOptions, Moment, RoundingKey, Weights, adamw_step, global_norm, sum_of_squares};
 pub use cache_write::cache_write;
 pub use linear::{Int8Weight, WeightFactors, add_weight_gradient, linear, linear_deferred, linear_int8};
 pub use paged_attention::{PagedSequence, paged_attention};

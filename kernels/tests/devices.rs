@@ -10,6 +10,8 @@
     reason = "a test fails by panicking and reports what it skipped"
 )]
 
+#[path = "engine_ops/adamw_forms.rs"]
+mod adamw_forms;
 #[path = "devices/check.rs"]
 mod check;
 #[path = "devices/device.rs"]

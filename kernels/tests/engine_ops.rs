@@ -8,8 +8,13 @@
     reason = "a test fails by panicking and reports what it skipped"
 )]
 
+#[path = "engine_ops/adamw_forms.rs"]
+mod adamw_forms;
+
 #[path = "engine_ops/adamw.rs"]
 mod adamw;
+#[path = "engine_ops/adamw_moments.rs"]
+mod adamw_moments;
 #[path = "engine_ops/adamw_narrow.rs"]
 mod adamw_narrow;
 #[path = "engine_ops/cache_write.rs"]

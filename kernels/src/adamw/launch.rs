@@ -1,142 +1,136 @@
-//! One unit per element, in place; arithmetic in f32 whatever the storage.
+//! In place; arithmetic in f32 whatever the storage.
 
-use burn::backend::{TensorMetadata, tensor::FloatTensor};
+use burn::backend::TensorMetadata;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::prelude::*;
+use cubecl::client::Client;
 
-use super::rounding::{COUNTER_TAG, RUN, TILE};
-use super::{AdamWOps, AdamWOptions, Factors, RoundingKey};
-use crate::cube::{BLOCK, arg, block, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, writable};
-use crate::sample::philox::{MULTIPLIERS, ROUNDS, WEYL};
-use burn::tensor::DType;
+use super::blockwise;
+use super::kernel::{DeviceFactorsLaunch, Forms, adamw_kernel, sum_of_squares_kernel};
+use super::rounding::{Purpose, RUN, TILE};
+use super::{AdamWOps, AdamWOptions, Factors, MomentTensors, Order, StepTensors, WeightTensors};
+use crate::cube::{
+    BLOCK, Numbers, arg, block, contiguous, contiguous_as, element_type, empty, grid, grid_of_units, writable,
+};
 
 /// Elements per unit of [`sum_of_squares_kernel`].
 const ELEMENTS_PER_SUM: usize = 256;
 
 impl AdamWOps for CubeBackend {
-    fn adamw(
-        param: FloatTensor<Self>,
+    fn adamw_step(
         grad: FloatTensor<Self>,
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
+        tensors: StepTensors<Self>,
         step: u64,
         options: AdamWOptions,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (param, grad, m, v) = (writable(param), gradient(grad), writable(m), writable(v));
+    ) -> StepTensors<Self> {
+        const { assert!(BLOCK == RUN, "a cube works on a tile, a unit on a block of random bits") };
+        let StepTensors { weights, first, second } = tensors;
+        let grad = match grad.dtype {
+            DType::F32 | DType::F16 | DType::BF16 => contiguous(grad),
+            _ => contiguous_as(grad, DType::F32),
+        };
+        let (param, master, is_rounded) = match weights {
+            WeightTensors::Single(param) => (writable(param), None, false),
+            WeightTensors::WithMaster { rounded, master } => (writable(rounded), Some(writable(master)), true),
+            WeightTensors::Rounded(param) => (writable(param), None, true),
+        };
+        let (first, second) = (StoredMoment::new(first), StoredMoment::new(second));
+        let [key_low, key_high] = options.rounding.map_or([0; 2], |key| key.at_step(step));
         let elements = param.shape().num_elements();
         if elements > 0 {
-            // SAFETY: the four tensors have one shape (the public function checks); units past the end do nothing.
+            let has_key = options.rounding.is_some();
+            let forms = Forms {
+                has_master: master.is_some(),
+                is_bf16: is_rounded && param.dtype != DType::F16,
+                is_random: is_rounded && master.is_none() && has_key,
+                has_random_moment: second.is_bf16() && has_key,
+                first_is_bf16: first.is_bf16(),
+                second_is_bf16: second.is_bf16(),
+                first_is_blockwise: first.codes.is_some(),
+                second_is_blockwise: second.codes.is_some(),
+                weight_purpose: Purpose::Weights as u32,
+                moment_purpose: Purpose::SecondMoment as u32,
+            };
+            // A kernel is told what not to read; a buffer of its own stands for that.
+            let none = |tensor: &Option<CubeTensor>, dtype| tensor.clone().unwrap_or_else(|| empty(&param, [1], dtype));
+            let held_master = none(&master, DType::F32);
+            let codes = [&first, &second].map(|moment| none(&moment.codes, DType::U32));
+            let tables = [&first, &second].map(|moment| moment.table(&param.client));
+            let Factors { grad_scale, keep, beta1, gain1, beta2, gain2, correction2, eps, rate } =
+                Factors::new(step, options);
+            let dtypes = [&param, &grad, &first.values, &second.values, &codes[0], &codes[1]];
+            // SAFETY: all tensors have one shape, magnitudes one entry per block (the public function checks); units past
+            // the end do nothing.
             unsafe {
                 adamw_kernel::launch_unchecked(
-                    &param.client,
-                    grid_of_units(&param.client, elements),
-                    block(),
-                    arg(&param),
-                    arg(&grad),
-                    arg(&m),
-                    arg(&v),
-                    elements,
-                    factors(step, options),
-                    [param.dtype, grad.dtype, m.dtype, v.dtype].map(element_type),
-                );
-            }
-        }
-        (param, m, v)
-    }
-
-    fn adamw_master(
-        param: FloatTensor<Self>,
-        master: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        step: u64,
-        options: AdamWOptions,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (param, master, grad) = (writable(param), writable(master), gradient(grad));
-        let (m, v) = (writable(m), writable(v));
-        let elements = param.shape().num_elements();
-        if elements > 0 {
-            // SAFETY: the five tensors have one shape (the public function checks); units past the end do nothing.
-            unsafe {
-                adamw_master_kernel::launch_unchecked(
-                    &param.client,
-                    grid_of_units(&param.client, elements),
-                    block(),
-                    arg(&param),
-                    arg(&master),
-                    arg(&grad),
-                    arg(&m),
-                    arg(&v),
-                    elements,
-                    factors(step, options),
-                    [param.dtype, grad.dtype].map(element_type),
-                );
-            }
-        }
-        (param, master, m, v)
-    }
-
-    fn adamw_stochastic(
-        param: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        step: u64,
-        options: AdamWOptions,
-        key: RoundingKey,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        const { assert!(BLOCK == RUN, "a cube works on a tile, a unit on a block of random bits") };
-        let (param, grad, m, v) = (writable(param), gradient(grad), writable(m), writable(v));
-        let [key_low, key_high] = key.at_step(step);
-        let elements = param.shape().num_elements();
-        if elements > 0 {
-            // SAFETY: the four tensors have one shape (the public function checks); units past the end do nothing.
-            unsafe {
-                adamw_stochastic_kernel::launch_unchecked(
                     &param.client,
                     grid(&param.client, elements.div_ceil(TILE)),
                     block(),
                     arg(&param),
+                    arg(&held_master),
                     arg(&grad),
-                    arg(&m),
-                    arg(&v),
+                    arg(&first.values),
+                    arg(&second.values),
+                    arg(&codes[0]),
+                    arg(&codes[1]),
+                    tables[0].arg(),
+                    tables[1].arg(),
                     elements,
                     key_low,
                     key_high,
-                    factors(step, options),
-                    [param.dtype, grad.dtype].map(element_type),
+                    DeviceFactorsLaunch::new(grad_scale, keep, beta1, gain1, beta2, gain2, correction2, eps, rate),
+                    forms,
+                    dtypes.map(|tensor| element_type(tensor.dtype)),
                 );
             }
         }
-        (param, m, v)
+        let weights = match (master, is_rounded) {
+            (Some(master), _) => WeightTensors::WithMaster { rounded: param, master },
+            (None, true) => WeightTensors::Rounded(param),
+            (None, false) => WeightTensors::Single(param),
+        };
+        StepTensors { weights, first: first.into_tensors(), second: second.into_tensors() }
     }
 }
 
-/// [`Factors`] as a kernel's argument.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct DeviceFactors {
-    keep: f32,
-    beta1: f32,
-    gain1: f32,
-    beta2: f32,
-    gain2: f32,
-    correction2: f32,
-    eps: f32,
-    rate: f32,
+/// A moment to be changed: its values, or codes with their blocks' largest magnitudes in the place of values.
+struct StoredMoment {
+    order: Order,
+    values: CubeTensor,
+    codes: Option<CubeTensor>,
 }
 
-fn factors(step: u64, options: AdamWOptions) -> DeviceFactorsLaunch {
-    let Factors { keep, beta1, gain1, beta2, gain2, correction2, eps, rate } = Factors::new(step, options);
-    DeviceFactorsLaunch::new(keep, beta1, gain1, beta2, gain2, correction2, eps, rate)
-}
+impl StoredMoment {
+    fn new(moment: MomentTensors<CubeBackend>) -> Self {
+        match moment {
+            MomentTensors::Float(values) => Self { order: Order::First, values: writable(values), codes: None },
+            MomentTensors::Blockwise { order, codes, largest } => {
+                Self { order, values: writable(largest), codes: Some(writable(codes)) }
+            }
+        }
+    }
 
-/// A gradient in a precision that the kernels read.
-fn gradient(grad: CubeTensor) -> CubeTensor {
-    match grad.dtype {
-        DType::F32 | DType::F16 | DType::BF16 => contiguous(grad),
-        _ => contiguous_as(grad, DType::F32),
+    fn is_bf16(&self) -> bool {
+        self.codes.is_none() && self.values.dtype == DType::BF16
+    }
+
+    fn table(&self, client: &Client) -> Numbers {
+        match self.codes {
+            None => Numbers::new(client, &[]),
+            Some(_) => {
+                let numbers = blockwise::table(self.order).iter().copied().chain(blockwise::borders(self.order));
+                Numbers::new(client, &numbers.map(f32::to_bits).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    fn into_tensors(self) -> MomentTensors<CubeBackend> {
+        match self.codes {
+            None => MomentTensors::Float(self.values),
+            Some(codes) => MomentTensors::Blockwise { order: self.order, codes, largest: self.values },
+        }
     }
 }
 
@@ -163,144 +157,4 @@ pub(super) fn sums_of_squares(tensor: CubeTensor) -> CubeTensor {
         }
     }
     sums
-}
-
-#[cube(launch_unchecked)]
-fn adamw_kernel<P: Float, G: Float, M: Float, V: Float>(
-    param: &mut [P],
-    grad: &[G],
-    m: &mut [M],
-    v: &mut [V],
-    elements: usize,
-    factors: DeviceFactors,
-    #[define(P, G, M, V)] _dtypes: [ElemType; 4],
-) {
-    let at = ABSOLUTE_POS;
-    if at < elements {
-        let g = f32::cast_from(grad[at]);
-        let first = factors.beta1 * f32::cast_from(m[at]) + factors.gain1 * g;
-        let second = factors.beta2 * f32::cast_from(v[at]) + factors.gain2 * g * g;
-        m[at] = M::cast_from(first);
-        v[at] = V::cast_from(second);
-        param[at] = P::cast_from(updated(f32::cast_from(param[at]), first, second, &factors));
-    }
-}
-
-/// The parameter after the step, from the new moments.
-#[cube]
-fn updated(param: f32, first: f32, second: f32, factors: &DeviceFactors) -> f32 {
-    let update = first / ((second * factors.correction2).sqrt() + factors.eps) * factors.rate;
-    param * factors.keep - update
-}
-
-#[cube(launch_unchecked)]
-fn adamw_master_kernel<P: Float, G: Float>(
-    param: &mut [P],
-    master: &mut [f32],
-    grad: &[G],
-    m: &mut [f32],
-    v: &mut [f32],
-    elements: usize,
-    factors: DeviceFactors,
-    #[define(P, G)] _dtypes: [ElemType; 2],
-) {
-    let at = ABSOLUTE_POS;
-    if at < elements {
-        let g = f32::cast_from(grad[at]);
-        let first = factors.beta1 * m[at] + factors.gain1 * g;
-        let second = factors.beta2 * v[at] + factors.gain2 * g * g;
-        m[at] = first;
-        v[at] = second;
-        let value = updated(master[at], first, second, &factors);
-        master[at] = value;
-        param[at] = P::cast_from(value);
-    }
-}
-
-/// One cube per tile; a unit draws one block of random bits and updates the eight elements that share it.
-#[cube(launch_unchecked)]
-fn adamw_stochastic_kernel<P: Float, G: Float>(
-    param: &mut [P],
-    grad: &[G],
-    m: &mut [f32],
-    v: &mut [f32],
-    elements: usize,
-    key_low: u32,
-    key_high: u32,
-    factors: DeviceFactors,
-    #[define(P, G)] _dtypes: [ElemType; 2],
-) {
-    let tile = CUBE_POS;
-    let unit = UNIT_POS as usize;
-    if tile * TILE + unit >= elements {
-        terminate!();
-    }
-    let mut words = Array::<u32>::new(4usize);
-    words[0] = u32::cast_from(tile * RUN + unit);
-    words[1] = 0u32;
-    words[2] = 0u32;
-    words[3] = COUNTER_TAG;
-    philox(&mut words, key_low, key_high);
-    for place in 0..TILE / RUN {
-        let at = tile * TILE + place * RUN + unit;
-        if at < elements {
-            let g = f32::cast_from(grad[at]);
-            let first = factors.beta1 * m[at] + factors.gain1 * g;
-            let second = factors.beta2 * v[at] + factors.gain2 * g * g;
-            m[at] = first;
-            v[at] = second;
-            let value = updated(f32::cast_from(param[at]), first, second, &factors);
-            let random = words[place / 2] >> (16u32 * u32::cast_from(place % 2));
-            param[at] = P::cast_from(to_either_side(value, random & 0xffffu32));
-        }
-    }
-}
-
-/// Ten rounds of Philox4x32 on `words` as counter.
-#[cube]
-fn philox(words: &mut Array<u32>, key_low: u32, key_high: u32) {
-    let mut key_low = key_low;
-    let mut key_high = key_high;
-    for _ in 0..ROUNDS {
-        let (first, third) = (words[0], words[2]);
-        words[0] = third.mul_hi(comptime!(MULTIPLIERS[1])) ^ words[1] ^ key_low;
-        words[1] = third * comptime!(MULTIPLIERS[1]);
-        words[2] = first.mul_hi(comptime!(MULTIPLIERS[0])) ^ words[3] ^ key_high;
-        words[3] = first * comptime!(MULTIPLIERS[0]);
-        key_low += comptime!(WEYL[0]);
-        key_high += comptime!(WEYL[1]);
-    }
-}
-
-/// The value of the bf16 on either side of `value`, chosen by sixteen random bits.
-#[cube]
-fn to_either_side(value: f32, random: u32) -> f32 {
-    let bits = u32::reinterpret(value);
-    let rounded = (bits + random) & 0xffff_0000u32;
-    // Neither an infinity nor a NaN is moved; comparing bits, as devices may assume that there are none.
-    let finite = (bits & 0x7f80_0000u32) != 0x7f80_0000u32;
-    select(finite, f32::reinterpret(rounded), value)
-}
-
-/// One unit per run; neighbouring units read neighbouring elements, a run is every `runs`-th of them.
-#[cube(launch_unchecked)]
-fn sum_of_squares_kernel<F: Float>(
-    values: &[F],
-    sums: &mut [f32],
-    elements: usize,
-    runs: usize,
-    #[comptime] per_sum: usize,
-    #[define(F)] _dtype: ElemType,
-) {
-    if ABSOLUTE_POS < runs {
-        let mut sum = 0.0f32;
-        for index in 0..per_sum {
-            let at = index * runs + ABSOLUTE_POS;
-            if at < elements {
-                let value = f32::cast_from(values[at]);
-                sum += value * value;
-            }
-        }
-        sums[ABSOLUTE_POS] = sum;
-    }
 }

@@ -6,18 +6,25 @@
 //! `p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)`
 //!
 //! All of it in f32. A parameter narrower than that would lose every update smaller than one of its steps, so it either
-//! has a master copy in f32 ([`adamw_master`]) or is rounded at random ([`adamw_stochastic`]).
+//! has a master copy in f32 or is rounded at random ([`Weights`]). Moments may be kept in fewer bits ([`Moment`]): they are
+//! widened for the step, and rounded after the parameter has been updated with the new ones as they are.
 
+mod blockwise;
 mod cpu;
+#[cfg(feature = "cube")]
+mod kernel;
 #[cfg(feature = "cube")]
 mod launch;
 pub mod reference;
 mod rounding;
 
-use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::{DType, Tensor};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, ExtensionType, Flex, backend_extension};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::error::{assert_dtype, assert_shape, assert_size};
+
+pub use blockwise::{BLOCK_SIZE, code_of_zero, num_blocks, table};
 
 pub use rounding::RoundingKey;
 
@@ -34,11 +41,16 @@ pub struct AdamWOptions {
     pub eps: f64,
     /// Decoupled decay; the caller passes 0 for parameters that must not decay.
     pub weight_decay: f64,
+    /// What the gradient is multiplied by first: 1, or less where it is clipped.
+    pub grad_scale: f64,
+    /// The random numbers of what is rounded at random; without them it is rounded to the nearest.
+    pub rounding: Option<RoundingKey>,
 }
 
 /// The step's scalars, rounded to f32 once.
 #[derive(Clone, Copy)]
 struct Factors {
+    grad_scale: f32,
     keep: f32,
     beta1: f32,
     gain1: f32,
@@ -53,8 +65,9 @@ struct Factors {
 
 impl Factors {
     fn new(step: u64, options: AdamWOptions) -> Self {
-        let AdamWOptions { lr, beta1, beta2, eps, weight_decay } = options;
+        let AdamWOptions { lr, beta1, beta2, eps, weight_decay, grad_scale, rounding: _ } = options;
         Self {
+            grad_scale: grad_scale as f32,
             keep: (1.0 - lr * weight_decay) as f32,
             beta1: beta1 as f32,
             gain1: (1.0 - beta1) as f32,
@@ -80,161 +93,215 @@ fn power(base: f64, mut exponent: u64) -> f64 {
     result
 }
 
-/// Backends that can run [`adamw`] and its forms for narrow parameters. Never differentiated, so there is no autodiff
-/// implementation.
+/// Which of the two moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The mean of the gradient, of either sign.
+    First,
+    /// The mean of its square, never negative.
+    Second,
+}
+
+/// How a parameter is kept between steps.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "handles of tensors: small beside what they point to")]
+pub enum Weights<const D: usize> {
+    /// In f32 or f64, in which it is updated.
+    Single(Tensor<D>),
+    /// In few bits, with a master copy in f32 that is updated; the parameter is the master rounded to the nearest bf16 (of an
+    /// f16 parameter to the nearest f16). A parameter stored in f32 holds bf16 numbers then. Its own values are not read.
+    WithMaster {
+        /// bf16, f16 or f32.
+        rounded: Tensor<D>,
+        /// f32.
+        master: Tensor<D>,
+    },
+    /// As bf16 numbers, stored in bf16 or f32, without a master copy: the update in f32 is rounded to one of the two bf16 on
+    /// either side at random, so that its mean over seeds is the update. Where the update is a bf16, it is the result.
+    Rounded(Tensor<D>),
+}
+
+/// How a moment is kept between steps.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "handles of tensors: small beside what they point to")]
+pub enum Moment<const D: usize> {
+    /// In f32, in bf16, or in f64 beside a parameter in f64. In bf16 the first moment is rounded to the nearest, the second
+    /// at random: to the nearest, a second moment that decays by less than half a step of bf16 would never decay.
+    Float(Tensor<D>),
+    /// In eight bits, in blocks of [`BLOCK_SIZE`] elements of the flat tensor.
+    Blockwise {
+        /// Which table the codes refer to.
+        order: Order,
+        /// u8.
+        codes: Tensor<D, Int>,
+        /// Largest magnitude of each block, `[num_blocks]` f32.
+        largest: Tensor<1>,
+    },
+}
+
+impl<const D: usize> Moment<D> {
+    /// Zeros in f32 or bf16.
+    pub fn zeros(shape: [usize; D], device: &Device, dtype: DType) -> Self {
+        Self::Float(Tensor::zeros(shape, (device, dtype)))
+    }
+
+    /// Zeros in eight bits.
+    pub fn blockwise_zeros(order: Order, shape: [usize; D], device: &Device) -> Self {
+        let codes = Tensor::full(shape, i64::from(code_of_zero(order)), (device, DType::U8));
+        let blocks = num_blocks(shape.iter().product());
+        Self::Blockwise { order, codes, largest: Tensor::zeros([blocks], (device, DType::F32)) }
+    }
+
+    fn into_dispatch(self) -> MomentTensors<Dispatch> {
+        match self {
+            Self::Float(values) => MomentTensors::Float(values.into_dispatch()),
+            Self::Blockwise { order, codes, largest } => {
+                MomentTensors::Blockwise { order, codes: codes.into_dispatch(), largest: largest.into_dispatch() }
+            }
+        }
+    }
+
+    fn from_dispatch(tensors: MomentTensors<Dispatch>) -> Self {
+        match tensors {
+            MomentTensors::Float(values) => Self::Float(Tensor::from_dispatch(values)),
+            MomentTensors::Blockwise { order, codes, largest } => {
+                Self::Blockwise { order, codes: Tensor::from_dispatch(codes), largest: Tensor::from_dispatch(largest) }
+            }
+        }
+    }
+}
+
+/// [`Weights`] as a backend's own tensors.
+#[derive(Clone, Debug, ExtensionType)]
+pub enum WeightTensors<B: Backend> {
+    /// See [`Weights::Single`].
+    Single(FloatTensor<B>),
+    /// See [`Weights::WithMaster`].
+    WithMaster {
+        /// The parameter.
+        rounded: FloatTensor<B>,
+        /// Its master copy.
+        master: FloatTensor<B>,
+    },
+    /// See [`Weights::Rounded`].
+    Rounded(FloatTensor<B>),
+}
+
+/// [`Moment`] as a backend's own tensors.
+#[derive(Clone, Debug, ExtensionType)]
+pub enum MomentTensors<B: Backend> {
+    /// See [`Moment::Float`].
+    Float(FloatTensor<B>),
+    /// See [`Moment::Blockwise`].
+    Blockwise {
+        /// Which moment.
+        order: Order,
+        /// The codes.
+        codes: IntTensor<B>,
+        /// The blocks' largest magnitudes.
+        largest: FloatTensor<B>,
+    },
+}
+
+/// A parameter with its moments.
+#[derive(Clone, Debug, ExtensionType)]
+pub struct StepTensors<B: Backend> {
+    /// The parameter.
+    #[extension_type]
+    pub weights: WeightTensors<B>,
+    /// Its first moment.
+    #[extension_type]
+    pub first: MomentTensors<B>,
+    /// Its second moment.
+    #[extension_type]
+    pub second: MomentTensors<B>,
+}
+
+/// Backends that can run [`adamw_step`]. Never differentiated, so there is no autodiff implementation.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub trait AdamWOps: Backend {
-    /// See [`adamw`](super::adamw()); returns parameter, first and second moment.
-    fn adamw(
-        param: FloatTensor<Self>,
+    /// See [`adamw_step`](super::adamw_step()).
+    fn adamw_step(
         grad: FloatTensor<Self>,
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
+        #[extension_type] tensors: StepTensors<Self>,
         step: u64,
         options: AdamWOptions,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-
-    /// See [`adamw_master`](super::adamw_master()); returns parameter, master, first and second moment.
-    fn adamw_master(
-        param: FloatTensor<Self>,
-        master: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        step: u64,
-        options: AdamWOptions,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-
-    /// See [`adamw_stochastic`](super::adamw_stochastic()); returns parameter, first and second moment.
-    fn adamw_stochastic(
-        param: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        step: u64,
-        options: AdamWOptions,
-        key: RoundingKey,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    ) -> StepTensors<Self>;
 }
 
-/// One optimizer step of one tensor, in its own precision whatever that of the gradient; element by element.
+/// One optimizer step of one tensor, element by element, whatever it and its moments are kept in.
 ///
-/// Parameter and moments are changed in place when the given handles are the only ones, copied otherwise.
+/// Random numbers are those of `options.rounding`, `step` and the element's place: the same on every device, whatever the
+/// number of threads. Everything but the gradient is changed in place when the given handles are the only ones, copied
+/// otherwise; an f16 parameter on the CPU is always new.
 ///
 /// # Shapes
-/// - `param`, `m`, `v` (f32, or all f64), `grad` (any precision): the same shape
+/// - all tensors but the blocks' magnitudes: the same shape; `grad` in any precision
+/// - `moments`: the first and the second
 /// - `step`: 1 for the first update
-/// - result: parameter, first moment, second moment
 ///
 /// # Panics
-/// When shapes disagree, `step` is 0, a precision is not as above, or a tensor is tracked by autodiff.
-pub fn adamw<const D: usize>(
-    param: Tensor<D>,
+/// When shapes disagree, `step` is 0, a precision is not one that [`Weights`] and [`Moment`] name, or a tensor is tracked by
+/// autodiff.
+pub fn adamw_step<const D: usize>(
+    weights: Weights<D>,
     grad: Tensor<D>,
-    m: Tensor<D>,
-    v: Tensor<D>,
+    moments: [Moment<D>; 2],
     step: u64,
     options: AdamWOptions,
-) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
-    const NAME: &str = "adamw";
+) -> (Weights<D>, [Moment<D>; 2]) {
+    const NAME: &str = "adamw_step";
+    const BF16: [DType; 2] = [DType::BF16, DType::F32];
     assert_step(NAME, step);
-    assert_shapes(NAME, &param, [("grad", &grad), ("m", &m), ("v", &v)]);
-    assert_dtype(NAME, "param", param.dtype(), &[DType::F32, DType::F64], "F32 or F64");
-    for (argument, moment) in [("m", &m), ("v", &v)] {
-        assert_dtype(NAME, argument, moment.dtype(), &[param.dtype()], "the precision of `param`");
+    let shape = grad.dims();
+    let check = |argument: &'static str, tensor: &Tensor<D>, dtypes: &[DType], names: &'static str| {
+        assert_shape(NAME, argument, &tensor.dims(), &shape);
+        assert_dtype(NAME, argument, tensor.dtype(), dtypes, names);
+    };
+    let mut in_double = false;
+    match &weights {
+        Weights::Single(param) => {
+            check("param", param, &[DType::F32, DType::F64], "F32 or F64");
+            in_double = param.dtype() == DType::F64;
+        }
+        Weights::WithMaster { rounded, master } => {
+            check("param", rounded, &[DType::BF16, DType::F16, DType::F32], "BF16, F16 or F32");
+            check("master", master, &[DType::F32], "F32");
+        }
+        Weights::Rounded(param) => check("param", param, &BF16, "BF16 or F32"),
     }
-    let (param, m, v) = <Dispatch as AdamWOps>::adamw(
-        param.into_dispatch(),
-        grad.into_dispatch(),
-        m.into_dispatch(),
-        v.into_dispatch(),
-        step,
-        options,
-    );
-    (Tensor::from_dispatch(param), Tensor::from_dispatch(m), Tensor::from_dispatch(v))
-}
-
-/// [`adamw`] of a parameter in few bits with a master copy in f32: the update happens in the master, with the bits of
-/// [`adamw`], and the parameter becomes the master rounded to the nearest (to the even of two equally near). Its own
-/// values are not read.
-///
-/// All but the gradient are changed in place when the given handles are the only ones, copied otherwise; an f16 parameter
-/// on the CPU is always new.
-///
-/// # Shapes
-/// - `param` (bf16 or f16), `master`, `m`, `v` (f32), `grad` (any precision): the same shape
-/// - `step`: 1 for the first update
-/// - result: parameter, master, first moment, second moment
-///
-/// # Panics
-/// When shapes disagree, `step` is 0, a precision is not as above, or a tensor is tracked by autodiff.
-pub fn adamw_master<const D: usize>(
-    param: Tensor<D>,
-    master: Tensor<D>,
-    grad: Tensor<D>,
-    m: Tensor<D>,
-    v: Tensor<D>,
-    step: u64,
-    options: AdamWOptions,
-) -> (Tensor<D>, Tensor<D>, Tensor<D>, Tensor<D>) {
-    const NAME: &str = "adamw_master";
-    assert_step(NAME, step);
-    assert_shapes(NAME, &param, [("master", &master), ("grad", &grad), ("m", &m), ("v", &v)]);
-    assert_dtype(NAME, "param", param.dtype(), &[DType::BF16, DType::F16], "BF16 or F16");
-    assert_f32(NAME, [("master", &master), ("m", &m), ("v", &v)]);
-    let (param, master, m, v) = <Dispatch as AdamWOps>::adamw_master(
-        param.into_dispatch(),
-        master.into_dispatch(),
-        grad.into_dispatch(),
-        m.into_dispatch(),
-        v.into_dispatch(),
-        step,
-        options,
-    );
-    let [param, master, m, v] = [param, master, m, v].map(Tensor::from_dispatch);
-    (param, master, m, v)
-}
-
-/// [`adamw`] of a bf16 parameter without a master copy: the update in f32 is rounded to one of the two bf16 on either
-/// side at random, so that its mean over seeds is the update. Where the update is a bf16, it is the result.
-///
-/// The random numbers are those of `key`, `step` and the element's place: the same on every device, whatever the
-/// number of threads. The parameter may also be stored in f32, for devices that do not store bf16; its new values are
-/// bf16 all the same.
-///
-/// Parameter and moments are changed in place when the given handles are the only ones, copied otherwise.
-///
-/// # Shapes
-/// - `param` (bf16, or f32), `m`, `v` (f32), `grad` (any precision): the same shape
-/// - `step`: 1 for the first update
-/// - result: parameter, first moment, second moment
-///
-/// # Panics
-/// When shapes disagree, `step` is 0, a precision is not as above, or a tensor is tracked by autodiff.
-pub fn adamw_stochastic<const D: usize>(
-    param: Tensor<D>,
-    grad: Tensor<D>,
-    m: Tensor<D>,
-    v: Tensor<D>,
-    step: u64,
-    options: AdamWOptions,
-    key: RoundingKey,
-) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
-    const NAME: &str = "adamw_stochastic";
-    assert_step(NAME, step);
-    assert_shapes(NAME, &param, [("grad", &grad), ("m", &m), ("v", &v)]);
-    assert_dtype(NAME, "param", param.dtype(), &[DType::BF16, DType::F32], "BF16 or F32");
-    assert_f32(NAME, [("m", &m), ("v", &v)]);
-    let (param, m, v) = <Dispatch as AdamWOps>::adamw_stochastic(
-        param.into_dispatch(),
-        grad.into_dispatch(),
-        m.into_dispatch(),
-        v.into_dispatch(),
-        step,
-        options,
-        key,
-    );
-    (Tensor::from_dispatch(param), Tensor::from_dispatch(m), Tensor::from_dispatch(v))
+    for (moment, order) in moments.iter().zip([Order::First, Order::Second]) {
+        match moment {
+            Moment::Float(values) if in_double => check("moment", values, &[DType::F64], "the precision of `param`"),
+            Moment::Float(values) => check("moment", values, &BF16, "BF16 or F32, or the precision of `param`"),
+            Moment::Blockwise { order: found, codes, largest } => {
+                assert!(*found == order && !in_double, "{NAME}: codes of the {found:?} moment as the {order:?}");
+                assert_shape(NAME, "codes", &codes.dims(), &shape);
+                assert_dtype(NAME, "codes", codes.dtype(), &[DType::U8], "U8");
+                assert_shape(NAME, "largest", &largest.dims(), &[num_blocks(shape.iter().product())]);
+                assert_dtype(NAME, "largest", largest.dtype(), &[DType::F32], "F32");
+            }
+        }
+    }
+    let [first, second] = moments.map(Moment::into_dispatch);
+    let weights = match weights {
+        Weights::Single(param) => WeightTensors::Single(param.into_dispatch()),
+        Weights::WithMaster { rounded, master } => {
+            WeightTensors::WithMaster { rounded: rounded.into_dispatch(), master: master.into_dispatch() }
+        }
+        Weights::Rounded(param) => WeightTensors::Rounded(param.into_dispatch()),
+    };
+    let tensors = StepTensors { weights, first, second };
+    let StepTensors { weights, first, second } =
+        <Dispatch as AdamWOps>::adamw_step(grad.into_dispatch(), tensors, step, options);
+    let weights = match weights {
+        WeightTensors::Single(param) => Weights::Single(Tensor::from_dispatch(param)),
+        WeightTensors::WithMaster { rounded, master } => {
+            Weights::WithMaster { rounded: Tensor::from_dispatch(rounded), master: Tensor::from_dispatch(master) }
+        }
+        WeightTensors::Rounded(param) => Weights::Rounded(Tensor::from_dispatch(param)),
+    };
+    (weights, [first, second].map(Moment::from_dispatch))
 }
 
 #[track_caller]
@@ -242,30 +309,12 @@ fn assert_step(operation: &'static str, step: u64) {
     assert_size(operation, "step", step as usize, step > 0, "the first step is 1");
 }
 
-#[track_caller]
-fn assert_shapes<const D: usize, const N: usize>(
-    operation: &'static str,
-    param: &Tensor<D>,
-    others: [(&'static str, &Tensor<D>); N],
-) {
-    for (argument, tensor) in others {
-        assert_shape(operation, argument, &tensor.dims(), &param.dims());
-    }
-}
-
-#[track_caller]
-fn assert_f32<const D: usize, const N: usize>(operation: &'static str, tensors: [(&'static str, &Tensor<D>); N]) {
-    for (argument, tensor) in tensors {
-        assert_dtype(operation, argument, tensor.dtype(), &[DType::F32], "F32");
-    }
-}
-
 /// Sum of the squares of all elements, in a fixed order: the same bits whatever the thread count. Formed in f64, on a
 /// device in f32 for runs of 256 elements and in f64 over the runs.
 ///
 /// Reads the tensor back to the host; not differentiable.
 pub fn sum_of_squares<const D: usize>(tensor: &Tensor<D>) -> f64 {
-    if tensor.dtype() == DType::F32
+    if matches!(tensor.dtype(), DType::F32 | DType::BF16)
         && let Ok(tensor) = tensor.clone().try_into_primitive::<Flex>()
     {
         return cpu::sum_of_squares(tensor);

@@ -17,8 +17,17 @@ pub(super) const RUN: usize = 128;
 const ELEMENTS_PER_BLOCK: usize = 8;
 /// Elements whose blocks are made together.
 pub(super) const TILE: usize = RUN * ELEMENTS_PER_BLOCK;
-/// Last word of the counter, where the draws of tokens have the high word of a position: the two never meet.
-pub(super) const COUNTER_TAG: u32 = 0x4164_616D;
+
+/// What is rounded. The value is the last word of the counter, where the draws of tokens have the high word of a position: no
+/// two of them ever meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Purpose {
+    /// A parameter without a master copy.
+    Weights = 0x4164_616D,
+    /// A second moment in bf16.
+    SecondMoment = 0x4164_616E,
+}
 
 /// Names the random numbers of one tensor's stochastic rounding; the step is the optimizer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,16 +48,16 @@ impl RoundingKey {
 }
 
 /// The sixteen random bits of one element.
-pub(super) fn random_bits(key: [u32; 2], element: usize) -> u16 {
+pub(super) fn random_bits(key: [u32; 2], purpose: Purpose, element: usize) -> u16 {
     let block = (element / TILE * RUN + element % RUN) as u64;
     let place = element % TILE / RUN;
-    let words = philox4x32([block as u32, (block >> 32) as u32, 0, COUNTER_TAG], key);
+    let words = philox4x32([block as u32, (block >> 32) as u32, 0, purpose as u32], key);
     (words[place / 2] >> (16 * (place % 2))) as u16
 }
 
 /// [`random_bits`] of the elements of a tile, sixteen blocks at a time.
 #[inline(always)]
-pub(super) fn tile_bits(key: [u32; 2], tile: usize, bits: &mut [u16; TILE]) {
+pub(super) fn tile_bits(key: [u32; 2], purpose: Purpose, tile: usize, bits: &mut [u16; TILE]) {
     for from in (0..RUN).step_by(LANES) {
         let mut low = [0; LANES];
         let mut high = [0; LANES];
@@ -57,7 +66,7 @@ pub(super) fn tile_bits(key: [u32; 2], tile: usize, bits: &mut [u16; TILE]) {
             low[lane] = block as u32;
             high[lane] = (block >> 32) as u32;
         }
-        let words = philox4x32_lanes([low, high, [0; LANES], [COUNTER_TAG; LANES]], key);
+        let words = philox4x32_lanes([low, high, [0; LANES], [purpose as u32; LANES]], key);
         for place in 0..ELEMENTS_PER_BLOCK {
             for lane in 0..LANES {
                 bits[place * RUN + from + lane] = (words[place / 2][lane] >> (16 * (place % 2))) as u16;
@@ -151,9 +160,9 @@ mod tests {
         let key = RoundingKey { seed: 3 << 40, stream: 5 }.at_step(7);
         let mut bits = [0; TILE];
         for tile in [0, 1, 5, 1 << 26] {
-            tile_bits(key, tile, &mut bits);
+            tile_bits(key, Purpose::Weights, tile, &mut bits);
             for (place, &found) in bits.iter().enumerate() {
-                assert_eq!(found, random_bits(key, tile * TILE + place), "{tile} {place}");
+                assert_eq!(found, random_bits(key, Purpose::Weights, tile * TILE + place), "{tile} {place}");
             }
         }
     }
@@ -168,8 +177,10 @@ mod tests {
         assert_ne!(first, RoundingKey { seed: 1 + high, ..key }.at_step(3));
         assert_ne!(first, RoundingKey { stream: 2 + high, ..key }.at_step(3));
         assert_ne!(first, RoundingKey { stream: 3, ..key }.at_step(2));
+        let of = |purpose| [0, 1, 2, 3].map(|element| random_bits(first, purpose, element));
+        assert_ne!(of(Purpose::Weights), of(Purpose::SecondMoment));
         // Neighbours, elements of one block, and of the next tile.
-        let several = |elements: [usize; 8]| elements.map(|element| random_bits(first, element));
+        let several = |elements: [usize; 8]| elements.map(|element| random_bits(first, Purpose::Weights, element));
         assert_ne!(several([0, 1, 2, 3, 4, 5, 6, 7]), several([128, 129, 130, 131, 132, 133, 134, 135]));
         assert_ne!(several([0, 1, 2, 3, 4, 5, 6, 7]), several([1024, 1025, 1026, 1027, 1028, 1029, 1030, 1031]));
     }
@@ -181,7 +192,7 @@ mod tests {
         let elements = 1 << 18;
         let mut counts = [[0u32; 256]; 2];
         for element in 0..elements {
-            let bits = random_bits(key, element);
+            let bits = random_bits(key, Purpose::Weights, element);
             counts[0][usize::from(bits & 255)] += 1;
             counts[1][usize::from(bits >> 8)] += 1;
         }

@@ -14,7 +14,7 @@ use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::client::Client;
-use cubecl::ir::{ElemType, FloatKind};
+use cubecl::ir::{ElemType, FloatKind, UIntKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use cubecl::std::tensor::copy_into;
@@ -72,18 +72,20 @@ pub(crate) fn sizes<const D: usize>(tensor: &CubeTensor) -> [usize; D] {
     std::array::from_fn(|axis| shape[axis])
 }
 
-/// How kernels name the dtype of a buffer of floating-point numbers.
+/// How kernels name the dtype of a buffer of floating-point numbers, of codes in eight bits, or of 32-bit words.
 ///
 /// # Panics
 /// For a dtype that no device kernel reads.
 pub(crate) fn element_type(dtype: DType) -> ElemType {
     assert!(
-        matches!(dtype, DType::F32 | DType::Flex32 | DType::F16 | DType::BF16),
+        matches!(dtype, DType::F32 | DType::Flex32 | DType::F16 | DType::BF16 | DType::U8 | DType::U32),
         "no device kernel reads or writes {dtype:?}"
     );
     match dtype {
         DType::F16 => ElemType::Float(FloatKind::F16),
         DType::BF16 => ElemType::Float(FloatKind::BF16),
+        DType::U8 => ElemType::UInt(UIntKind::U8),
+        DType::U32 => ElemType::UInt(UIntKind::U32),
         _ => ElemType::Float(FloatKind::F32),
     }
 }

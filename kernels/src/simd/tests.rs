@@ -149,8 +149,8 @@ fn softplus_and_ln_are_accurate() {
 #[test]
 fn operations_give_the_same_bits_at_every_level() {
     use crate::{
-        Int8Weight, PagedSequence, RoundingKey, SsdInputs, adamw_master, adamw_stochastic, add_rms_norm, linear,
-        linear_int8, paged_attention, squared_relu, ssd_scan,
+        Int8Weight, Moment, PagedSequence, RoundingKey, SsdInputs, Weights, adamw::Order, adamw_step, add_rms_norm,
+        linear, linear_int8, paged_attention, squared_relu, ssd_scan,
     };
     use burn::tensor::{DType, Device, Tensor, TensorData};
     fn tensor<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
@@ -214,14 +214,37 @@ fn operations_give_the_same_bits_at_every_level() {
         });
         assert!(results.iter().all(|result| *result == results[0]), "ssd_scan, {width} by {state_size}");
     }
-    let options = crate::AdamWOptions { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+    let options = crate::AdamWOptions {
+        lr: 0.01,
+        beta1: 0.9,
+        beta2: 0.99,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        grad_scale: 1.0,
+        rounding: None,
+    };
     let results = at_every_level(|| {
         let [p, g, m] = [2503, 2503, 2503].map(|size| tensor([size], &device));
         let (v, narrow) = (p.clone().abs(), p.clone().cast(DType::BF16));
         let key = RoundingKey { seed: 1, stream: 2 };
-        let (a, am, av) = adamw_stochastic(narrow.clone(), g.clone(), m.clone(), v.clone(), 3, options, key);
-        let (b, master, ..) = adamw_master(narrow, p, g, m, v, 3, options);
-        [a.cast(DType::F32), am, av, b.cast(DType::F32), master].map(bits)
+        let options = crate::AdamWOptions { rounding: Some(key), ..options };
+        let moments = [m, v].map(|moment| Moment::Float(moment.cast(DType::BF16)));
+        let (a, [am, av]) = adamw_step(Weights::Rounded(narrow.clone()), g.clone(), moments, 3, options);
+        let coded = [Order::First, Order::Second].map(|order| Moment::blockwise_zeros(order, [2503], &device));
+        let weights = Weights::WithMaster { rounded: narrow, master: p };
+        let (b, [bm, bv]) = adamw_step(weights, g, coded, 3, options);
+        let moment = |moment| match moment {
+            Moment::Float(values) => bits(values.cast(DType::F32)),
+            Moment::Blockwise { codes, largest, .. } => {
+                codes.into_data().iter::<u32>().chain(bits(largest)).collect::<Vec<_>>()
+            }
+        };
+        let values = |weights| match weights {
+            Weights::WithMaster { master: values, .. } | Weights::Rounded(values) | Weights::Single(values) => {
+                bits(values.cast(DType::F32))
+            }
+        };
+        [values(a), values(b), moment(am), moment(av), moment(bm), moment(bv)]
     });
     assert!(results.iter().all(|result| *result == results[0]), "adamw in sixteen bits");
     for rows in [1, 2, 3, 9, 20] {

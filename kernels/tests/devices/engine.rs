@@ -1,9 +1,9 @@
 //! Operations of generation and of the optimizer, which are never differentiated.
 
+use crate::adamw_forms::{adamw, adamw_master, adamw_stochastic};
 use burn::tensor::{DType, Device, Tensor};
 use nemo_kernels::{
-    AdamWOptions, RoundingKey, SsmStepInputs, SsmStepOptions, adamw, adamw_master, adamw_stochastic, cache_write,
-    linear, ssm_step, sum_of_squares,
+    AdamWOptions, RoundingKey, SsmStepInputs, SsmStepOptions, cache_write, linear, ssm_step, sum_of_squares,
 };
 
 use crate::check::*;
@@ -12,7 +12,15 @@ use crate::harness::*;
 #[test]
 fn adamw_is_its_reference() {
     let Some(device) = test_device() else { return };
-    let options = AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let options = AdamWOptions {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        grad_scale: 1.0,
+        rounding: None,
+    };
     let mut report = Report::new("adamw", device.clone());
     for (size, step) in [(1, 1), (127, 2), (128, 3), (129, 100), (5000, 7)] {
         let mut noise = Noise::new(7);
@@ -39,7 +47,15 @@ fn adamw_is_its_reference() {
 #[test]
 fn adamw_with_a_master() {
     let Some(device) = test_device() else { return };
-    let options = AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let options = AdamWOptions {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        grad_scale: 1.0,
+        rounding: None,
+    };
     for dtype in [DType::BF16, DType::F16] {
         if !device.supports_dtype(dtype) {
             println!("skipped: {device:?} does not store {dtype:?}");
@@ -72,7 +88,15 @@ fn adamw_with_a_master() {
 #[test]
 fn adamw_rounds_at_random_with_the_bits_of_the_host() {
     let Some(device) = test_device() else { return };
-    let still = AdamWOptions { lr: 0.0, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let still = AdamWOptions {
+        lr: 0.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        grad_scale: 1.0,
+        rounding: None,
+    };
     let host = Device::flex();
     // Device, f32 storage of bf16 included; numbers of elements around a tile's end.
     for size in [1, 127, 129, 1023, 1024, 1025, 5000] {

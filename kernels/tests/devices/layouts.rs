@@ -7,6 +7,8 @@ use std::sync::Arc;
 use burn::tensor::{DType, Tensor, TensorData};
 use nemo_kernels::*;
 
+use crate::adamw_forms::{adamw, adamw_master, adamw_stochastic};
+
 use crate::attention::sequences;
 use crate::check::*;
 use crate::engine::{STEP_SIZES, step_arguments, step_inputs};
@@ -144,7 +146,15 @@ fn ssm_step_in_every_layout() {
 #[test]
 fn adamw_in_every_layout() {
     let Some(device) = test_device() else { return };
-    let options = AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let options = AdamWOptions {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        grad_scale: 1.0,
+        rounding: None,
+    };
     for size in [1, 127, 5000] {
         let mut noise = Noise::new(22);
         let [p, g, m, v] = [(); 4].map(|()| tensor(&noise.vector(size), DType::F32, &device));

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use nemo_kernels::*;
 
+use crate::adamw_forms::{adamw, adamw_master, adamw_stochastic};
+
 use crate::attention::sequences;
 use crate::check::*;
 use crate::engine::{step_arguments, step_inputs};
@@ -204,7 +206,15 @@ fn nano_9b_head_cache_and_optimizer() {
         };
         check.values("cache_write", &inputs, &|f| write(f, true), &|f| write(f, false));
 
-        let options = AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+        let options = AdamWOptions {
+            lr: 1e-2,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            grad_scale: 1.0,
+            rounding: None,
+        };
         let [p, g, m, v] = [(); 4].map(|()| tensor(&noise.vector(5000), DType::F32, check.device));
         let (p, v) = (p.cast(check.dtype), v.abs());
         let finite = |tensors: [Tensor<1>; 3]| {

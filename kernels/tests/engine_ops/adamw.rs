@@ -1,10 +1,12 @@
+use crate::adamw_forms::adamw;
 use burn::tensor::{DType, Tensor};
 use nemo_kernels::adamw::reference;
-use nemo_kernels::{AdamWOptions, adamw, global_norm, sum_of_squares};
+use nemo_kernels::{AdamWOptions, global_norm, sum_of_squares};
 
 use crate::harness::{Inputs, address, assert_close, bits, device, fastest_ns, with_threads};
 
-const OPTIONS: AdamWOptions = AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
+const OPTIONS: AdamWOptions =
+    AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0, rounding: None };
 
 #[test]
 fn host_equals_reference_over_several_steps() {

@@ -1,12 +1,14 @@
 //! AdamW of parameters in sixteen bits: with a master copy, and rounded at random.
 
+use crate::adamw_forms::{adamw, adamw_master, adamw_stochastic};
 use burn::tensor::{DType, Tensor, TensorData, bf16};
 use nemo_kernels::adamw::reference;
-use nemo_kernels::{AdamWOptions, RoundingKey, adamw, adamw_master, adamw_stochastic};
+use nemo_kernels::{AdamWOptions, RoundingKey};
 
 use crate::harness::{Inputs, address, assert_close, bits, device, fastest_ns, values, with_threads};
 
-const OPTIONS: AdamWOptions = AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
+const OPTIONS: AdamWOptions =
+    AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0, rounding: None };
 /// Leaves the parameter to its rounding alone.
 const STILL: AdamWOptions = AdamWOptions { lr: 0.0, ..OPTIONS };
 const KEY: RoundingKey = RoundingKey { seed: 5, stream: 9 };
@@ -189,7 +191,8 @@ fn stochastic_rounding_is_unbiased() {
 fn small_updates_add_up() {
     const STEPS: u64 = 400;
     let size = 4096;
-    let options = AdamWOptions { lr: 1e-4, beta1: 0.0, beta2: 0.0, eps: 0.0, weight_decay: 0.0 };
+    let options =
+        AdamWOptions { lr: 1e-4, beta1: 0.0, beta2: 0.0, eps: 0.0, weight_decay: 0.0, grad_scale: 1.0, rounding: None };
     let full = |value: f32| Tensor::<1>::full([size], value, &device());
     let mut state = (narrow(&full(1.5)), full(0.0), full(0.0));
     for step in 1..=STEPS {
@@ -260,28 +263,28 @@ fn one(dtype: DType) -> Tensor<1> {
 }
 
 #[test]
-#[should_panic(expected = "adamw_master: `master` is BF16, expected F32")]
+#[should_panic(expected = "adamw_step: `master` is BF16, expected F32")]
 fn a_narrow_master_is_refused() {
     let (narrow, wide) = (one(DType::BF16), one(DType::F32));
     adamw_master(narrow.clone(), narrow, wide.clone(), wide.clone(), wide, 1, OPTIONS);
 }
 
 #[test]
-#[should_panic(expected = "adamw_stochastic: `param` is F16, expected BF16 or F32")]
+#[should_panic(expected = "adamw_step: `param` is F16, expected BF16 or F32")]
 fn stochastic_rounding_is_for_bf16() {
     let wide = one(DType::F32);
     adamw_stochastic(one(DType::F16), wide.clone(), wide.clone(), wide, 1, OPTIONS, KEY);
 }
 
 #[test]
-#[should_panic(expected = "adamw_stochastic: `v` has shape [2], expected [1]")]
+#[should_panic(expected = "adamw_step: `moment` has shape [2], expected [1]")]
 fn a_wrong_shape_is_named() {
     let wide = one(DType::F32);
     adamw_stochastic(one(DType::BF16), wide.clone(), wide.clone(), wide.repeat_dim(0, 2), 1, OPTIONS, KEY);
 }
 
 #[test]
-#[should_panic(expected = "adamw_master: `step` is 0, but the first step is 1")]
+#[should_panic(expected = "adamw_step: `step` is 0, but the first step is 1")]
 fn step_zero_is_refused() {
     let wide = one(DType::F32);
     adamw_master(one(DType::BF16), wide.clone(), wide.clone(), wide.clone(), wide, 0, OPTIONS);
