@@ -28,6 +28,7 @@ use nemo_model::generate::{Engine, EngineOptions, SampleKey, SamplingParams, Tur
 use nemo_model::parallel::ForwardContext;
 use nemo_model::{Dtypes, NemotronH};
 use nemo_rl::config::load_text;
+use nemo_rl::optimizer::OptimizerDtypes;
 use nemo_rl::policy::api::{Policy, SupervisedBatch, SupervisedSequence, UpdateParams};
 use nemo_rl::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
 
@@ -179,6 +180,8 @@ fn train(model: &NemotronH, kept_bytes: usize) -> f64 {
     let options = ModelPolicyOptions {
         engine: EngineOptions { num_pages: 1, num_slots: 2, ..EngineOptions::default() },
         pass: PassOptions { max_batch_tokens: TRAIN_ROWS * PREFILL_TOKENS, chunk_tokens: PREFILL_TOKENS, kept_bytes },
+        optimizer: OptimizerDtypes::default(),
+        rounding_seed: 0,
         sidecar_files: Vec::new(),
     };
     let mut policy = ModelPolicy::new(model.clone(), options);

@@ -4,8 +4,9 @@ use nemo_env::generate::{self, GeneratorConfig, Split};
 use nemo_env::{Dataset, EnvError, StrictReport, Task};
 use nemo_model::Dtypes;
 use nemo_model::generate::SamplingParams;
-use nemo_rl::assemble::{LoadedModel, PolicySizes};
+use nemo_rl::assemble::{LoadedModel, PolicySettings};
 use nemo_rl::evaluate::{Decoding, VALIDATION_STEP_BASE, evaluate, write_episodes};
+use nemo_rl::optimizer::OptimizerDtypes;
 use nemo_rl::rollout::collector::CollectSettings;
 use nemo_rl::rollout::episode::EpisodeLimits;
 use nemo_rl::trajectory::Trajectory;
@@ -47,9 +48,15 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     output::warnings(&loaded.warnings);
     let sampling: SamplingParams = sampling(&arguments.sampling, Some(arguments.max_new_tokens), &loaded);
     let length = arguments.max_length;
-    let sizes = PolicySizes { max_sequence_length: length, max_batch_tokens: length, chunk_tokens: length };
+    let settings = PolicySettings {
+        max_sequence_length: length,
+        max_batch_tokens: length,
+        chunk_tokens: length,
+        optimizer: OptimizerDtypes::default(),
+        rounding_seed: 0,
+    };
     let plan = loaded.plan(parameter_bytes(storage), arguments.max_open_sequences, arguments.max_length, machine)?;
-    let (mut policy, chat) = loaded.into_policy(&plan, sizes, Map::new())?;
+    let (mut policy, chat) = loaded.into_policy(&plan, settings, Map::new())?;
     let decoding = if sampling.temperature == 0.0 { Decoding::Greedy } else { Decoding::Sampled };
     let settings = CollectSettings {
         limits: EpisodeLimits { max_turns: arguments.max_steps, max_total_sequence_length: arguments.max_length },

@@ -20,6 +20,8 @@ mod device;
 #[allow(dead_code, reason = "shared with the tests of the host kernels")]
 mod harness;
 
+#[path = "devices/adamw_moments.rs"]
+mod adamw_moments;
 #[path = "devices/attention.rs"]
 mod attention;
 #[path = "devices/engine.rs"]

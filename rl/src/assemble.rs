@@ -9,7 +9,7 @@ mod fresh;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use nemo_env::{EnvError, Offices};
 use nemo_hub::Hub;
 use nemo_model::checkpoint::SidecarFile;
@@ -20,8 +20,9 @@ use nemo_model::{Dtypes, NemotronH, WeightStorage};
 use serde_json::{Map, Value};
 
 pub use self::error::AssembleError;
-use crate::config::{PolicyConfig, Precision, RunConfig};
+use crate::config::{MomentDtype, PolicyConfig, Precision, RunConfig};
 use crate::model_files::{self, CompanionFiles};
+use crate::optimizer::OptimizerDtypes;
 pub use crate::places::Places;
 use crate::plan::{Machine, Plan, PlanInput, size_text};
 use crate::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
@@ -153,17 +154,19 @@ impl LoadedModel {
     pub fn into_policy(
         self,
         plan: &Plan,
-        sizes: PolicySizes,
+        settings: PolicySettings,
         variables: Map<String, Value>,
     ) -> Result<(ModelPolicy, Chat), AssembleError> {
         let (tokenizer, end_of_turn, variables) = self.chat(variables)?;
         let options = ModelPolicyOptions {
-            engine: self.engine_options(plan, sizes.max_sequence_length),
+            engine: self.engine_options(plan, settings.max_sequence_length),
             pass: PassOptions {
-                max_batch_tokens: sizes.max_batch_tokens,
-                chunk_tokens: sizes.chunk_tokens,
+                max_batch_tokens: settings.max_batch_tokens,
+                chunk_tokens: settings.chunk_tokens,
                 kept_bytes: plan.kept_bytes,
             },
+            optimizer: settings.optimizer,
+            rounding_seed: settings.rounding_seed,
             sidecar_files: self.sidecar_files,
         };
         let chat = Chat::new(tokenizer, self.template, &end_of_turn, variables)?;
@@ -171,15 +174,19 @@ impl LoadedModel {
     }
 }
 
-/// What a policy is sized for.
+/// What a policy is made for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PolicySizes {
+pub struct PolicySettings {
     /// Tokens of the longest sequence.
     pub max_sequence_length: usize,
     /// Tokens of one padded training batch.
     pub max_batch_tokens: usize,
     /// Tokens of a segment that go through the model at once in training.
     pub chunk_tokens: usize,
+    /// What the optimizer keeps its state in.
+    pub optimizer: OptimizerDtypes,
+    /// Seed of the numbers by which updates are rounded at random.
+    pub rounding_seed: u64,
 }
 
 /// Reads the small files that a configuration's model consists of, and leaves its weights alone. Files of the hub are not
@@ -278,21 +285,27 @@ pub fn policy(
     places: &Places,
     device: &Device,
 ) -> Result<(ModelPolicy, Chat, Vec<String>), AssembleError> {
+    let optimizer = OptimizerDtypes::of_config(&config.policy.megatron_cfg.optimizer);
+    if [optimizer.exp_avg, optimizer.exp_avg_sq].contains(&MomentDtype::Uint8) && !device.supports_dtype(DType::U8) {
+        return Err(AssembleError::EightBits);
+    }
     let mut loaded = match &config.policy.init.model_config {
         Some(model_config) => LoadedModel::fresh(config, model_config, places, device)?,
         None => LoadedModel::of_policy(&config.policy, places, device)?,
     };
     loaded.warn_of_length(config.policy.max_total_sequence_length);
     let warnings = std::mem::take(&mut loaded.warnings);
-    let sizes = PolicySizes {
+    let settings = PolicySettings {
         max_sequence_length: config.policy.max_total_sequence_length,
         max_batch_tokens: config.max_batch_tokens(),
         chunk_tokens: config.policy.chunk_tokens,
+        optimizer,
+        rounding_seed: config.grpo.seed,
     };
     let mut variables = config.policy.tokenizer.chat_template_kwargs.clone().unwrap_or_default();
     let server = &config.env.nemo_gym.policy_model.responses_api_models.vllm_model.extra_body;
     variables.extend(server.chat_template_kwargs.clone());
-    let (policy, chat) = loaded.into_policy(plan, sizes, variables)?;
+    let (policy, chat) = loaded.into_policy(plan, settings, variables)?;
     let policy = match config.loss_fn.reference_policy_kl_penalty == 0.0 {
         true => policy,
         false => policy.with_reference(),

@@ -1,54 +1,109 @@
 //! AdamW over a model's named parameters, with clipping by the global gradient norm.
 //!
-//! Moments are f32 and kept here by parameter name; beside them masters, the parameters in f32, of a model whose parameters
-//! are rounded to bf16 after every update. Parameters of rank 1 (norm weights, biases, `A_log`, `D`, `dt_bias`) do not decay.
-//! An update happens wholly or, when a gradient is not finite, not at all.
+//! What is kept of a parameter between updates is a choice ([`OptimizerDtypes`]): moments in f32, bf16 or eight bits, and of
+//! parameters that are bf16 numbers a master in f32 or none. Parameters of rank 1 (norm weights, biases, `A_log`, `D`,
+//! `dt_bias`) do not decay. An update happens wholly or, when a gradient is not finite, not at all.
+
+mod file;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use nemo_kernels::{AdamWOptions, WriteCheck, global_norm, sum_of_squares};
-use nemo_model::checkpoint::{CheckpointError, StoredDtype, TensorFile, TensorHeader, TensorValues, write_tensor_file};
+use burn::tensor::{DType, Device, Tensor};
+use nemo_kernels::adamw::Order;
+use nemo_kernels::{AdamWOptions, Moment, RoundingKey, Weights, WriteCheck, adamw_step, global_norm, sum_of_squares};
 use nemo_model::{Dtypes, NemotronH, ParameterMut, Visitor, WeightStorage};
 
+use crate::config::{MomentDtype, OptimizerConfig, Precision};
 use crate::policy::api::{PolicyError, UpdateParams};
 
 /// Guards the division when scaling gradients down to the maximal norm, as Megatron does.
 const CLIP_EPSILON: f64 = 1e-6;
 
-/// What is kept of one parameter, flat `[n]` f32.
+/// What the optimizer keeps its state in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptimizerDtypes {
+    /// Copies of parameters that are bf16 numbers: in f32, or none, where every update is rounded at random.
+    pub main_params: Precision,
+    /// First moments.
+    pub exp_avg: MomentDtype,
+    /// Second moments.
+    pub exp_avg_sq: MomentDtype,
+}
+
+impl Default for OptimizerDtypes {
+    /// Everything in f32.
+    fn default() -> Self {
+        let (main_params, exp_avg, exp_avg_sq) = (Precision::Float32, MomentDtype::Float32, MomentDtype::Float32);
+        Self { main_params, exp_avg, exp_avg_sq }
+    }
+}
+
+impl OptimizerDtypes {
+    /// As a configuration asks for.
+    pub fn of_config(config: &OptimizerConfig) -> Self {
+        Self {
+            main_params: config.main_params_dtype,
+            exp_avg: config.exp_avg_dtype,
+            exp_avg_sq: config.exp_avg_sq_dtype,
+        }
+    }
+
+    fn moments(self) -> [(Order, MomentDtype); 2] {
+        [(Order::First, self.exp_avg), (Order::Second, self.exp_avg_sq)]
+    }
+}
+
+/// What is kept of one parameter, flat `[n]`.
 #[derive(Debug)]
 struct State {
-    first: Tensor<1>,
-    second: Tensor<1>,
-    /// Of a parameter that is rounded after every update.
+    /// The first and the second.
+    moments: [Moment<1>; 2],
+    /// f32, of a parameter that is rounded after every update.
     master: Option<Tensor<1>>,
 }
 
-/// The optimizer's state.
+/// The optimizer and its state.
 #[derive(Debug, Default)]
 pub struct AdamW {
+    dtypes: OptimizerDtypes,
+    /// Seed of the numbers by which updates are rounded at random.
+    seed: u64,
+    /// Whether parameters are bf16 numbers after every update.
+    rounds_to_bf16: bool,
     states: BTreeMap<String, State>,
     /// Masters that were read from a file; the next update moves them to the states.
     masters: BTreeMap<String, Tensor<1>>,
     /// Updates done so far.
     step: u64,
-    rounds_to_bf16: bool,
 }
 
 impl AdamW {
     /// A fresh optimizer for a model of these types: parameters of a model with matrices in bf16, all of them, are bf16 numbers
-    /// after every update, and have masters.
-    pub fn new(dtypes: Dtypes) -> Self {
-        Self { rounds_to_bf16: dtypes.matrices == WeightStorage::Bf16, ..Self::default() }
+    /// after every update.
+    pub fn new(model: Dtypes, dtypes: OptimizerDtypes, seed: u64) -> Self {
+        Self { dtypes, seed, rounds_to_bf16: model.matrices == WeightStorage::Bf16, ..Self::default() }
+    }
+
+    /// Whether there are masters of the parameters.
+    pub fn has_masters(&self) -> bool {
+        self.rounds_to_bf16 && self.dtypes.main_params == Precision::Float32
+    }
+
+    /// Whether parameters are bf16 numbers after every update.
+    pub fn rounds_to_bf16(&self) -> bool {
+        self.rounds_to_bf16
     }
 
     /// Adds the whole state to a check.
     pub fn add_to(&self, check: &mut WriteCheck) {
-        for State { first, second, master } in self.states.values() {
-            check.add(first);
-            check.add(second);
+        for State { moments, master } in self.states.values() {
+            for moment in moments {
+                match moment {
+                    Moment::Float(values) => check.add(values),
+                    // Codes are written with them.
+                    Moment::Blockwise { largest, .. } => check.add(largest),
+                }
+            }
             if let Some(master) = master {
                 check.add(master);
             }
@@ -72,7 +127,7 @@ impl AdamW {
         self.update_parameters(&mut |visitor| model.visit_mut(visitor), gradients, params)
     }
 
-    /// [`Self::update`] of whatever parameters `visit` shows to the visitor it is given.
+    /// [`Self::update`] of whatever parameters `visit` shows to the visitor it is given, in the same order every time.
     ///
     /// # Errors
     /// As [`Self::update`].
@@ -87,104 +142,36 @@ impl AdamW {
             return Err(PolicyError::NotFinite { what: "the gradient norm", value: norm });
         }
         let scale = params.max_grad_norm / (norm + CLIP_EPSILON);
-        let scale = (params.max_grad_norm > 0.0 && scale < 1.0).then_some(scale);
+        let scale = if params.max_grad_norm > 0.0 { scale.min(1.0) } else { 1.0 };
         self.step += 1;
         let step = self.step;
+        let mut stream = 0;
         visit(&mut |name, mut parameter| {
-            let mut gradient = gradients.remove(name).unwrap_or_else(|| zero_gradient(&parameter));
-            if let Some(scale) = scale {
-                gradient = gradient * scale;
-            }
+            let gradient = gradients.remove(name).unwrap_or_else(|| zero_gradient(&parameter));
             let options = AdamWOptions {
                 lr: params.learning_rate,
                 beta1: params.betas.0,
                 beta2: params.betas.1,
                 eps: params.epsilon,
                 weight_decay: if parameter.rank() > 1 { params.weight_decay } else { 0.0 },
+                grad_scale: scale,
+                rounding: Some(RoundingKey { seed: self.seed, stream }),
             };
-            let state = self.states.entry(name.to_owned()).or_insert_with(|| State {
-                first: gradient.zeros_like(),
-                second: gradient.zeros_like(),
-                master: None,
-            });
-            if self.rounds_to_bf16 && state.master.is_none() {
+            stream += 1;
+            let mut state = self.states.remove(name).unwrap_or_else(|| State::new(self.dtypes, &gradient));
+            if self.has_masters() && state.master.is_none() {
                 let loaded = self.masters.remove(name);
                 state.master = Some(loaded.unwrap_or_else(|| parameter.flat().cast(DType::F32)));
             }
-            parameter.update_flat(|value| state.update(value, gradient, step, options));
+            let rounds = self.rounds_to_bf16;
+            let states = &mut self.states;
+            parameter.update_flat(|value| {
+                let (value, state) = state.updated(value, rounds, gradient, step, options);
+                states.insert(name.to_owned(), state);
+                value
+            });
         });
         Ok(norm)
-    }
-
-    /// Writes the state to one safetensors file, and beside it `masters`: the weights themselves, flat by name, of a model
-    /// without masters whose own file rounds them.
-    ///
-    /// # Errors
-    /// The file cannot be written; an older one at `path` is then untouched.
-    pub fn save(&self, path: &Path, masters: &BTreeMap<String, Tensor<1>>) -> Result<(), CheckpointError> {
-        let moments = self
-            .states
-            .iter()
-            .flat_map(|(name, state)| [(MOMENT_NAMES[0], name, &state.first), (MOMENT_NAMES[1], name, &state.second)]);
-        let masters = self.masters().chain(masters).map(|(name, values)| (MASTER_NAME, name, values));
-        let mut tensors = BTreeMap::new();
-        let mut headers = Vec::new();
-        for (kind, name, values) in moments.chain(masters) {
-            let name = format!("{kind}.{name}");
-            headers.push(TensorHeader { name: name.clone(), shape: values.dims().to_vec(), dtype: StoredDtype::F32 });
-            tensors.insert(name, values);
-        }
-        write_tensor_file(path, &headers, &[(STEP_KEY, &self.step.to_string())], |header| {
-            let values = tensors.get(&header.name).map(|tensor| tensor.to_data().iter::<f32>().collect());
-            Ok::<_, CheckpointError>(TensorValues::F32(values.unwrap_or_default()))
-        })
-    }
-
-    /// Reads what [`Self::save`] wrote for a model of these types: the state, and weights that are no masters of it.
-    ///
-    /// # Errors
-    /// The file cannot be read, or is not an optimizer state.
-    pub fn load(
-        path: &Path,
-        device: &Device,
-        dtypes: Dtypes,
-    ) -> Result<(Self, BTreeMap<String, Tensor<1>>), PolicyError> {
-        let model_error = |error: CheckpointError| PolicyError::Model(Box::new(error));
-        let malformed = |found: String, expected: &str| PolicyError::Malformed {
-            path: path.to_owned(),
-            found,
-            expected: expected.to_owned(),
-        };
-        let file = TensorFile::open(path).map_err(model_error)?;
-        let step = file.metadata().get(STEP_KEY).cloned().unwrap_or_default();
-        let step = step.parse().map_err(|_| malformed(format!("step {step:?}"), "a number of updates"))?;
-        let read = |kind: &str, name: &str| -> Result<Tensor<1>, PolicyError> {
-            let (values, _) = file.read_f32(&format!("{kind}.{name}")).map_err(model_error)?;
-            let count = values.len();
-            Ok(Tensor::from_data(TensorData::new(values, [count]), device))
-        };
-        let (mut states, mut masters) = (BTreeMap::new(), BTreeMap::new());
-        for stored in file.tensors().keys() {
-            match stored.split_once('.') {
-                Some((kind, name)) if kind == MOMENT_NAMES[0] => {
-                    let (first, second) = (read(kind, name)?, read(MOMENT_NAMES[1], name)?);
-                    states.insert(name.to_owned(), State { first, second, master: None });
-                }
-                Some((MASTER_NAME, name)) => {
-                    masters.insert(name.to_owned(), read(MASTER_NAME, name)?);
-                }
-                _ => {}
-            }
-        }
-        if 2 * states.len() + masters.len() != file.tensors().len() {
-            let found = format!("{} tensors", file.tensors().len());
-            return Err(malformed(found, "two moments per parameter, and weights"));
-        }
-        let mut optimizer = Self { states, step, ..Self::new(dtypes) };
-        if optimizer.rounds_to_bf16 {
-            optimizer.masters = std::mem::take(&mut masters);
-        }
-        Ok((optimizer, masters))
     }
 
     /// The masters `[n]` by name.
@@ -195,38 +182,44 @@ impl AdamW {
 }
 
 impl State {
-    /// One update; `value` is the parameter before, the result the parameter after it.
-    fn update(&mut self, value: Tensor<1>, gradient: Tensor<1>, step: u64, options: AdamWOptions) -> Tensor<1> {
-        let (first, second) = (self.first.extract(), self.second.extract());
-        let Some(master) = &mut self.master else {
-            let (value, first, second) = nemo_kernels::adamw(value, gradient, first, second, step, options);
-            (self.first, self.second) = (first, second);
-            return value;
+    /// Before the first update of a parameter with this gradient.
+    fn new(dtypes: OptimizerDtypes, gradient: &Tensor<1>) -> Self {
+        let (shape, device) = (gradient.dims(), gradient.device());
+        let moments = dtypes.moments().map(|(order, dtype)| match dtype {
+            // A model in f64 keeps everything in it.
+            MomentDtype::Float32 if gradient.dtype() == DType::F64 => Moment::Float(gradient.zeros_like()),
+            MomentDtype::Float32 => Moment::zeros(shape, &device, DType::F32),
+            MomentDtype::Bfloat16 => Moment::zeros(shape, &device, DType::BF16),
+            MomentDtype::Uint8 => Moment::blockwise_zeros(order, shape, &device),
+        });
+        Self { moments, master: None }
+    }
+
+    /// One update; `value` is the parameter before, the first result the parameter after it.
+    fn updated(
+        self,
+        value: Tensor<1>,
+        rounds_to_bf16: bool,
+        gradient: Tensor<1>,
+        step: u64,
+        options: AdamWOptions,
+    ) -> (Tensor<1>, Self) {
+        let weights = match self.master {
+            Some(master) => Weights::WithMaster { rounded: value, master },
+            None if rounds_to_bf16 => Weights::Rounded(value),
+            None => Weights::Single(value),
         };
-        let master = master.extract();
-        if value.dtype() == DType::BF16 {
-            let (value, master, first, second) =
-                nemo_kernels::adamw_master(value, master, gradient, first, second, step, options);
-            (self.first, self.second, self.master) = (first, second, Some(master));
-            return value;
+        let (weights, moments) = adamw_step(weights, gradient, self.moments, step, options);
+        match weights {
+            Weights::WithMaster { rounded, master } => (rounded, Self { moments, master: Some(master) }),
+            Weights::Single(value) | Weights::Rounded(value) => (value, Self { moments, master: None }),
         }
-        // A parameter that is kept in f32 beside matrices in bf16 is a bf16 number all the same.
-        let (master, first, second) = nemo_kernels::adamw(master, gradient, first, second, step, options);
-        let value = master.clone().cast(DType::BF16).cast(DType::F32);
-        (self.first, self.second, self.master) = (first, second, Some(master));
-        value
     }
 }
 
 /// The gradient of a parameter that the loss does not depend on, flat `[n]` f32.
 fn zero_gradient(parameter: &ParameterMut<'_>) -> Tensor<1> {
     let length = parameter.shape().iter().product::<usize>();
-    Tensor::zeros([length], (&parameter.flat().device(), DType::F32))
+    let device: Device = parameter.flat().device();
+    Tensor::zeros([length], (&device, DType::F32))
 }
-
-/// Names of the two moments in files, as PyTorch calls them.
-const MOMENT_NAMES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
-/// Name of the weights in f32, as Megatron calls them.
-const MASTER_NAME: &str = "master_param";
-/// Metadata key of the number of updates.
-const STEP_KEY: &str = "step";

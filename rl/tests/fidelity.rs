@@ -12,6 +12,7 @@ use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
 use nemo_model::{Dtypes, NemotronH, WeightStorage};
 use nemo_rl::config::load_text;
+use nemo_rl::optimizer::OptimizerDtypes;
 use nemo_rl::policy::api::{
     Policy, SampleKey, SamplingParams, SupervisedBatch, SupervisedSequence, TrainBatch, TrainSequence, UpdateParams,
     UpdateReport,
@@ -48,6 +49,8 @@ fn around(model: NemotronH) -> ModelPolicy {
         ModelPolicyOptions {
             engine,
             pass: PassOptions { max_batch_tokens: 512, chunk_tokens: 4096, kept_bytes: usize::MAX },
+            optimizer: OptimizerDtypes::default(),
+            rounding_seed: 0,
             sidecar_files: Vec::new(),
         },
     )

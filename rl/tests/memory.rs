@@ -13,6 +13,7 @@ use counter::{MOST, NOW};
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
 use nemo_rl::config::load_text;
+use nemo_rl::optimizer::OptimizerDtypes;
 use nemo_rl::plan::{ElementBytes, Machine, PassShape, Phase, PlanInput, Settings, Workload, backward_phase};
 use nemo_rl::policy::api::{Policy, SupervisedBatch, SupervisedSequence, UpdateParams};
 use nemo_rl::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
@@ -80,6 +81,8 @@ fn measured(config: &ModelConfig, batch: &Batch, pass: PassShape) -> usize {
     let options = ModelPolicyOptions {
         engine: EngineOptions { num_pages: 4, num_slots: 4, ..EngineOptions::default() },
         pass: PassOptions { max_batch_tokens: batch.max_batch_tokens, chunk_tokens, kept_bytes },
+        optimizer: OptimizerDtypes::default(),
+        rounding_seed: 0,
         sidecar_files: Vec::new(),
     };
     let mut policy = ModelPolicy::new(model, options);
@@ -112,6 +115,7 @@ fn planned(config: &ModelConfig, batch: &Batch, pass: PassShape) -> Phase {
         },
         settings: Settings {
             element_bytes: ElementBytes::FLOAT32,
+            optimizer: OptimizerDtypes::default(),
             mapped_bytes: 0,
             trains: true,
             keeps_reference: false,

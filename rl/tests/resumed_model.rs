@@ -9,7 +9,8 @@ use burn::tensor::Device;
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
 use nemo_model::{Dtypes, WeightStorage};
-use nemo_rl::config::load_text;
+use nemo_rl::config::{MomentDtype, Precision, load_text};
+use nemo_rl::optimizer::OptimizerDtypes;
 use nemo_rl::policy::api::{
     Policy, SupervisedBatch, SupervisedSequence, TrainBatch, TrainSequence, UpdateParams, UpdateReport,
 };
@@ -25,6 +26,10 @@ const MODEL: &str = r#"{
 
 /// The policy a run starts with; nothing of it is exact in 16 bits.
 fn start(dtype: &str, dtypes: Dtypes, tied: bool) -> ModelPolicy {
+    start_with(dtype, dtypes, OptimizerDtypes::default(), tied)
+}
+
+fn start_with(dtype: &str, dtypes: Dtypes, optimizer: OptimizerDtypes, tied: bool) -> ModelPolicy {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.json");
     std::fs::write(&file, MODEL.replace("DTYPE", dtype).replace("TIED", &tied.to_string())).unwrap();
@@ -34,6 +39,8 @@ fn start(dtype: &str, dtypes: Dtypes, tied: bool) -> ModelPolicy {
     let options = ModelPolicyOptions {
         engine,
         pass: PassOptions { max_batch_tokens: 256, chunk_tokens: 4096, kept_bytes: usize::MAX },
+        optimizer,
+        rounding_seed: 3,
         sidecar_files: Vec::new(),
     };
     ModelPolicy::new(model, options).with_reference()
@@ -107,9 +114,21 @@ fn saved_bytes(folder: &Path) -> [Vec<u8>; 2] {
 #[test]
 fn a_resumed_model_is_the_uninterrupted_one_in_every_stored_type() {
     let in_bf16 = Dtypes::stored(WeightStorage::Bf16);
-    for (dtype, dtypes) in
-        [("bfloat16", Dtypes::F32), ("float16", Dtypes::F32), ("float32", Dtypes::F32), ("bfloat16", in_bf16)]
-    {
+    let all_f32 = OptimizerDtypes::default();
+    let narrow = |main_params, exp_avg, exp_avg_sq| OptimizerDtypes { main_params, exp_avg, exp_avg_sq };
+    let (none, kept) = (Precision::Bfloat16, Precision::Float32);
+    for (dtype, dtypes, optimizer) in [
+        ("bfloat16", Dtypes::F32, all_f32),
+        ("float16", Dtypes::F32, all_f32),
+        ("float32", Dtypes::F32, all_f32),
+        ("bfloat16", in_bf16, all_f32),
+        ("float32", Dtypes::F32, narrow(kept, MomentDtype::Uint8, MomentDtype::Bfloat16)),
+        ("bfloat16", in_bf16, narrow(kept, MomentDtype::Bfloat16, MomentDtype::Uint8)),
+        ("bfloat16", in_bf16, narrow(kept, MomentDtype::Uint8, MomentDtype::Uint8)),
+        ("bfloat16", in_bf16, narrow(none, MomentDtype::Float32, MomentDtype::Float32)),
+        ("bfloat16", in_bf16, narrow(none, MomentDtype::Bfloat16, MomentDtype::Bfloat16)),
+        ("bfloat16", in_bf16, narrow(none, MomentDtype::Uint8, MomentDtype::Uint8)),
+    ] {
         for (tied, kl_penalty, supervised) in [(false, 0.0, false), (true, 0.05, false), (true, 0.0, true)] {
             let go = |policy: &mut ModelPolicy, steps: std::ops::Range<u32>| -> Vec<UpdateReport> {
                 let mut reports = Vec::new();
@@ -123,7 +142,7 @@ fn a_resumed_model_is_the_uninterrupted_one_in_every_stored_type() {
             };
             let (whole, parts, end) =
                 (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-            let mut uninterrupted = start(dtype, dtypes, tied);
+            let mut uninterrupted = start_with(dtype, dtypes, optimizer, tied);
             let begin = weights(&uninterrupted);
             go(&mut uninterrupted, 0..2);
             save(&uninterrupted, parts.path());
@@ -137,7 +156,7 @@ fn a_resumed_model_is_the_uninterrupted_one_in_every_stored_type() {
             }
 
             // As a new process: the starting policy first, then the checkpoint.
-            let mut resumed = start(dtype, dtypes, tied);
+            let mut resumed = start_with(dtype, dtypes, optimizer, tied);
             resumed.load_weights(&parts.path().join("policy")).unwrap();
             let is_rounded = weights(&resumed) != half_way;
             assert_eq!(is_rounded, dtype != "float32" && dtypes == Dtypes::F32, "what the model's folder holds");
@@ -147,8 +166,23 @@ fn a_resumed_model_is_the_uninterrupted_one_in_every_stored_type() {
             // The penalty compares with the policy that the run started from.
             assert_eq!(found, expected, "{dtype}, penalty {kl_penalty}");
             save(&resumed, end.path());
-            assert!(saved_bytes(end.path()) == saved_bytes(whole.path()), "{dtype}, tied {tied}");
+            assert!(saved_bytes(end.path()) == saved_bytes(whole.path()), "{dtype}, {optimizer:?}, tied {tied}");
         }
+    }
+}
+
+/// State in one type is no state in another.
+#[test]
+fn an_optimizer_of_other_types_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut wide = start("float32", Dtypes::F32, true);
+    step(&mut wide, 0, 0.0);
+    save(&wide, folder.path());
+    let optimizer = OptimizerDtypes { exp_avg_sq: MomentDtype::Uint8, ..OptimizerDtypes::default() };
+    let mut narrow = start_with("float32", Dtypes::F32, optimizer, true);
+    let message = narrow.load_optimizer(&folder.path().join("optimizer.safetensors")).unwrap_err().to_string();
+    for part in ["optimizer.safetensors", "exp_avg_sq.", "F32", "U8", "exp_avg_sq_dtype"] {
+        assert!(message.contains(part), "{message}");
     }
 }
 

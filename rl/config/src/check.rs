@@ -6,7 +6,9 @@ use std::fmt::Debug;
 
 use crate::error::{ConfigError, Origin, did_you_mean};
 use crate::limits;
-use crate::schema::{DatasetConfig, GenerateConfig, LossConfig, LrDecayStyle, RunConfig, TruncationType};
+use crate::schema::{
+    DatasetConfig, GenerateConfig, LossConfig, LrDecayStyle, MomentDtype, Precision, RunConfig, TruncationType,
+};
 use crate::{TRAIN_METRICS, VALIDATION_METRICS};
 
 type Result<T> = std::result::Result<T, ConfigError>;
@@ -16,6 +18,7 @@ type Result<T> = std::result::Result<T, ConfigError>;
 pub(crate) fn check(config: &RunConfig) -> Result<()> {
     ranges(config)?;
     decays(config)?;
+    optimizer_dtypes(config)?;
     config.loss_fn.check()?;
     algorithm(config)?;
     names(config)?;
@@ -262,6 +265,29 @@ fn decays(config: &RunConfig) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What the optimizer keeps its state in; Megatron asserts the first of these.
+fn optimizer_dtypes(config: &RunConfig) -> Result<()> {
+    let (policy, optimizer) = (&config.policy, &config.policy.megatron_cfg.optimizer);
+    let narrow = [
+        ("main_params_dtype", optimizer.main_params_dtype != Precision::Float32),
+        ("main_grads_dtype", optimizer.main_grads_dtype != Precision::Float32),
+        ("exp_avg_dtype", optimizer.exp_avg_dtype != MomentDtype::Float32),
+        ("exp_avg_sq_dtype", optimizer.exp_avg_sq_dtype != MomentDtype::Float32),
+    ];
+    for (key, is_narrow) in narrow {
+        require(
+            !is_narrow || optimizer.use_precision_aware_optimizer,
+            &format!("policy.megatron_cfg.optimizer.{key}"),
+            "it has to be float32 unless policy.megatron_cfg.optimizer.use_precision_aware_optimizer is true",
+        )?;
+    }
+    require(
+        optimizer.main_params_dtype == Precision::Float32 || policy.precision == Precision::Bfloat16,
+        "policy.megatron_cfg.optimizer.main_params_dtype",
+        "weights in float32 (policy.precision) are updated as they are: only those in bfloat16 can do without a copy in float32",
+    )
 }
 
 fn algorithm(config: &RunConfig) -> Result<()> {

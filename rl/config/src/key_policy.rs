@@ -79,7 +79,6 @@ const IGNORED: &[(&str, &str)] = &[
     ("policy.megatron_cfg.use_fused_weighted_squared_relu", MEGATRON_INTERNAL),
     ("policy.megatron_cfg.optimizer.sgd_momentum", "the optimizer is Adam"),
     ("policy.megatron_cfg.optimizer.use_distributed_optimizer", MEGATRON_INTERNAL),
-    ("policy.megatron_cfg.optimizer.use_precision_aware_optimizer", "optimizer state is always f32"),
     ("policy.megatron_cfg.optimizer.overlap_cpu_optimizer_d2h_h2d", MEGATRON_INTERNAL),
     ("policy.megatron_cfg.distributed_data_parallel_config.overlap_grad_reduce", MEGATRON_INTERNAL),
     ("policy.megatron_cfg.distributed_data_parallel_config.overlap_param_gather", MEGATRON_INTERNAL),

@@ -16,8 +16,8 @@ pub use data::{
 pub use grpo::{AdvantageEstimatorConfig, AdvantageEstimatorName, GrpoConfig, KlType, LossConfig, TruncationType};
 pub use policy::{
     ChatServerConfig, DistributedDataParallelConfig, DynamicBatchingConfig, GenerationConfig, InitConfig,
-    InitTokenizerConfig, LrDecayStyle, MegatronConfig, OptimizerConfig, PolicyConfig, Precision, SchedulerConfig,
-    TokenizerConfig, VllmConfig, VllmKwargs, WeightDecayStyle,
+    InitTokenizerConfig, LrDecayStyle, MegatronConfig, MomentDtype, OptimizerConfig, PolicyConfig, Precision,
+    SchedulerConfig, TokenizerConfig, VllmConfig, VllmKwargs, WeightDecayStyle,
 };
 
 use std::path::PathBuf;

@@ -60,6 +60,11 @@ pub(crate) fn refuse(config: &RunConfig) -> Result<(), ConfigError> {
             "padding has no such granularity here",
         ),
         (
+            optimizer.main_grads_dtype != Precision::Float32,
+            "policy.megatron_cfg.optimizer.main_grads_dtype",
+            "gradients are summed in f32",
+        ),
+        (
             optimizer.optimizer_cpu_offload,
             "policy.megatron_cfg.optimizer.optimizer_cpu_offload",
             "offloading is not implemented",
@@ -161,7 +166,7 @@ pub(crate) fn notices(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> V
         (
             policy.megatron_cfg.optimizer.params_dtype != Precision::Float32,
             "policy.megatron_cfg.optimizer.params_dtype",
-            "the optimizer keeps f32 all the same",
+            "policy.precision says what weights are kept in, main_params_dtype what is updated in their place",
         ),
         (
             !policy.megatron_cfg.scheduler.override_opt_param_scheduler,

@@ -37,6 +37,12 @@ pub enum AssembleError {
     /// The offices that the tokenizer's texts are about cannot be opened.
     #[error("policy.init.tokenizer: {0}")]
     Office(#[from] EnvError),
+    /// The device has no numbers in eight bits.
+    #[error(
+        "policy.megatron_cfg.optimizer: this device stores no numbers in eight bits, which exp_avg_dtype or exp_avg_sq_dtype asks \
+         for; use float32 or bfloat16"
+    )]
+    EightBits,
     /// The run does not fit.
     #[error(transparent)]
     Plan(#[from] PlanError),

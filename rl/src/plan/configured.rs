@@ -4,6 +4,7 @@ use nemo_model::config::ModelConfig;
 
 use super::{ElementBytes, Machine, PlanInput, Settings, Workload};
 use crate::config::{Precision, RunConfig};
+use crate::optimizer::OptimizerDtypes;
 
 /// Part of the longest sequence that its prompt is taken to fill, and part of the prompt that is not the same in all: the list
 /// of tools is long, the task short. Prompts are rendered when the run has begun, and the plan is made before.
@@ -57,6 +58,7 @@ impl Settings {
                 Precision::Float32 => ElementBytes::FLOAT32,
                 Precision::Bfloat16 => ElementBytes::BFLOAT16,
             },
+            optimizer: OptimizerDtypes::of_config(&policy.megatron_cfg.optimizer),
             mapped_bytes: 0,
             trains: true,
             keeps_reference: config.loss_fn.reference_policy_kl_penalty != 0.0,
@@ -70,6 +72,7 @@ impl Settings {
     pub fn of_generation(parameter_bytes: usize, mapped_bytes: usize) -> Self {
         Self {
             element_bytes: ElementBytes { parameters: parameter_bytes, ..ElementBytes::FLOAT32 },
+            optimizer: OptimizerDtypes::default(),
             mapped_bytes,
             trains: false,
             keeps_reference: false,

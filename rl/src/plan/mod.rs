@@ -1,11 +1,11 @@
 //! The memory of a run as a plan that holds: what every phase of a step takes on each device, and what is left.
 //!
 //! ```text
-//! resident    weights + masters + two moments (+ the reference policy's weights)
+//! resident    weights + masters + two moments, as the optimizer keeps them (+ the reference policy's weights)
 //! generation  resident + pages of keys and values + slots of states + a pass through the model
 //! backward    resident + gradient sums + residual streams + kept graphs + one block's graph with its gradients
 //!             + states, keys and values of the path, and their gradients
-//! update      resident + gradient sums + one gradient, scaled
+//! update      resident + gradient sums
 //! save        resident + one tensor on its way to the file, twice
 //! ```
 //!
@@ -32,6 +32,8 @@ pub use self::sizes::{ElementBytes, FLOAT32_BYTES, Shard};
 pub use self::work::{Rates, StepSeconds, StepWork};
 
 use self::backward::TreeShape;
+use crate::config::{MomentDtype, Precision};
+use crate::optimizer::OptimizerDtypes;
 
 /// Name of the phase in which gradients are computed.
 const BACKWARD: &str = "backward";
@@ -76,6 +78,8 @@ pub struct Machine {
 pub struct Settings {
     /// Sizes of elements.
     pub element_bytes: ElementBytes,
+    /// What the optimizer keeps its state in.
+    pub optimizer: OptimizerDtypes,
     /// Bytes of the weights that lie in a mapped file, all devices together: their memory is the system's, and the plan leaves
     /// it out.
     pub mapped_bytes: usize,
@@ -91,9 +95,23 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Bytes of a parameter's master weight: weights that are narrower than f32 have one.
+    /// Bytes of a parameter's master weight: weights that are narrower than f32 have one, unless the optimizer does without.
     pub fn master_bytes(&self) -> usize {
-        if self.element_bytes.parameters < FLOAT32_BYTES { FLOAT32_BYTES } else { 0 }
+        let is_narrow = self.element_bytes.parameters < FLOAT32_BYTES;
+        if is_narrow && self.optimizer.main_params == Precision::Float32 { FLOAT32_BYTES } else { 0 }
+    }
+
+    /// Bytes of both moments of so many parameters.
+    pub fn moment_bytes(&self, parameters: usize) -> usize {
+        let of_moment = |dtype| match dtype {
+            MomentDtype::Float32 => parameters.saturating_mul(FLOAT32_BYTES),
+            MomentDtype::Bfloat16 => parameters.saturating_mul(2),
+            // Codes, and the largest magnitude of each block.
+            MomentDtype::Uint8 => {
+                parameters.saturating_add(nemo_kernels::adamw::num_blocks(parameters).saturating_mul(FLOAT32_BYTES))
+            }
+        };
+        of_moment(self.optimizer.exp_avg).saturating_add(of_moment(self.optimizer.exp_avg_sq))
     }
 }
 
@@ -173,7 +191,7 @@ impl Plan {
         let mut resident = vec![Item::new("weights", weights.saturating_sub(mapped))];
         if trains {
             resident.push(Item::new("master weights", of_parameters(input.settings.master_bytes())));
-            resident.push(Item::new("moments of the optimizer", of_parameters(2 * FLOAT32_BYTES)));
+            resident.push(Item::new("moments of the optimizer", input.settings.moment_bytes(shard.parameters)));
         }
         if keeps_reference {
             resident.push(Item::new("weights of the reference policy", weights));
@@ -199,7 +217,7 @@ impl Plan {
             let sums = Item::new("gradient sums", of_parameters(FLOAT32_BYTES));
             let largest = shard.largest_parameter.saturating_mul(FLOAT32_BYTES);
             phases.push(Phase { name: BACKWARD, items: backward(kept_bytes) });
-            phases.push(Phase { name: "update", items: vec![sums, Item::new("one gradient, scaled", largest)] });
+            phases.push(Phase { name: "update", items: vec![sums] });
             phases.push(Phase { name: "save", items: vec![Item::new("one tensor, twice", 2 * largest)] });
             let cells = cell_sizes(&shard, input);
             let trees = tree_shapes(&input.workload, chunk_tokens).into_iter();

@@ -1,6 +1,7 @@
 //! What would make a run fit: each setting is changed on its own, as little as helps, and the plan made anew.
 
 use super::{ElementBytes, Plan, PlanInput};
+use crate::config::{MomentDtype, Precision};
 
 /// Devices that are tried.
 const DEVICES: [usize; 6] = [2, 4, 8, 16, 32, 64];
@@ -65,6 +66,7 @@ fn single_changes<'a>(input: &PlanInput<'a>) -> Vec<Vec<Change<'a>>> {
         changed.settings.element_bytes = ElementBytes::BFLOAT16;
         ladders.push(vec![(changed, "policy.precision=bfloat16".to_owned())]);
     }
+    ladders.push(leaner_optimizers(input));
     let more_devices = DEVICES.into_iter().filter(|&devices| devices > input.machine.devices);
     ladders.push(
         more_devices
@@ -76,6 +78,28 @@ fn single_changes<'a>(input: &PlanInput<'a>) -> Vec<Vec<Change<'a>>> {
             .collect(),
     );
     ladders
+}
+
+/// The optimizer's state in fewer bits: first the moments, then also without masters.
+fn leaner_optimizers<'a>(input: &PlanInput<'a>) -> Vec<Change<'a>> {
+    const BLOCK: &str = "policy.megatron_cfg.optimizer";
+    let (settings, mut changed) = (input.settings, input.clone());
+    if !settings.trains {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    let (mut text, optimizer) = (String::new(), &mut changed.settings.optimizer);
+    if [optimizer.exp_avg, optimizer.exp_avg_sq] != [MomentDtype::Uint8; 2] {
+        (optimizer.exp_avg, optimizer.exp_avg_sq) = (MomentDtype::Uint8, MomentDtype::Uint8);
+        text = format!("{BLOCK}.exp_avg_dtype=uint8 with {BLOCK}.exp_avg_sq_dtype=uint8");
+        steps.push((changed.clone(), text.clone()));
+    }
+    if settings.master_bytes() > 0 {
+        changed.settings.optimizer.main_params = Precision::Bfloat16;
+        let and = if text.is_empty() { "" } else { " and " };
+        steps.push((changed, format!("{text}{and}{BLOCK}.main_params_dtype=bfloat16")));
+    }
+    steps
 }
 
 /// Sequences of half the length have half the prompt, in batches of as many rows.
@@ -91,7 +115,7 @@ fn shorter<'a>(input: &PlanInput<'a>, tokens: usize) -> PlanInput<'a> {
     changed
 }
 
-/// The largest change of batches and of precision together with the fewest devices that help then.
+/// The largest change of batches, of precision and of the optimizer's state together with the fewest devices that help then.
 fn all_together(input: &PlanInput<'_>, fits: &dyn Fn(&PlanInput<'_>) -> bool) -> Option<String> {
     let mut changed = input.clone();
     let mut parts = Vec::new();
@@ -102,6 +126,10 @@ fn all_together(input: &PlanInput<'_>, fits: &dyn Fn(&PlanInput<'_>) -> bool) ->
     if input.settings.element_bytes == ElementBytes::FLOAT32 {
         changed.settings.element_bytes = ElementBytes::BFLOAT16;
         parts.push("policy.precision=bfloat16".to_owned());
+    }
+    if let Some((leanest, text)) = leaner_optimizers(&changed).pop() {
+        changed = leanest;
+        parts.push(text);
     }
     let devices = std::iter::once(input.machine.devices).chain(DEVICES).find(|&devices| {
         changed.machine.devices = devices;

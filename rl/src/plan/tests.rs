@@ -45,6 +45,7 @@ fn input(model: &ModelConfig, gib: usize) -> PlanInput<'_> {
         machine: Machine { device_memory: gib << 30, devices: 1, threads: 0 },
         settings: Settings {
             element_bytes: ElementBytes::BFLOAT16,
+            optimizer: OptimizerDtypes::default(),
             mapped_bytes: 0,
             trains: true,
             keeps_reference: false,
@@ -128,6 +129,28 @@ fn mapped_weights_are_left_out() {
     };
     let weights = 2 * Shard::whole(&model).parameters;
     assert_eq!([needs(0), needs(weights - 100)], [(weights, false), (100, true)]);
+}
+
+/// Eight-bit moments take a byte each and a number per block; without masters four bytes are saved.
+#[test]
+fn optimizers_take_what_they_keep() {
+    let model = nano_9b();
+    let parameters = Shard::whole(&model).parameters;
+    let mut lean = input(&model, 200);
+    let optimizer = &mut lean.settings.optimizer;
+    (optimizer.exp_avg, optimizer.exp_avg_sq) = (MomentDtype::Bfloat16, MomentDtype::Uint8);
+    let bytes = |input: &PlanInput<'_>| Plan::new(input).unwrap().resident_bytes();
+    assert_eq!(bytes(&lean), (2 + 4 + 2 + 1) * parameters + 4 * parameters.div_ceil(256));
+    lean.settings.optimizer.main_params = Precision::Bfloat16;
+    assert_eq!(bytes(&lean), (2 + 2 + 1) * parameters + 4 * parameters.div_ceil(256));
+    // Full fine-tuning in one device of 80 GiB is proposed where that is what is missing.
+    let mut one = input(&model, 84);
+    one.workload = Workload { longest_sequence: 5000, max_batch_tokens: 4096, max_open_sequences: 16, ..one.workload };
+    let proposed = remedies(&one);
+    assert!(
+        proposed.iter().any(|text| text.contains("exp_avg_dtype=uint8") && text.contains("main_params")),
+        "{proposed:?}"
+    );
 }
 
 /// What is proposed is computed: the named memory is enough, and a little less is not.

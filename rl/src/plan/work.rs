@@ -76,7 +76,9 @@ impl StepWork {
         let middle = float(prompt) + float(sampled) / 2.0;
         let remembered =
             2.0 * float(shard.state() * bytes.states) + middle * float(shard.keys_values() * bytes.keys_values);
-        let of_parameter = FLOAT32_BYTES + 4 * FLOAT32_BYTES + 2 * bytes.parameters + 2 * input.settings.master_bytes();
+        // The gradient is read; weights, masters and moments are read and written.
+        let of_parameter = FLOAT32_BYTES + 2 * bytes.parameters + 2 * input.settings.master_bytes();
+        let moments = 2.0 * float(input.settings.moment_bytes(shard.parameters));
         Self {
             prefill_flops: prompt_tokens * per_token(float(prompt) / 2.0),
             decode_passes: (float(sequences_per_step) / at_once).ceil() * float(sampled),
@@ -84,7 +86,7 @@ impl StepWork {
             decode_bytes: float(shard.multiplied * bytes.parameters) + at_once * remembered,
             training_flops: training_tokens * per_token(float(longest_sequence) / 2.0) * (3.0 + rerun),
             rerun,
-            update_bytes: float(shard.parameters) * float(of_parameter),
+            update_bytes: float(shard.parameters) * float(of_parameter) + moments,
             training_tokens,
         }
     }

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use nemo_kernels::{DeviceError, WriteCheck};
 use nemo_model::checkpoint::{SaveOptions, SidecarFile, StoredDtype};
 use nemo_model::generate::{Engine, EngineOptions};
-use nemo_model::{EngineError, NemotronH, WeightStorage};
+use nemo_model::{EngineError, NemotronH};
 
 use super::api::{
     Policy, PolicyError, SampleKey, SamplingParams, SequenceId, SupervisedBatch, SupervisedReport, TokenId, TrainBatch,
@@ -20,7 +20,7 @@ use crate::loss::{
     LossInputs, LossNormalizers, LossTermValues, LossTokens, clipped_policy_gradient_loss, has_gradient, loss_metrics,
     merge_loss_metrics, sum_in_order,
 };
-use crate::optimizer::AdamW;
+use crate::optimizer::{AdamW, OptimizerDtypes};
 use crate::token_tree::TokenTree;
 
 /// Runs of tokens shorter than this are not worth a segment of their own.
@@ -33,6 +33,10 @@ pub struct ModelPolicyOptions {
     pub engine: EngineOptions,
     /// How batches are differentiated.
     pub pass: PassOptions,
+    /// What the optimizer keeps its state in.
+    pub optimizer: OptimizerDtypes,
+    /// Seed of the numbers by which updates are rounded at random.
+    pub rounding_seed: u64,
     /// Tokenizer and other files saved with the weights.
     pub sidecar_files: Vec<SidecarFile>,
 }
@@ -50,7 +54,7 @@ pub struct ModelPolicy {
 impl ModelPolicy {
     /// A policy with a fresh optimizer.
     pub fn new(model: NemotronH, options: ModelPolicyOptions) -> Self {
-        let optimizer = AdamW::new(model.dtypes());
+        let optimizer = AdamW::new(model.dtypes(), options.optimizer, options.rounding_seed);
         let engine = Engine::new(model, options.engine.clone());
         Self { engine, reference: None, optimizer, options }
     }
@@ -100,15 +104,10 @@ impl ModelPolicy {
         (stored.size_bytes() < StoredDtype::F32.size_bytes()).then_some(stored)
     }
 
-    /// Whether the weights in memory are rounded after every update, and the optimizer has masters of them.
-    fn has_masters(&self) -> bool {
-        self.model().dtypes().matrices == WeightStorage::Bf16
-    }
-
-    /// The weights by name, flat, where the model's own file rounds them and the optimizer has no masters.
+    /// The weights by name, flat, where the model's own file rounds them and they are not bf16 numbers in memory.
     fn unrounded_weights(&self) -> BTreeMap<String, Tensor<1>> {
         let mut masters = BTreeMap::new();
-        if self.stored_narrow().is_some() && !self.has_masters() {
+        if self.stored_narrow().is_some() && !self.optimizer.rounds_to_bf16() {
             // The copy shares storage; only the traversal is asked for.
             self.model().clone().visit_mut(&mut |name, parameter| {
                 masters.insert(name.to_owned(), parameter.flat());
@@ -309,10 +308,19 @@ impl Policy for ModelPolicy {
     }
 
     fn load_optimizer(&mut self, path: &Path) -> Result<Option<String>, PolicyError> {
-        let (optimizer, mut masters) = AdamW::load(path, &self.model().device(), self.model().dtypes())?;
+        let (optimizer, mut masters) = AdamW::load(
+            path,
+            &self.model().device(),
+            self.model().dtypes(),
+            self.options.optimizer,
+            self.options.rounding_seed,
+        )?;
         self.optimizer = optimizer;
         let mut missing = None;
-        if self.has_masters() {
+        if self.optimizer.rounds_to_bf16() && !self.optimizer.has_masters() {
+            return Ok(None);
+        }
+        if self.optimizer.has_masters() {
             let lengths: BTreeMap<&String, usize> =
                 self.optimizer.masters().map(|(name, master)| (name, master.dims()[0])).collect();
             // The copy shares storage; only the traversal is asked for.

@@ -104,10 +104,31 @@ pub struct OptimizerConfig {
     pub adam_beta1: f64,
     pub adam_beta2: f64,
     pub adam_eps: f64,
+    /// Whether the types below may be other than f32, as in Megatron.
+    pub use_precision_aware_optimizer: bool,
+    /// Copies of weights in bf16 that are updated in their place: f32, or none with `bfloat16`, where every update is rounded at
+    /// random.
+    pub main_params_dtype: Precision,
+    /// Sums of gradients.
+    pub main_grads_dtype: Precision,
+    /// First moments.
+    pub exp_avg_dtype: MomentDtype,
+    /// Second moments.
+    pub exp_avg_sq_dtype: MomentDtype,
     pub optimizer_cpu_offload: bool,
     pub optimizer_offload_fraction: f64,
     /// Bound of the global L2 norm of the gradient; 0 leaves it as it is.
     pub clip_grad: f64,
+}
+
+/// What a moment of the optimizer is kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MomentDtype {
+    Float32,
+    Bfloat16,
+    /// Eight bits, in blocks with a common factor.
+    Uint8,
 }
 
 /// Learning rate and weight decay over steps; the module `schedule` of nemo-rl has the formulas.
