@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use nemo_kernels::adamw::{Order, num_blocks};
 use nemo_kernels::{AdamWOptions, Moment, RoundingKey, Weights, adamw_step};
 
-use crate::device::test_device;
+use crate::check::*;
 use crate::harness::*;
 
 const ORDERS: [Order; 2] = [Order::First, Order::Second];
