@@ -6,11 +6,9 @@ use super::blockwise::BLOCK_SIZE;
 use super::rounding::{RUN, TILE};
 use crate::sample::philox::{MULTIPLIERS, ROUNDS, WEYL};
 
-/// Elements of a unit.
-const PLACES: usize = TILE / RUN;
-/// Blocks of a tile, and places of a unit that lie in one.
+/// Blocks of a tile, and elements of a unit that lie in one.
 const BLOCKS: usize = TILE / BLOCK_SIZE;
-const PLACES_PER_BLOCK: usize = PLACES / BLOCKS;
+const PLACES_PER_BLOCK: usize = BLOCK_SIZE / RUN;
 
 /// The step's scalars as a kernel's argument; see [`Factors`](super::Factors).
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
@@ -84,103 +82,105 @@ pub(super) fn adamw_kernel<P: Float, G: Float, M: Float, V: Float, A: Int, B: In
     if comptime!(forms.has_random_moment) {
         draw(&mut moment_words, tile * RUN + unit, comptime!(forms.moment_purpose), key_low, key_high);
     }
-    let mut firsts = Array::<f32>::new(PLACES);
-    let mut seconds = Array::<f32>::new(PLACES);
-    for place in 0..PLACES {
-        let at = tile * TILE + place * RUN + unit;
-        firsts[place] = 0.0f32;
-        seconds[place] = 0.0f32;
-        if at < elements {
-            let g = f32::cast_from(grad[at]) * factors.grad_scale;
-            let block = at / BLOCK_SIZE;
-            let old_first = if comptime!(forms.first_is_blockwise) {
-                f32::reinterpret(first_table[usize::cast_from(first_codes[at])]) * f32::cast_from(first[block])
-            } else {
-                f32::cast_from(first[at])
-            };
-            let old_second = if comptime!(forms.second_is_blockwise) {
-                f32::reinterpret(second_table[usize::cast_from(second_codes[at])]) * f32::cast_from(second[block])
-            } else {
-                f32::cast_from(second[at])
-            };
-            let new_first = factors.beta1 * old_first + factors.gain1 * g;
-            let new_second = factors.beta2 * old_second + factors.gain2 * g * g;
-            let update = new_first / ((new_second * factors.correction2).sqrt() + factors.eps) * factors.rate;
-            let shift = 16u32 * u32::cast_from(place % 2);
-            if comptime!(forms.has_master) {
-                let value = master[at] * factors.keep - update;
-                master[at] = value;
-                let rounded = if comptime!(forms.is_bf16) { to_nearest(value) } else { value };
-                param[at] = P::cast_from(rounded);
-            } else {
-                let value = f32::cast_from(param[at]) * factors.keep - update;
-                let rounded = if comptime!(forms.is_random) {
-                    to_either_side(value, (words[place / 2] >> shift) & 0xffffu32)
-                } else if comptime!(forms.is_bf16) {
-                    to_nearest(value)
+    let mut firsts = Array::<f32>::new(PLACES_PER_BLOCK);
+    let mut seconds = Array::<f32>::new(PLACES_PER_BLOCK);
+    for block_of_tile in 0..BLOCKS {
+        let block = tile * BLOCKS + block_of_tile;
+        #[unroll]
+        for held in 0..PLACES_PER_BLOCK {
+            let place = block_of_tile * PLACES_PER_BLOCK + held;
+            let at = tile * TILE + place * RUN + unit;
+            firsts[held] = 0.0f32;
+            seconds[held] = 0.0f32;
+            if at < elements {
+                let g = f32::cast_from(grad[at]) * factors.grad_scale;
+                let old_first = if comptime!(forms.first_is_blockwise) {
+                    f32::reinterpret(first_table[usize::cast_from(first_codes[at])]) * f32::cast_from(first[block])
                 } else {
-                    value
+                    f32::cast_from(first[at])
                 };
-                param[at] = P::cast_from(rounded);
-            }
-            if comptime!(forms.first_is_blockwise) {
-                firsts[place] = new_first;
-            } else {
-                let kept = if comptime!(forms.first_is_bf16) { to_nearest(new_first) } else { new_first };
-                first[at] = M::cast_from(kept);
-            }
-            if comptime!(forms.second_is_blockwise) {
-                seconds[place] = new_second;
-            } else {
-                let kept = if comptime!(forms.has_random_moment) {
-                    to_either_side(new_second, (moment_words[place / 2] >> shift) & 0xffffu32)
-                } else if comptime!(forms.second_is_bf16) {
-                    to_nearest(new_second)
+                let old_second = if comptime!(forms.second_is_blockwise) {
+                    f32::reinterpret(second_table[usize::cast_from(second_codes[at])]) * f32::cast_from(second[block])
                 } else {
-                    new_second
+                    f32::cast_from(second[at])
                 };
-                second[at] = V::cast_from(kept);
+                let new_first = factors.beta1 * old_first + factors.gain1 * g;
+                let new_second = factors.beta2 * old_second + factors.gain2 * g * g;
+                let update = new_first / ((new_second * factors.correction2).sqrt() + factors.eps) * factors.rate;
+                let shift = 16u32 * u32::cast_from(place % 2);
+                if comptime!(forms.has_master) {
+                    let value = master[at] * factors.keep - update;
+                    master[at] = value;
+                    let rounded = if comptime!(forms.is_bf16) { to_nearest(value) } else { value };
+                    param[at] = P::cast_from(rounded);
+                } else {
+                    let value = f32::cast_from(param[at]) * factors.keep - update;
+                    let rounded = if comptime!(forms.is_random) {
+                        to_either_side(value, (words[place / 2] >> shift) & 0xffffu32)
+                    } else if comptime!(forms.is_bf16) {
+                        to_nearest(value)
+                    } else {
+                        value
+                    };
+                    param[at] = P::cast_from(rounded);
+                }
+                if comptime!(forms.first_is_blockwise) {
+                    firsts[held] = new_first;
+                } else {
+                    let kept = if comptime!(forms.first_is_bf16) { to_nearest(new_first) } else { new_first };
+                    first[at] = M::cast_from(kept);
+                }
+                if comptime!(forms.second_is_blockwise) {
+                    seconds[held] = new_second;
+                } else {
+                    let kept = if comptime!(forms.has_random_moment) {
+                        to_either_side(new_second, (moment_words[place / 2] >> shift) & 0xffffu32)
+                    } else if comptime!(forms.second_is_bf16) {
+                        to_nearest(new_second)
+                    } else {
+                        new_second
+                    };
+                    second[at] = V::cast_from(kept);
+                }
             }
         }
-    }
-    if comptime!(forms.first_is_blockwise) {
-        encode::<M, A>(&firsts, first, first_codes, first_table, tile, elements, true);
-    }
-    if comptime!(forms.second_is_blockwise) {
-        encode::<V, B>(&seconds, second, second_codes, second_table, tile, elements, false);
+        if comptime!(forms.first_is_blockwise) {
+            encode::<M, A>(&firsts, first, first_codes, first_table, block, elements, true);
+        }
+        if comptime!(forms.second_is_blockwise) {
+            encode::<V, B>(&seconds, second, second_codes, second_table, block, elements, false);
+        }
     }
 }
 
-/// Codes and largest magnitudes of a tile's blocks, from the values that each unit holds of them.
+/// Codes and largest magnitude of a block, from the values that each unit holds of it.
 #[cube]
 fn encode<F: Float, C: Int>(
     values: &Array<f32>,
     largest: &mut [F],
     codes: &mut [C],
     table: &[u32],
-    tile: usize,
+    block: usize,
     elements: usize,
     #[comptime] is_signed: bool,
 ) {
     let unit = UNIT_POS as usize;
     let mut shared = Shared::new_slice(RUN);
-    for block in 0..BLOCKS {
-        let mut own = 0.0f32;
-        for index in 0..PLACES_PER_BLOCK {
-            own = max(own, values[block * PLACES_PER_BLOCK + index].abs());
+    let mut own = 0.0f32;
+    #[unroll]
+    for index in 0..PLACES_PER_BLOCK {
+        own = max(own, values[index].abs());
+    }
+    let of_block = block_max(own, &mut shared);
+    #[unroll]
+    for index in 0..PLACES_PER_BLOCK {
+        let at = block * BLOCK_SIZE + index * RUN + unit;
+        if at < elements {
+            codes[at] = C::cast_from(code(values[index], of_block, table, is_signed));
         }
-        let of_block = block_max(own, &mut shared);
-        for index in 0..PLACES_PER_BLOCK {
-            let place = block * PLACES_PER_BLOCK + index;
-            let at = tile * TILE + place * RUN + unit;
-            if at < elements {
-                codes[at] = C::cast_from(code(values[place], of_block, table, is_signed));
-            }
-        }
-        let at = tile * BLOCKS + block;
-        if unit == 0 && at * BLOCK_SIZE < elements {
-            largest[at] = F::cast_from(of_block);
-        }
+    }
+    if unit == 0 && block * BLOCK_SIZE < elements {
+        largest[block] = F::cast_from(of_block);
     }
 }
 
