@@ -68,7 +68,16 @@ impl CausalAttentionGradient for Flex {
                     let (block, key_head) = (start + task / key_heads * BLOCK, task % key_heads);
                     let positions = block..span.end.min(block + BLOCK);
                     for row in rows.clone() {
-                        add_heads(&layer, [row, row - first_row], key_head, positions.clone(), &span, &partial, own, prefix);
+                        add_heads(
+                            &layer,
+                            [row, row - first_row],
+                            key_head,
+                            positions.clone(),
+                            &span,
+                            &partial,
+                            own,
+                            prefix,
+                        );
                     }
                 });
             }

@@ -166,7 +166,8 @@ impl CellSizes<'_> {
         let shard = self.shard;
         let length = run.length();
         let (of_key, keys) = (2 * self.queries(), run.num_keys + length);
-        let blocks = (ATTENTION_PARTS / of_key.max(1) / ATTENTION_BLOCK).clamp(1, keys.div_ceil(ATTENTION_BLOCK).max(1));
+        let blocks =
+            (ATTENTION_PARTS / of_key.max(1) / ATTENTION_BLOCK).clamp(1, keys.div_ceil(ATTENTION_BLOCK).max(1));
         let of_span = blocks * ATTENTION_BLOCK * of_key;
         let rows = (ATTENTION_PARTS / of_span.max(1)).clamp(1, run.rows.max(1));
         let padded = shard.head_dim.next_multiple_of(LANES);
