@@ -180,6 +180,7 @@ fn train(model: &NemotronH, kept_bytes: usize) -> f64 {
         engine: EngineOptions { num_pages: 1, num_slots: 2, ..EngineOptions::default() },
         pass: PassOptions { max_batch_tokens: TRAIN_ROWS * PREFILL_TOKENS, chunk_tokens: PREFILL_TOKENS, kept_bytes },
         sidecar_files: Vec::new(),
+        base_name: String::new(),
     };
     let mut policy = ModelPolicy::new(model.clone(), options);
     let mut losses = Vec::new();

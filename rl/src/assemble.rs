@@ -331,6 +331,7 @@ impl LoadedModel {
                 kept_bytes: plan.kept_bytes,
             },
             sidecar_files: self.sidecar_files,
+            base_name: String::new(),
         };
         let chat = Chat::new(tokenizer, self.template, &end_of_turn, variables)?;
         Ok((ModelPolicy::new(self.model, options), chat))

@@ -81,6 +81,7 @@ fn measured(config: &ModelConfig, batch: &Batch, pass: PassShape) -> usize {
         engine: EngineOptions { num_pages: 4, num_slots: 4, ..EngineOptions::default() },
         pass: PassOptions { max_batch_tokens: batch.max_batch_tokens, chunk_tokens, kept_bytes },
         sidecar_files: Vec::new(),
+        base_name: String::new(),
     };
     let mut policy = ModelPolicy::new(model, options);
     let loss = load_text("policy: {model_name: none}", Path::new("none"), &[]).unwrap().config.loss_fn;
