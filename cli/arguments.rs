@@ -2,6 +2,7 @@
 
 mod compute;
 mod init;
+mod merge;
 mod plan;
 
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use nemo_env::prepare::{DATASET, DATASET_FILE, DATASET_REVISION};
 
 pub use self::compute::ComputeArguments;
 pub use self::init::{CheckpointDtype, InitArguments};
+pub use self::merge::MergeArguments;
 pub use self::plan::{Gpu, PlanArguments};
 use crate::values::{
     address, at_least_one, difficulty, non_negative, num_offices, num_tasks, num_threads, number, port, probability,
@@ -63,6 +65,10 @@ pub enum Command {
     ///
     /// It takes the memory of a small part of one tensor, so a model may be larger than the machine's memory.
     Init(InitArguments),
+    /// Write a model with an adapter merged into it as a Hugging Face folder, for programs that take no adapters.
+    ///
+    /// Every tensor keeps its type. It takes the memory of a small part of one tensor.
+    Merge(MergeArguments),
     /// Let a model write: from a prompt, a conversation, dataset records or token ids.
     Generate(GenerateArguments),
     /// Say what a training run takes of each device, whether it fits and what would make it fit; loads no weights.
@@ -160,6 +166,9 @@ pub struct GenerateArguments {
     /// Hugging Face folder of the model, or its name on the hub (ORG/NAME or ORG/NAME@REVISION), which is downloaded.
     #[arg(long, value_name = "DIR")]
     pub model: String,
+    /// Folder of a LoRA adapter of the model, in PEFT's format.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     #[command(flatten)]
     pub input: GenerateInput,
     /// Take the prompt as it is instead of putting it into the chat format.
@@ -219,6 +228,9 @@ pub struct EvalArguments {
     /// Hugging Face folder of the model, or its name on the hub (ORG/NAME or ORG/NAME@REVISION), which is downloaded.
     #[arg(long, value_name = "DIR")]
     pub model: String,
+    /// Folder of a LoRA adapter of the model, in PEFT's format.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     /// Which generated tasks: warm_start, train, unseen_fillings or unseen_templates [default: the last two].
     #[arg(long, value_name = "SPLIT")]
     pub split: Vec<Split>,

@@ -41,7 +41,13 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
         arguments.sampling.samples,
         tasks.len()
     );
-    let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device, Dtypes::stored(storage))?;
+    let mut loaded = LoadedModel::open(
+        &arguments.model,
+        arguments.adapter.as_deref(),
+        &places(None)?,
+        &device,
+        Dtypes::stored(storage),
+    )?;
     loaded.warn_of_length(arguments.max_length);
     loaded.warn_of_memory(machine);
     output::warnings(&loaded.warnings);

@@ -37,7 +37,13 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
     let storage = storage(arguments.weight_dtype, arguments.compute.device)?;
     let device = arguments.compute.device.open()?;
     let machine = machine(&arguments.compute);
-    let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device, Dtypes::stored(storage))?;
+    let mut loaded = LoadedModel::open(
+        &arguments.model,
+        arguments.adapter.as_deref(),
+        &places(None)?,
+        &device,
+        Dtypes::stored(storage),
+    )?;
     if arguments.ignore_eos {
         loaded.stop_tokens.clear();
     }

@@ -22,7 +22,8 @@ use nemo_model::text::{
 use nemo_model::{Dtypes, ModelError, NemotronH, WeightStorage};
 use serde_json::{Map, Value, json};
 
-use crate::config::{PolicyConfig, Precision, RunConfig};
+use crate::adapter;
+use crate::config::{BaseDtype, PolicyConfig, Precision, RunConfig};
 use crate::model_files::{self, CompanionFiles};
 pub use crate::places::Places;
 use crate::plan::{Machine, Plan, PlanError, PlanInput, size_text};
@@ -158,19 +159,35 @@ pub struct LoadedModel {
     pub sidecar_files: Vec<SidecarFile>,
     /// Where it came from.
     pub folder: PathBuf,
+    /// What it was called: a folder or a name of the hub.
+    pub name: String,
     /// What its user should know, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl LoadedModel {
-    /// Loads weights, tokenizer and template of a model named by folder or hub name.
+    /// Loads weights, tokenizer and template of a model named by folder or hub name, and the adapter in a folder, if there is
+    /// one. Beside an adapter the weights are kept as in training.
     ///
     /// # Errors
-    /// Whatever is wrong with the folder.
-    pub fn open(name: &str, places: &Places, device: &Device, dtypes: Dtypes) -> Result<Self, AssembleError> {
+    /// Whatever is wrong with the folders.
+    pub fn open(
+        name: &str,
+        adapter: Option<&Path>,
+        places: &Places,
+        device: &Device,
+        dtypes: Dtypes,
+    ) -> Result<Self, AssembleError> {
         let folder = places.folder(name, Hub::model)?;
-        let model = nemo_model::load(&folder, device, dtypes)?;
-        Self::around(model, folder.clone(), &folder)
+        let dtypes = if adapter.is_some() { dtypes.beside_adapter() } else { dtypes };
+        let mut model = nemo_model::load(&folder, device, dtypes)?;
+        let notices = match adapter {
+            Some(adapter) => model.load_adapter(adapter).map_err(ModelError::from)?,
+            None => Vec::new(),
+        };
+        let mut loaded = Self::around(model, folder.clone(), &folder, name)?;
+        loaded.warnings.extend(notices);
+        Ok(loaded)
     }
 
     fn of_policy(policy: &PolicyConfig, places: &Places, device: &Device) -> Result<Self, AssembleError> {
@@ -178,19 +195,23 @@ impl LoadedModel {
         let overrides = &policy.hf_config_overrides;
         let load = || {
             let mut config = model_files::overridden_config(&folder, overrides)?;
-            let dtypes = dtypes(policy.precision, &mut config);
-            let model = nemo_model::load_with_config(&folder, &config, device, dtypes)?;
-            Self::around(model, folder.clone(), &tokenizer_folder)
+            let dtypes = dtypes(policy, &mut config);
+            let mut model = nemo_model::load_with_config(&folder, &config, device, dtypes)?;
+            if let Some(fresh) = adapter::fresh(policy, &config) {
+                model.add_adapter(&fresh)?;
+            }
+            Self::around(model, folder.clone(), &tokenizer_folder, &policy.model_name)
         };
         let mut loaded = load().map_err(|source| model_files::name_overrides(overrides, source))?;
         loaded.warnings.extend(model_files::unknown_overrides(overrides));
         Ok(loaded)
     }
 
-    fn around(model: NemotronH, folder: PathBuf, tokenizer_folder: &Path) -> Result<Self, AssembleError> {
+    fn around(model: NemotronH, folder: PathBuf, tokenizer_folder: &Path, name: &str) -> Result<Self, AssembleError> {
+        let name = name.to_owned();
         let CompanionFiles { tokenizer, template, generation, stop_tokens, sidecar_files, warnings } =
             CompanionFiles::load(model.config(), &folder, tokenizer_folder)?;
-        Ok(Self { model, tokenizer, template, generation, stop_tokens, sidecar_files, folder, warnings })
+        Ok(Self { model, tokenizer, template, generation, stop_tokens, sidecar_files, folder, name, warnings })
     }
 
     /// A fresh model: random weights, a tokenizer trained on the generator's conversations.
@@ -221,7 +242,7 @@ impl LoadedModel {
         shape.bos_token_id = tokenizer.bos_id();
         shape.pad_token_id = tokenizer.pad_id();
         shape.eos_token_ids = tokenizer.eos_id().into_iter().collect();
-        let dtypes = dtypes(config.policy.precision, &mut shape);
+        let dtypes = dtypes(&config.policy, &mut shape);
         let model = nemo_model::random(&shape, init.seed, device, dtypes)?;
         let mut sidecar_files = trained.files;
         let generation = json!({
@@ -239,6 +260,7 @@ impl LoadedModel {
             template: ChatTemplate::compact()?,
             generation: None,
             sidecar_files,
+            name: path.display().to_string(),
             folder: path,
             warnings: model_files::unused_overrides(&config.policy.hf_config_overrides).into_iter().collect(),
         })
@@ -331,7 +353,7 @@ impl LoadedModel {
                 kept_bytes: plan.kept_bytes,
             },
             sidecar_files: self.sidecar_files,
-            base_name: String::new(),
+            base_name: self.name,
         };
         let chat = Chat::new(tokenizer, self.template, &end_of_turn, variables)?;
         Ok((ModelPolicy::new(self.model, options), chat))
@@ -371,6 +393,14 @@ pub fn check_files(config: &RunConfig, places: &Places) -> Result<(), AssembleEr
     Ok(())
 }
 
+/// The folder of a model named by folder or hub name.
+///
+/// # Errors
+/// When there is none, or the hub does not have it.
+pub fn model_folder(name: &str, places: &Places) -> Result<PathBuf, AssembleError> {
+    places.folder(name, Hub::model)
+}
+
 /// Whether files of a configuration's model would be asked of the hub.
 pub fn is_of_hub(config: &RunConfig, places: &Places) -> bool {
     let policy = &config.policy;
@@ -378,13 +408,21 @@ pub fn is_of_hub(config: &RunConfig, places: &Places) -> bool {
         && [&policy.model_name, &policy.tokenizer.name].into_iter().any(|name| places.is_of_hub(name))
 }
 
-/// The types of a model that is trained. One that is trained in bf16 is saved so.
-fn dtypes(precision: Precision, config: &mut ModelConfig) -> Dtypes {
-    match precision {
-        Precision::Float32 => Dtypes::F32,
-        Precision::Bfloat16 => {
-            config.dtype = WeightDtype::BFloat16;
-            Dtypes::stored(WeightStorage::Bf16)
+/// The types of a model that is trained, or that lies beside a trained adapter. One that is trained in bf16 is saved so.
+fn dtypes(policy: &PolicyConfig, config: &mut ModelConfig) -> Dtypes {
+    let peft = &policy.megatron_cfg.peft;
+    let storage = match (policy.precision, peft.base_dtype) {
+        (_, BaseDtype::Int8) => WeightStorage::Int8,
+        (Precision::Float32, _) => WeightStorage::Full,
+        (Precision::Bfloat16, _) => WeightStorage::Bf16,
+    };
+    match peft.enabled {
+        true => Dtypes::stored(storage).beside_adapter(),
+        false => {
+            if storage == WeightStorage::Bf16 {
+                config.dtype = WeightDtype::BFloat16;
+            }
+            Dtypes::stored(storage)
         }
     }
 }

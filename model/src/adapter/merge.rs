@@ -27,6 +27,15 @@ struct Change {
     scale: f64,
 }
 
+/// What was written of a merged model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergedModel {
+    /// Matrices that the adapter changed.
+    pub num_matrices: usize,
+    /// Files of weights.
+    pub saved: SavedWeights,
+}
+
 /// Saves the base model of a folder with the adapter of another folder merged into it, as a new model folder, which must not
 /// exist or be empty. Every tensor keeps its type; those without factors keep their bits, and files that lie beside the
 /// weights come along.
@@ -44,7 +53,7 @@ pub fn merge_adapter(
     adapter: &Path,
     output: &Path,
     mut observe: impl FnMut(usize) -> ControlFlow<()>,
-) -> Result<SavedWeights, ModelError> {
+) -> Result<MergedModel, ModelError> {
     let reader = CheckpointReader::open(base)?;
     let stored = StoredAdapter::open(adapter, reader.config())?;
     let options = SaveOptions {
@@ -85,7 +94,7 @@ pub fn merge_adapter(
         reader.forget(&tensor.name);
         Ok(())
     })?;
-    Ok(saved)
+    Ok(MergedModel { num_matrices: stored.maps.len(), saved })
 }
 
 impl Change {

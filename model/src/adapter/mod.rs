@@ -25,7 +25,7 @@ use crate::parameters::{Adapter, FACTOR_NAMES, Initialization, RandomWeights, We
 pub use coverage::AdapterCoverage;
 pub use error::AdapterError;
 pub use folder::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, save_adapter};
-pub use merge::merge_adapter;
+pub use merge::{MergedModel, merge_adapter};
 pub use names::{LinearMap, TargetModule, linear_maps};
 
 /// Rank and scale of an adapter.
