@@ -13,7 +13,7 @@ use serde_json::{Map, json};
 
 use anyhow::Context;
 
-use super::generate::{parameter_bytes, sampling, storage};
+use super::generate::{sampling, storage};
 use super::ground_truths;
 use super::offices::offices;
 use super::places::places;
@@ -54,7 +54,7 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
     let sampling: SamplingParams = sampling(&arguments.sampling, Some(arguments.max_new_tokens), &loaded);
     let length = arguments.max_length;
     let sizes = PolicySizes { max_sequence_length: length, max_batch_tokens: length, chunk_tokens: length };
-    let plan = loaded.plan(parameter_bytes(storage), arguments.max_open_sequences, arguments.max_length, machine)?;
+    let plan = loaded.plan(arguments.max_open_sequences, arguments.max_length, machine)?;
     let (mut policy, chat) = loaded.into_policy(&plan, sizes, Map::new())?;
     let decoding = if sampling.temperature == 0.0 { Decoding::Greedy } else { Decoding::Sampled };
     let settings = CollectSettings {

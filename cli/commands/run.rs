@@ -83,8 +83,7 @@ impl Parts {
             began.elapsed().as_secs_f64()
         ));
         if let Some(coverage) = AdapterCoverage::of(policy.model()) {
-            output::note(&coverage.to_string());
-            coverage.notice.iter().for_each(|notice| output::note(&format!("warning: {notice}")));
+            note_coverage(&coverage);
         }
         let options = arguments.options(shuffle_rewards);
         let contents = contents::of_run(&config, arguments.tables.as_deref(), &places)?;
@@ -105,6 +104,12 @@ impl Parts {
         };
         (inputs, &mut self.policy)
     }
+}
+
+/// Says what an adapter touches, and what other programs make of it.
+fn note_coverage(coverage: &AdapterCoverage) {
+    output::note(&coverage.to_string());
+    coverage.notice.iter().for_each(|notice| output::note(&format!("warning: {notice}")));
 }
 
 /// Opens the device as the configuration wants it.
@@ -222,6 +227,8 @@ pub fn describe(arguments: &RunArguments, config: &RunConfig, intent: &Intent<'_
     });
     if let Some(plan) = &plan {
         output::note(&report::plan::summary(plan));
+        let coverage = assemble::coverage(config, &assemble::planned_model_config(config, &places)?)?;
+        coverage.iter().for_each(note_coverage);
     }
     if let Some(folder) = intent.output {
         output::note(&format!("the finished model goes into {}", folder.display()));

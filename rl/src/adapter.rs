@@ -1,11 +1,12 @@
-//! The adapter that a configuration asks for, in the model's terms.
+//! What a configuration trains, in the model's terms: an adapter or the model itself, and the types of both.
 
 use std::collections::BTreeSet;
 
 use nemo_model::adapter::{FactorInitialization, FreshAdapter, LoraSettings, TargetModule};
 use nemo_model::config::ModelConfig;
+use nemo_model::{Dtypes, WeightStorage};
 
-use crate::config::{FactorInit, PeftTarget, PolicyConfig};
+use crate::config::{BaseDtype, FactorInit, PeftTarget, PolicyConfig, Precision};
 
 /// The adapter of a run that trains one, fresh; `None` for a run that trains the model itself.
 ///
@@ -29,6 +30,17 @@ pub fn fresh(policy: &PolicyConfig, model: &ModelConfig) -> Option<FreshAdapter>
         },
         seed: policy.init.seed,
     })
+}
+
+/// The types that a run's model is kept and computed in.
+pub fn dtypes(policy: &PolicyConfig) -> Dtypes {
+    let peft = &policy.megatron_cfg.peft;
+    let dtypes = Dtypes::stored(match (policy.precision, peft.base_dtype) {
+        (_, BaseDtype::Int8) => WeightStorage::Int8,
+        (Precision::Float32, _) => WeightStorage::Full,
+        (Precision::Bfloat16, _) => WeightStorage::Bf16,
+    });
+    if peft.enabled { dtypes.beside_adapter() } else { dtypes }
 }
 
 /// The maps that a name of a configuration means; Megatron has some of them in one.

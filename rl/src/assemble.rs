@@ -10,6 +10,7 @@ use burn::tensor::Device;
 use nemo_env::generate::{self, GenerateError, GeneratorConfig, Split};
 use nemo_env::{EnvError, Environment, Offices, Task};
 use nemo_hub::{Hub, HubError};
+use nemo_model::adapter::AdapterCoverage;
 use nemo_model::checkpoint::{CheckpointError, SidecarFile};
 use nemo_model::config::{
     ConfigError, GENERATION_CONFIG_FILE, GenerationConfig, ModelConfig, WeightDtype, end_token_ids,
@@ -19,13 +20,14 @@ use nemo_model::text::{
     BpeTraining, COMPACT_CHAT_TEMPLATE, ChatMessage, ChatRole, ChatTemplate, ChatToolCall, RenderOptions, TextError,
     Tokenizer, train_bpe,
 };
-use nemo_model::{Dtypes, ModelError, NemotronH, WeightStorage};
+use nemo_model::{Dtypes, ModelError, NemotronH};
 use serde_json::{Map, Value, json};
 
 use crate::adapter;
-use crate::config::{BaseDtype, PolicyConfig, Precision, RunConfig};
+use crate::config::{PolicyConfig, Precision, RunConfig};
 use crate::model_files::{self, CompanionFiles};
 pub use crate::places::Places;
+use crate::plan::{AdapterSizes, ElementBytes};
 use crate::plan::{Machine, Plan, PlanError, PlanInput, size_text};
 use crate::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
 use crate::rollout::RenderError;
@@ -285,22 +287,18 @@ impl LoadedModel {
         }
     }
 
-    /// The plan of an engine for `max_open` sequences of at most `max_length` tokens, with matrices in elements of
-    /// `parameter_bytes`. The machine is as it was before the model was loaded. Weights that a host reads from their file
-    /// need no memory of their own.
+    /// The plan of an engine for `max_open` sequences of at most `max_length` tokens. The machine is as it was before the
+    /// model was loaded. Weights that a host reads from their file need no memory of their own.
     ///
     /// # Errors
     /// When weights and the smallest caches do not fit.
-    pub fn plan(
-        &self,
-        parameter_bytes: usize,
-        max_open: usize,
-        max_length: usize,
-        machine: Machine,
-    ) -> Result<Plan, AssembleError> {
-        let weights = [parameter_bytes, if machine.threads > 0 { self.model.mapped_bytes() } else { 0 }];
-        let sizes = [max_open, max_length];
-        Ok(Plan::fitting(&PlanInput::of_generation(self.model.config(), weights, sizes, machine))?)
+    pub fn plan(&self, max_open: usize, max_length: usize, machine: Machine) -> Result<Plan, AssembleError> {
+        let mapped = if machine.threads > 0 { self.model.mapped_bytes() } else { 0 };
+        let weights = (ElementBytes::of(self.model.dtypes()), mapped);
+        let mut input = PlanInput::of_generation(self.model.config(), weights, [max_open, max_length], machine);
+        input.adapter = AdapterCoverage::of(&self.model)
+            .map(|coverage| AdapterSizes::new(self.model.config(), coverage.settings.rank, &coverage.adapted));
+        Ok(Plan::fitting(&input)?)
     }
 
     /// Sizes of an engine as planned, for sequences of at most `max_length` tokens.
@@ -408,23 +406,12 @@ pub fn is_of_hub(config: &RunConfig, places: &Places) -> bool {
         && [&policy.model_name, &policy.tokenizer.name].into_iter().any(|name| places.is_of_hub(name))
 }
 
-/// The types of a model that is trained, or that lies beside a trained adapter. One that is trained in bf16 is saved so.
+/// The types of a run's model. One that is trained in bf16 is saved so.
 fn dtypes(policy: &PolicyConfig, config: &mut ModelConfig) -> Dtypes {
-    let peft = &policy.megatron_cfg.peft;
-    let storage = match (policy.precision, peft.base_dtype) {
-        (_, BaseDtype::Int8) => WeightStorage::Int8,
-        (Precision::Float32, _) => WeightStorage::Full,
-        (Precision::Bfloat16, _) => WeightStorage::Bf16,
-    };
-    match peft.enabled {
-        true => Dtypes::stored(storage).beside_adapter(),
-        false => {
-            if storage == WeightStorage::Bf16 {
-                config.dtype = WeightDtype::BFloat16;
-            }
-            Dtypes::stored(storage)
-        }
+    if policy.precision == Precision::Bfloat16 && !policy.megatron_cfg.peft.enabled {
+        config.dtype = WeightDtype::BFloat16;
     }
+    adapter::dtypes(policy)
 }
 
 /// The shape of a configuration's model, of which only that file is read: `policy.init.model_config`, else the `config.json`
@@ -470,7 +457,18 @@ pub fn plan(
         // Names the file and the largest tensor where the shape itself is the mistake.
         nemo_model::check_room(&model, &places.find(shape))?;
     }
-    Ok(Plan::fitting(&PlanInput::of_config(config, &model, max_open_sequences, machine))?)
+    let input = PlanInput::of_config(config, &model, max_open_sequences, machine).map_err(ModelError::from)?;
+    Ok(Plan::fitting(&input)?)
+}
+
+/// What of its model a configuration's adapter touches; `None` for a run that trains the model itself.
+///
+/// # Errors
+/// When the model's shape cannot be read, or has no place for the adapter.
+pub fn coverage(config: &RunConfig, model: &ModelConfig) -> Result<Option<AdapterCoverage>, AssembleError> {
+    let Some(fresh) = adapter::fresh(&config.policy, model) else { return Ok(None) };
+    let maps = fresh.maps(model).map_err(ModelError::from)?;
+    Ok(Some(AdapterCoverage::of_maps(model, fresh.settings, maps)))
 }
 
 /// The policy that a configuration describes, its chat format, and what its user should know about the model's files.

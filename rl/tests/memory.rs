@@ -119,6 +119,7 @@ fn planned(config: &ModelConfig, batch: &Batch, pass: PassShape) -> Phase {
             memory_utilization: 0.8,
             activation_checkpointing: pass.kept_bytes == 0,
         },
+        adapter: None,
     };
     backward_phase(&input, pass).unwrap()
 }

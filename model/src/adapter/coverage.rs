@@ -15,6 +15,8 @@ pub struct AdapterCoverage {
     pub settings: LoraSettings,
     /// Blocks with at least one adapted map, and all blocks.
     pub blocks: [usize; 2],
+    /// The adapted maps.
+    pub adapted: Vec<LinearMap>,
     /// Adapted maps by kind, and all maps of that kind.
     pub maps: BTreeMap<TargetModule, [usize; 2]>,
     /// Numbers that are trained, in the factors.
@@ -30,16 +32,16 @@ pub struct AdapterCoverage {
 impl AdapterCoverage {
     /// Of the adapter that a model has.
     pub fn of(model: &NemotronH) -> Option<Self> {
-        Some(Self::of_maps(model.config(), model.adapter()?, &adapted_maps(model)))
+        Some(Self::of_maps(model.config(), model.adapter()?, adapted_maps(model)))
     }
 
     /// Of an adapter with factors of these maps.
-    pub fn of_maps(config: &ModelConfig, settings: LoraSettings, adapted: &[LinearMap]) -> Self {
+    pub fn of_maps(config: &ModelConfig, settings: LoraSettings, adapted: Vec<LinearMap>) -> Self {
         let mut maps: BTreeMap<TargetModule, [usize; 2]> = BTreeMap::new();
         for map in linear_maps(config) {
             maps.entry(map.target).or_default()[1] += 1;
         }
-        for map in adapted {
+        for map in &adapted {
             maps.entry(map.target).or_default()[0] += 1;
         }
         maps.retain(|_, [count, _]| *count > 0);
@@ -53,6 +55,7 @@ impl AdapterCoverage {
             num_adapted: adapted.iter().map(|map| map.outputs * map.inputs).sum(),
             num_base: config.num_parameters(),
             notice: stock_peft_notice(adapted.iter()),
+            adapted,
         }
     }
 }

@@ -51,6 +51,7 @@ fn input(model: &ModelConfig, gib: usize) -> PlanInput<'_> {
             memory_utilization: 0.8,
             activation_checkpointing: false,
         },
+        adapter: None,
     }
 }
 
@@ -123,7 +124,9 @@ fn mapped_weights_are_left_out() {
     let model = nano_9b();
     let machine = Machine { device_memory: 16 << 30, devices: 1, threads: 2 };
     let needs = |mapped_bytes| {
-        let plan = Plan::new(&PlanInput::of_generation(&model, [2, mapped_bytes], [1, 1024], machine)).unwrap();
+        let plan =
+            Plan::new(&PlanInput::of_generation(&model, (ElementBytes::BFLOAT16, mapped_bytes), [1, 1024], machine))
+                .unwrap();
         (plan.resident_bytes(), plan.fits())
     };
     let weights = 2 * Shard::whole(&model).parameters;
