@@ -48,8 +48,6 @@ pub struct AdapterSizes {
     pub blocks: Vec<usize>,
     /// Numbers in the largest factor.
     pub largest: usize,
-    /// Outputs of the widest linear map with factors.
-    pub widest: usize,
 }
 
 impl AdapterSizes {
@@ -63,7 +61,6 @@ impl AdapterSizes {
         Self {
             blocks: (0..config.layers.len()).map(of_block).collect(),
             largest: maps.iter().map(|map| rank * map.outputs.max(map.inputs)).max().unwrap_or(0),
-            widest: maps.iter().map(|map| map.outputs).max().unwrap_or(0),
         }
     }
 }
@@ -82,8 +79,6 @@ pub struct Trained {
     pub head: usize,
     /// The largest tensor.
     pub largest: usize,
-    /// Outputs of the widest map with factors beside it; 0 without an adapter.
-    pub widest_change: usize,
 }
 
 /// The part of a model that one of several devices holds, in elements. Heads, groups and widths are cut over the devices;
@@ -161,7 +156,6 @@ impl Shard {
                 blocks: adapter.blocks.iter().map(local).collect(),
                 head: 0,
                 largest: adapter.largest,
-                widest_change: adapter.widest.div_ceil(devices.max(1)),
             };
         }
         self
@@ -210,7 +204,6 @@ impl Shard {
                 blocks: (0..config.layers.len()).map(of_block).collect(),
                 head: config.vocab_size / devices * config.hidden_size,
                 largest: tensors.iter().map(local).max().unwrap_or(0),
-                widest_change: 0,
             },
             inner: config.mamba_inner_size() / devices,
             group_width: config.n_groups * config.ssm_state_size / devices,
