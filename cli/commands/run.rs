@@ -71,7 +71,7 @@ impl Parts {
         let machine = machine(&arguments.compute);
         let plan = assemble::plan(&config, arguments.max_open_sequences, &places, machine)?;
         output::note(&report::plan::summary(&plan));
-        let (policy, chat, warnings) = assemble::policy(&config, &plan, &places, &device)?;
+        let (policy, chat, warnings) = assemble::policy(&config, &plan, &places, machine, &device)?;
         output::warnings(&warnings);
         let model = policy.model().config();
         output::note(&format!(
@@ -109,7 +109,7 @@ impl Parts {
 /// Says what an adapter touches, and what other programs make of it.
 fn note_coverage(coverage: &AdapterCoverage) {
     output::note(&coverage.to_string());
-    coverage.notice.iter().for_each(|notice| output::note(&format!("warning: {notice}")));
+    output::warnings(&coverage.notices);
 }
 
 /// Opens the device as the configuration wants it.

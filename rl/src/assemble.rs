@@ -367,6 +367,7 @@ pub fn policy(
     config: &RunConfig,
     plan: &Plan,
     places: &Places,
+    machine: Machine,
     device: &Device,
 ) -> Result<(ModelPolicy, Chat, Vec<String>), AssembleError> {
     let mut loaded = match &config.policy.init.model_config {
@@ -374,6 +375,10 @@ pub fn policy(
         None => LoadedModel::of_policy(&config.policy, places, device)?,
     };
     loaded.warn_of_length(config.policy.max_total_sequence_length);
+    if loaded.model.adapter().is_some() {
+        // Other weights leave their file with the first update.
+        loaded.warn_of_memory(machine);
+    }
     let warnings = std::mem::take(&mut loaded.warnings);
     let sizes = PolicySizes {
         max_sequence_length: config.policy.max_total_sequence_length,

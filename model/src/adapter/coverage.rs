@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::folder::{adapted_maps, stock_peft_notice};
+use super::folder::{adapted_maps, stock_peft_notices};
 use super::{LinearMap, LoraSettings, TargetModule, linear_maps};
 use crate::NemotronH;
 use crate::config::ModelConfig;
@@ -25,8 +25,8 @@ pub struct AdapterCoverage {
     pub num_adapted: usize,
     /// Numbers in the base model, none of which is trained.
     pub num_base: usize,
-    /// What a user should know about other programs.
-    pub notice: Option<String>,
+    /// What a user should know about other programs, one sentence each.
+    pub notices: Vec<String>,
 }
 
 impl AdapterCoverage {
@@ -54,7 +54,7 @@ impl AdapterCoverage {
             num_trained: adapted.iter().map(|map| map.num_factor_parameters(settings.rank)).sum(),
             num_adapted: adapted.iter().map(|map| map.outputs * map.inputs).sum(),
             num_base: config.num_parameters(),
-            notice: stock_peft_notice(adapted.iter()),
+            notices: stock_peft_notices(adapted.iter()),
             adapted,
         }
     }

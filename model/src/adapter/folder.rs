@@ -89,7 +89,7 @@ impl StoredAdapter {
             return Err(AdapterError::Malformed { path: path(), problem });
         }
         let mut notices = adapter.notices;
-        notices.extend(stock_peft_notice(maps.values().map(|(map, _)| map)));
+        notices.extend(stock_peft_notices(maps.values().map(|(map, _)| map)));
         Ok(Self { settings: adapter.settings, maps, notices, file })
     }
 
@@ -213,14 +213,23 @@ fn target_modules(model: &NemotronH) -> Vec<String> {
     entries.into_iter().collect()
 }
 
-/// What is said of an adapter that PEFT, as of 0.21, refuses for this family.
-pub(super) fn stock_peft_notice<'m>(mut maps: impl Iterator<Item = &'m LinearMap>) -> Option<String> {
+/// What is said of an adapter beside these maps that PEFT, as of 0.21, does not take for this family.
+pub(super) fn stock_peft_notices<'m>(maps: impl Iterator<Item = &'m LinearMap> + Clone) -> Vec<String> {
     let refused = TargetModule::OutProj;
-    maps.any(|map| map.target == refused).then(|| {
-        format!(
+    let mut notices = Vec::new();
+    if maps.clone().any(|map| map.target == refused) {
+        notices.push(format!(
             "the adapter changes {refused}, which PEFT (as of 0.21) refuses for nemotron_h, when an adapter is made and when \
              one is loaded: other programs need a newer PEFT, or the adapter merged (nemo-burn merge); without {refused} among the \
              target modules it loads everywhere"
-        )
-    })
+        ));
+    }
+    if maps.clone().any(|map| map.path.contains(".experts.")) {
+        notices.push(
+            "the adapter changes single experts, which transformers keeps in one tensor and PEFT (as of 0.21) has no adapters \
+             of: other programs need the adapter merged (nemo-burn merge)"
+                .to_owned(),
+        );
+    }
+    notices
 }
