@@ -62,7 +62,7 @@ fn fast_form_is_the_reference() {
         ([2, 1, 4, 2, 48, 2, 127], None),
         ([1, 40, 2, 1, 128, 1, 10], None),
         // More keys than the host's gradient takes at a time.
-        ([2, 20, 32, 2, 128, 1, 600], Some(&[600, 510])),
+        ([2, 20, 32, 2, 128, 2, 600], Some(&[600, 510])),
     ] {
         let shape = Shape::new(sizes, prefix_lengths);
         let inputs = shape.inputs();
