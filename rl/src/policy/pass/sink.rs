@@ -1,7 +1,8 @@
 //! Where gradients go: one sum per parameter, added to in place.
 //!
-//! Of a model with an adapter only the adapter's factors have gradients. Everything that happens to a gradient between the backward pass and the optimizer happens here, and nowhere is a second
-//! tensor as large as a parameter made for a batch: products add into their sum, embedding rows are scattered into it.
+//! Of a model with an adapter only the adapter's factors have gradients. Everything that happens to a gradient between the
+//! backward pass and the optimizer happens here, and nowhere is a second tensor as large as a parameter made for a batch:
+//! products add into their sum, embedding rows are scattered into it.
 
 use std::collections::BTreeMap;
 
