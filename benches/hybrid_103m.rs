@@ -183,6 +183,7 @@ fn train(model: &NemotronH, kept_bytes: usize) -> f64 {
         optimizer: OptimizerDtypes::default(),
         rounding_seed: 0,
         sidecar_files: Vec::new(),
+        base_name: String::new(),
     };
     let mut policy = ModelPolicy::new(model.clone(), options);
     let mut losses = Vec::new();

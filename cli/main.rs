@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => on_a_worker(|| commands::train::run(arguments)),
         Command::Sft(arguments) => on_a_worker(|| commands::sft::run(arguments)),
         Command::Init(arguments) => on_a_worker(|| commands::init::run(&arguments)),
+        Command::Merge(arguments) => on_a_worker(|| commands::merge::run(&arguments)),
         Command::Generate(arguments) => on_a_worker(|| commands::generate::run(arguments)),
         Command::Eval(arguments) => on_a_worker(|| commands::eval::run(arguments)),
         Command::Plan(arguments) => on_a_worker(|| commands::plan::run(arguments)),

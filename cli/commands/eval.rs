@@ -14,7 +14,7 @@ use serde_json::{Map, json};
 
 use anyhow::Context;
 
-use super::generate::{parameter_bytes, sampling, storage};
+use super::generate::{sampling, storage};
 use super::ground_truths;
 use super::offices::offices;
 use super::places::places;
@@ -42,7 +42,13 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
         arguments.sampling.samples,
         tasks.len()
     );
-    let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device, Dtypes::stored(storage))?;
+    let mut loaded = LoadedModel::open(
+        &arguments.model,
+        arguments.adapter.as_deref(),
+        &places(None)?,
+        &device,
+        Dtypes::stored(storage),
+    )?;
     loaded.warn_of_length(arguments.max_length);
     loaded.warn_of_memory(machine);
     output::warnings(&loaded.warnings);
@@ -55,7 +61,7 @@ pub fn run(arguments: EvalArguments) -> anyhow::Result<()> {
         optimizer: OptimizerDtypes::default(),
         rounding_seed: 0,
     };
-    let plan = loaded.plan(parameter_bytes(storage), arguments.max_open_sequences, arguments.max_length, machine)?;
+    let plan = loaded.plan(arguments.max_open_sequences, arguments.max_length, machine)?;
     let (mut policy, chat) = loaded.into_policy(&plan, settings, Map::new())?;
     let decoding = if sampling.temperature == 0.0 { Decoding::Greedy } else { Decoding::Sampled };
     let settings = CollectSettings {

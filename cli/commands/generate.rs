@@ -37,7 +37,13 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
     let storage = storage(arguments.weight_dtype, arguments.compute.device)?;
     let device = arguments.compute.device.open()?;
     let machine = machine(&arguments.compute);
-    let mut loaded = LoadedModel::open(&arguments.model, &places(None)?, &device, Dtypes::stored(storage))?;
+    let mut loaded = LoadedModel::open(
+        &arguments.model,
+        arguments.adapter.as_deref(),
+        &places(None)?,
+        &device,
+        Dtypes::stored(storage),
+    )?;
     if arguments.ignore_eos {
         loaded.stop_tokens.clear();
     }
@@ -55,7 +61,7 @@ pub fn run(arguments: GenerateArguments) -> anyhow::Result<()> {
     output::warnings(&loaded.warnings);
     let open = prompts.len().saturating_mul(samples).min(MAX_OPEN);
     let longest = longest.saturating_add(1);
-    let plan = loaded.plan(parameter_bytes(storage), open, longest, machine)?;
+    let plan = loaded.plan(open, longest, machine)?;
     let options = loaded.engine_options(&plan, longest);
     let LoadedModel { model, tokenizer, .. } = loaded;
     let mut engine = Engine::new(model, options);
@@ -113,15 +119,6 @@ pub fn storage(weight_dtype: WeightDtype, device: DeviceName) -> anyhow::Result<
          float32"
     );
     Ok(storage)
-}
-
-/// Bytes of a weight.
-pub fn parameter_bytes(storage: WeightStorage) -> usize {
-    match storage {
-        WeightStorage::Full => 4,
-        WeightStorage::Bf16 => 2,
-        WeightStorage::Int8 => 1,
-    }
 }
 
 /// Begins answers of a prompt, which is the number and the samples of `place`.

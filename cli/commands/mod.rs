@@ -8,6 +8,7 @@ pub mod fetch;
 pub mod generate;
 mod ground_truths;
 pub mod init;
+pub mod merge;
 mod offices;
 mod places;
 pub mod plan;

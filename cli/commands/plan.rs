@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Tensor};
+use nemo_model::ModelError;
 use nemo_rl::assemble;
 use nemo_rl::plan::{FLOAT32_BYTES, Machine, Plan, PlanError, PlanInput, Rates};
 
@@ -24,12 +25,16 @@ pub fn run(arguments: PlanArguments) -> anyhow::Result<()> {
     let device_memory = arguments.device_memory.or(arguments.gpu.map(memory)).unwrap_or(here.device_memory);
     let threads = if arguments.gpu.is_some() { 0 } else { here.threads };
     let machine = Machine { device_memory, devices: arguments.devices, threads };
-    let input = PlanInput::of_config(&config, &model, arguments.max_open_sequences, machine);
+    let input =
+        PlanInput::of_config(&config, &model, arguments.max_open_sequences, machine).map_err(ModelError::from)?;
     let plan = Plan::new(&input).ok_or(PlanError::Devices { devices: arguments.devices })?;
     let (rates, of) = match arguments.gpu {
         Some(gpu) => published(gpu, input.settings.element_bytes.parameters),
         None => (measured(), "measured here, in f32"),
     };
+    if let Some(coverage) = assemble::coverage(&config, &model)? {
+        output::line(&format!("{coverage}\n"))?;
+    }
     output::line(&format!("{}\n\n{}", table(&plan), figures(&plan, rates, of)))?;
     // What does not fit ends the command like any other input that cannot be used.
     Plan::fitting(&input)?;

@@ -8,9 +8,10 @@ use std::time::Instant;
 use anyhow::Context;
 use burn::tensor::Device;
 use nemo_env::{Offices, Task};
+use nemo_model::adapter::{ADAPTER_CONFIG_FILE, AdapterCoverage};
 use nemo_rl::assemble::{self, Places};
-use nemo_rl::checkpoint::{Algorithm, Checkpoint, TrainState};
-use nemo_rl::config::{self, DatasetConfig, RunConfig};
+use nemo_rl::checkpoint::{Algorithm, Checkpoint, POLICY_FOLDER, TrainState};
+use nemo_rl::config::{self, BaseDtype, DatasetConfig, RunConfig};
 use nemo_rl::contents::{self, Contents};
 use nemo_rl::policy::model_policy::ModelPolicy;
 use nemo_rl::resume;
@@ -22,7 +23,7 @@ use nemo_rl::tasks::load_tasks;
 
 use super::places::places;
 use crate::arguments::RunArguments;
-use crate::device::{allow_tf32, machine};
+use crate::device::{DeviceName, allow_tf32, machine};
 use crate::output;
 use crate::report::summary::{self, Rows};
 use crate::report::{self, plot};
@@ -70,7 +71,7 @@ impl Parts {
         let machine = machine(&arguments.compute);
         let plan = assemble::plan(&config, arguments.max_open_sequences, &places, machine)?;
         output::note(&report::plan::summary(&plan));
-        let (policy, chat, warnings) = assemble::policy(&config, &plan, &places, &device)?;
+        let (policy, chat, warnings) = assemble::policy(&config, &plan, &places, machine, &device)?;
         output::warnings(&warnings);
         let model = policy.model().config();
         output::note(&format!(
@@ -81,6 +82,9 @@ impl Parts {
             arguments.compute.device,
             began.elapsed().as_secs_f64()
         ));
+        if let Some(coverage) = AdapterCoverage::of(policy.model()) {
+            note_coverage(&coverage);
+        }
         let options = arguments.options(shuffle_rewards);
         let contents = contents::of_run(&config, arguments.tables.as_deref(), &places)?;
         Ok(Self { config, policy, chat, environment, validation_tasks, options, folder, contents })
@@ -102,9 +106,22 @@ impl Parts {
     }
 }
 
+/// Says what an adapter touches, and what other programs make of it.
+fn note_coverage(coverage: &AdapterCoverage) {
+    output::note(&coverage.to_string());
+    output::warnings(&coverage.notices);
+}
+
 /// Opens the device as the configuration wants it.
 fn open_device(arguments: &RunArguments, config: &RunConfig) -> anyhow::Result<Device> {
     let device = arguments.compute.device.open()?;
+    let base = config.policy.megatron_cfg.peft.base_dtype;
+    anyhow::ensure!(
+        base != BaseDtype::Int8 || arguments.compute.device == DeviceName::Cpu,
+        "policy.megatron_cfg.peft.base_dtype: --device {} has no products with weights in int8; use --device cpu, or \
+         policy.precision",
+        arguments.compute.device
+    );
     if config.policy.allow_tf32 && !allow_tf32(arguments.compute.device) {
         output::note(&format!("warning: policy.allow_tf32 has no effect on --device {}", arguments.compute.device));
     }
@@ -210,6 +227,8 @@ pub fn describe(arguments: &RunArguments, config: &RunConfig, intent: &Intent<'_
     });
     if let Some(plan) = &plan {
         output::note(&report::plan::summary(plan));
+        let coverage = assemble::coverage(config, &assemble::planned_model_config(config, &places)?)?;
+        coverage.iter().for_each(note_coverage);
     }
     if let Some(folder) = intent.output {
         output::note(&format!("the finished model goes into {}", folder.display()));
@@ -218,8 +237,13 @@ pub fn describe(arguments: &RunArguments, config: &RunConfig, intent: &Intent<'_
     Ok(())
 }
 
-/// Prints the end of a run: what changed, a curve, where everything is.
-pub fn conclude(summary: &RunSummary, kind: summary::Kind, elapsed: std::time::Duration) -> anyhow::Result<()> {
+/// Prints the end of a run: what changed, a curve, where everything is. `model` is what an adapter belongs to.
+pub fn conclude(
+    summary: &RunSummary,
+    kind: summary::Kind,
+    model: &str,
+    elapsed: std::time::Duration,
+) -> anyhow::Result<()> {
     let folder = summary.folder.display();
     if let RunEnd::AlreadyFinished(limit) = summary.end {
         return output::line(&format!(
@@ -245,10 +269,12 @@ pub fn conclude(summary: &RunSummary, kind: summary::Kind, elapsed: std::time::D
     }
     if let Some(checkpoint) = &summary.checkpoint {
         places.push_str(&format!("\ncheckpoint  {}", checkpoint.display()));
-        places.push_str(&format!(
-            "\ntry it      nemo-burn generate --greedy --model {}/policy --prompt \"…\"",
-            checkpoint.display()
-        ));
+        let policy = checkpoint.join(POLICY_FOLDER);
+        let policy = match policy.join(ADAPTER_CONFIG_FILE).exists() {
+            true => format!("{model} --adapter {}", policy.display()),
+            false => policy.display().to_string(),
+        };
+        places.push_str(&format!("\ntry it      nemo-burn generate --greedy --model {policy} --prompt \"…\""));
     }
     output::line(&places)?;
     let minutes = elapsed.as_secs_f64() / 60.0;

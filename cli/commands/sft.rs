@@ -46,7 +46,7 @@ pub fn run(arguments: SftArguments) -> anyhow::Result<()> {
     let (inputs, policy) = parts.inputs(&stop);
     let summary = sft::train_supervised(policy, inputs, source.as_ref(), &mut progress);
     progress.finish();
-    conclude(&summary?, Kind::Supervised, began.elapsed())?;
+    conclude(&summary?, Kind::Supervised, &parts.config.policy.model_name, began.elapsed())?;
     match &parts.config.sft.output_dir {
         Some(folder) => output::line(&format!("model       {}", folder.display())),
         None => Ok(()),

@@ -48,5 +48,5 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<()> {
     let (inputs, policy) = parts.inputs(&stop);
     let summary = train::train(policy, inputs, &tasks, &mut progress);
     progress.finish();
-    conclude(&summary?, Kind::Grpo, began.elapsed())
+    conclude(&summary?, Kind::Grpo, &parts.config.policy.model_name, began.elapsed())
 }

@@ -13,11 +13,19 @@ pub enum ModelError {
     /// The checkpoint is not usable.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// The adapter is not usable.
+    #[error(transparent)]
+    Adapter(#[from] crate::adapter::AdapterError),
     /// The weights were quantised for generation.
     #[error(
-        "the weights are stored in int8, for generation only: to train them, load the model in float32 or bfloat16"
+        "the weights are stored in int8, for generation only: to train them, load the model in float32 or bfloat16, or train          an adapter beside them"
     )]
     NotTrainable,
+    /// A model folder would hold the base alone.
+    #[error(
+        "the model has an adapter, which a model's folder cannot hold: save the adapter, or merge it into its base"
+    )]
+    HasAdapter,
     /// What was rounded to eight bits is no longer the checkpoint's.
     #[error("the weights are stored in int8, for generation only: to save them, load the model in full (float32)")]
     NotSavable,

@@ -3,6 +3,7 @@
 //! One operation carries everything: [`NemotronH::forward`] takes a run of tokens and a [`HybridState`] and gives
 //! hidden values and the next state; generation runs the same arithmetic over pools of states and pages. This crate knows no rewards and no optimizer.
 
+pub mod adapter;
 pub mod cache;
 pub mod checkpoint;
 pub mod config;
@@ -24,7 +25,7 @@ pub use memory::{available_memory, check_room};
 pub use nemotron_h::NemotronH;
 pub use paged::PagedRow;
 pub use parameters::{
-    Dtypes, FloatMatrix, Initialization, ParameterGradient, ParameterMut, RANDOM_SEED_KEY, RandomOptions, Visitor,
-    WeightSource, WeightStorage, load, load_with_config, random, save, save_random,
+    Adapter, Dtypes, FloatMatrix, Initialization, ParameterGradient, ParameterMut, RANDOM_SEED_KEY, RandomOptions,
+    Visitor, WeightSource, WeightStorage, load, load_with_config, random, save, save_random,
 };
 pub use state::{HybridState, LayerState};

@@ -6,13 +6,14 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::adapter::LoraSettings;
 use crate::checkpoint::{EMBEDDINGS, FINAL_NORM, HEAD};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::layers::{Block, Residual, RmsNorm};
 use crate::parallel::{ForwardContext, LayerShard};
 use crate::parameters::{
-    Dtypes, Initialization, Matrix, TensorOutline, Visitor, WeightBuilder, WeightSource, WeightStorage,
+    Adapter, Dtypes, Initialization, Matrix, TensorOutline, Visitor, WeightBuilder, WeightSource, WeightStorage,
 };
 use crate::state::HybridState;
 
@@ -27,6 +28,8 @@ pub struct NemotronH {
     pub(crate) blocks: Vec<Block>,
     final_norm: RmsNorm,
     head: Option<Matrix>,
+    /// Of a model of which only adapters are trained.
+    adapter: Option<LoraSettings>,
 }
 
 impl NemotronH {
@@ -57,17 +60,27 @@ impl NemotronH {
         let dtypes = weights.dtypes();
         let normal = Initialization::Normal(config.initializer_range);
         let table = [config.vocab_size, config.hidden_size];
-        let embeddings = weights.matrix(EMBEDDINGS, table, normal)?;
+        let embeddings = weights.table(EMBEDDINGS, table, normal)?;
         let blocks = (0..config.layers.len())
             .map(|index| Block::build(index, config, &shard, weights))
             .collect::<Result<_, _>>()?;
         let final_norm = RmsNorm::build(FINAL_NORM, config.hidden_size, config.layer_norm_epsilon, weights)?;
         let head = match config.tie_word_embeddings {
             true => None,
-            false => Some(weights.matrix(HEAD, table, Initialization::fan_in(config.hidden_size))?),
+            false => Some(weights.table(HEAD, table, Initialization::fan_in(config.hidden_size))?),
         };
         let mapped_bytes = weights.mapped_bytes();
-        Ok(Self { config: config.clone(), shard, dtypes, mapped_bytes, embeddings, blocks, final_norm, head })
+        Ok(Self {
+            config: config.clone(),
+            shard,
+            dtypes,
+            mapped_bytes,
+            embeddings,
+            blocks,
+            final_norm,
+            head,
+            adapter: None,
+        })
     }
 
     /// The configuration the model was built from.
@@ -104,11 +117,49 @@ impl NemotronH {
     /// To be asked before training.
     ///
     /// # Errors
-    /// [`ModelError::NotTrainable`] for matrices in eight bits.
+    /// [`ModelError::NotTrainable`] for matrices in eight bits, unless adapters are trained in their place, and for an
+    /// embedding and a head in eight bits.
     pub fn check_trainable(&self) -> Result<(), ModelError> {
-        match self.dtypes.matrices {
-            WeightStorage::Full | WeightStorage::Bf16 => Ok(()),
-            WeightStorage::Int8 => Err(ModelError::NotTrainable),
+        let of_own = if self.adapter.is_none() { self.dtypes.matrices } else { WeightStorage::Full };
+        match [of_own, self.dtypes.tables].contains(&WeightStorage::Int8) {
+            false => Ok(()),
+            true => Err(ModelError::NotTrainable),
+        }
+    }
+
+    /// The adapter whose factors are all that training changes, if the model has one.
+    pub fn adapter(&self) -> Option<LoraSettings> {
+        self.adapter
+    }
+
+    /// The same model without an adapter. It shares storage with this one.
+    #[must_use]
+    pub fn without_adapter(&self) -> Self {
+        let mut model = self.clone();
+        model.set_adapters(None, &mut |_| None);
+        model
+    }
+
+    /// Gives every linear map the adapter that `adapter_of` has for its path.
+    pub(crate) fn set_adapters(
+        &mut self,
+        settings: Option<LoraSettings>,
+        adapter_of: &mut dyn FnMut(&str) -> Option<Adapter>,
+    ) {
+        self.adapter = settings;
+        for (index, block) in self.blocks.iter_mut().enumerate() {
+            block.set_adapters(&Self::block_path(index), settings.is_some(), adapter_of);
+        }
+    }
+
+    /// Visits what training changes, in a fixed order: the factors of the adapter of a model that has one, under the paths of
+    /// the maps that they belong to, else every parameter.
+    pub fn visit_trained_mut(&mut self, visitor: &mut Visitor<'_>) {
+        if self.adapter.is_none() {
+            return self.visit_mut(visitor);
+        }
+        for (index, block) in self.blocks.iter_mut().enumerate() {
+            block.visit_trained_mut(&Self::block_path(index), visitor);
         }
     }
 
@@ -191,7 +242,8 @@ impl NemotronH {
         self.head.as_ref().unwrap_or(&self.embeddings)
     }
 
-    /// Visits every parameter under its checkpoint name, in a fixed order; matrices in eight bits are none.
+    /// Visits every parameter of the model itself under its checkpoint name, in a fixed order; matrices in eight bits are none,
+    /// nor is an adapter.
     pub fn visit_mut(&mut self, visitor: &mut Visitor<'_>) {
         self.embeddings.visit_mut(EMBEDDINGS, visitor);
         for (index, block) in self.blocks.iter_mut().enumerate() {
@@ -203,11 +255,11 @@ impl NemotronH {
         }
     }
 
-    /// A copy whose parameters are leaves of a fresh autodiff graph. It shares storage with this model: drop it
+    /// A copy whose trained parameters are leaves of a fresh autodiff graph. It shares storage with this model: drop it
     /// before an in-place update.
     pub fn tracked(&self) -> Self {
         let mut model = self.clone();
-        model.visit_mut(&mut |_, mut parameter| parameter.require_grad());
+        model.visit_trained_mut(&mut |_, mut parameter| parameter.require_grad());
         model
     }
 

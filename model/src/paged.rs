@@ -57,7 +57,7 @@ impl NemotronH {
         let tokens: Vec<&[TokenId]> = rows.iter().map(|row| row.tokens).collect();
         let mut stream = Residual::new(self.embed(self.token_tensor(&tokens, batch.tokens, 0)));
         let (mut mamba_layer, mut attention_layer) = (0, 0);
-        for Block { norm, mixer } in &self.blocks {
+        for Block { norm, mixer, .. } in &self.blocks {
             let (hidden, normed) = stream.normalize(norm);
             let context = ForwardContext { lengths: batch.valid.is_some().then_some(&batch.lengths) };
             let mixed = match mixer {

@@ -13,76 +13,27 @@
 
 #[allow(dead_code, reason = "only the folders are of interest here, not the cases in them")]
 mod fixture;
+mod python;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use burn::tensor::Device;
-use burn::tensor::activation::log_softmax;
 use nemo_model::checkpoint::{SaveOptions, StoredDtype};
 use nemo_model::config::ModelConfig;
-use nemo_model::parallel::ForwardContext;
 use nemo_model::text::{ChatMessage, ChatTemplate, RenderOptions, Tokenizer};
 use nemo_model::{Dtypes, NemotronH, WeightStorage, load, random, save};
+use python::{log_probs, rows};
 use serde_json::{Value, json};
 
 /// Largest difference of a log-probability, both programs computing in f32.
 const TOLERANCE: f64 = 1e-5;
 
-/// The interpreter, if it has what the oracle needs; prints why not otherwise.
-fn python() -> Option<PathBuf> {
-    let named = std::env::var_os("NEMO_BURN_PYTHON").map(PathBuf::from);
-    let python = named.clone().unwrap_or_else(|| "python3".into());
-    let check =
-        "import torch, transformers; assert transformers.__version__.startswith('5.'), transformers.__version__";
-    let output = Command::new(&python).args(["-c", check]).output();
-    let reason = match output {
-        Ok(output) if output.status.success() => return Some(python),
-        Ok(output) => String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("it failed").to_owned(),
-        Err(error) => error.to_string(),
-    };
-    assert!(named.is_none(), "NEMO_BURN_PYTHON={}: {reason}", python.display());
-    println!("skipped: no python3 with PyTorch and transformers 5 ({reason}); NEMO_BURN_PYTHON names one");
-    None
-}
-
 fn ask(python: &Path, request: &Value) -> Value {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transformers/oracle.py");
-    let mut child = Command::new(python)
-        .arg(script)
-        .env("HF_HUB_OFFLINE", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the interpreter starts");
-    child.stdin.take().expect("a pipe").write_all(request.to_string().as_bytes()).expect("written");
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "the oracle failed on {request}");
-    serde_json::from_slice(&output.stdout).expect("JSON")
+    python::ask(python, "transformers/oracle.py", request)
 }
 
-/// Pseudo-random rows of ids, one longer than a chunk.
-fn rows(vocab_size: usize) -> Vec<Vec<u32>> {
-    let mut seed = 11_u64;
-    [2, 9, 75]
-        .map(|length| {
-            let mut next = || {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (seed >> 33) as u32 % vocab_size as u32
-            };
-            (0..length).map(|_| next()).collect()
-        })
-        .into()
-}
-
-/// Log-probability of each id but the first.
-fn log_probs(model: &NemotronH, row: &[u32]) -> Vec<f64> {
-    let tokens = model.token_tensor(&[row], row.len(), 0);
-    let hidden = model.forward(tokens, model.empty_state(), ForwardContext::default()).0;
-    let all: Vec<f64> = log_softmax(model.logits(model.normalize(hidden)), 2).into_data().iter::<f64>().collect();
-    let vocab = model.config().vocab_size;
-    row[1..].iter().enumerate().map(|(t, id)| all[t * vocab + *id as usize]).collect()
+fn python() -> Option<PathBuf> {
+    python::interpreter(&["torch", "transformers"])
 }
 
 /// The largest difference between our log-probabilities of a folder and transformers'.

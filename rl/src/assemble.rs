@@ -12,19 +12,21 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 use nemo_env::{EnvError, Offices};
 use nemo_hub::Hub;
+use nemo_model::adapter::AdapterCoverage;
 use nemo_model::checkpoint::SidecarFile;
 use nemo_model::config::{GenerationConfig, ModelConfig, WeightDtype};
 use nemo_model::generate::EngineOptions;
 use nemo_model::text::{ChatTemplate, TextError, Tokenizer};
-use nemo_model::{Dtypes, NemotronH, WeightStorage};
+use nemo_model::{Dtypes, ModelError, NemotronH};
 use serde_json::{Map, Value};
 
 pub use self::error::AssembleError;
+use crate::adapter;
 use crate::config::{MomentDtype, PolicyConfig, Precision, RunConfig};
 use crate::model_files::{self, CompanionFiles};
 use crate::optimizer::OptimizerDtypes;
 pub use crate::places::Places;
-use crate::plan::{Machine, Plan, PlanInput, size_text};
+use crate::plan::{AdapterSizes, ElementBytes, Machine, Plan, PlanInput, size_text};
 use crate::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
 use crate::rollout::chat::Chat;
 
@@ -44,19 +46,35 @@ pub struct LoadedModel {
     pub sidecar_files: Vec<SidecarFile>,
     /// Where it came from.
     pub folder: PathBuf,
+    /// What it was called: a folder or a name of the hub.
+    pub name: String,
     /// What its user should know, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl LoadedModel {
-    /// Loads weights, tokenizer and template of a model named by folder or hub name.
+    /// Loads weights, tokenizer and template of a model named by folder or hub name, and the adapter in a folder, if there is
+    /// one. Beside an adapter the weights are kept as in training.
     ///
     /// # Errors
-    /// Whatever is wrong with the folder.
-    pub fn open(name: &str, places: &Places, device: &Device, dtypes: Dtypes) -> Result<Self, AssembleError> {
+    /// Whatever is wrong with the folders.
+    pub fn open(
+        name: &str,
+        adapter: Option<&Path>,
+        places: &Places,
+        device: &Device,
+        dtypes: Dtypes,
+    ) -> Result<Self, AssembleError> {
         let folder = places.folder(name, Hub::model)?;
-        let model = nemo_model::load(&folder, device, dtypes)?;
-        Self::around(model, folder.clone(), &folder)
+        let dtypes = if adapter.is_some() { dtypes.beside_adapter() } else { dtypes };
+        let mut model = nemo_model::load(&folder, device, dtypes)?;
+        let notices = match adapter {
+            Some(adapter) => model.load_adapter(adapter).map_err(ModelError::from)?,
+            None => Vec::new(),
+        };
+        let mut loaded = Self::around(model, folder.clone(), &folder, name)?;
+        loaded.warnings.extend(notices);
+        Ok(loaded)
     }
 
     fn of_policy(policy: &PolicyConfig, places: &Places, device: &Device) -> Result<Self, AssembleError> {
@@ -64,19 +82,23 @@ impl LoadedModel {
         let overrides = &policy.hf_config_overrides;
         let load = || {
             let mut config = model_files::overridden_config(&folder, overrides)?;
-            let dtypes = dtypes(policy.precision, &mut config);
-            let model = nemo_model::load_with_config(&folder, &config, device, dtypes)?;
-            Self::around(model, folder.clone(), &tokenizer_folder)
+            let dtypes = dtypes(policy, &mut config);
+            let mut model = nemo_model::load_with_config(&folder, &config, device, dtypes)?;
+            if let Some(fresh) = adapter::fresh(policy, &config) {
+                model.add_adapter(&fresh)?;
+            }
+            Self::around(model, folder.clone(), &tokenizer_folder, &policy.model_name)
         };
         let mut loaded = load().map_err(|source| model_files::name_overrides(overrides, source))?;
         loaded.warnings.extend(model_files::unknown_overrides(overrides));
         Ok(loaded)
     }
 
-    fn around(model: NemotronH, folder: PathBuf, tokenizer_folder: &Path) -> Result<Self, AssembleError> {
+    fn around(model: NemotronH, folder: PathBuf, tokenizer_folder: &Path, name: &str) -> Result<Self, AssembleError> {
+        let name = name.to_owned();
         let CompanionFiles { tokenizer, template, generation, stop_tokens, sidecar_files, warnings } =
             CompanionFiles::load(model.config(), &folder, tokenizer_folder)?;
-        Ok(Self { model, tokenizer, template, generation, stop_tokens, sidecar_files, folder, warnings })
+        Ok(Self { model, tokenizer, template, generation, stop_tokens, sidecar_files, folder, name, warnings })
     }
 
     /// Adds a warning if sequences of `max_length` tokens are longer than those the model was made for.
@@ -98,22 +120,18 @@ impl LoadedModel {
         }
     }
 
-    /// The plan of an engine for `max_open` sequences of at most `max_length` tokens, with matrices in elements of
-    /// `parameter_bytes`. The machine is as it was before the model was loaded. Weights that a host reads from their file
-    /// need no memory of their own.
+    /// The plan of an engine for `max_open` sequences of at most `max_length` tokens. The machine is as it was before the
+    /// model was loaded. Weights that a host reads from their file need no memory of their own.
     ///
     /// # Errors
     /// When weights and the smallest caches do not fit.
-    pub fn plan(
-        &self,
-        parameter_bytes: usize,
-        max_open: usize,
-        max_length: usize,
-        machine: Machine,
-    ) -> Result<Plan, AssembleError> {
-        let weights = [parameter_bytes, if machine.threads > 0 { self.model.mapped_bytes() } else { 0 }];
-        let sizes = [max_open, max_length];
-        Ok(Plan::fitting(&PlanInput::of_generation(self.model.config(), weights, sizes, machine))?)
+    pub fn plan(&self, max_open: usize, max_length: usize, machine: Machine) -> Result<Plan, AssembleError> {
+        let mapped = if machine.threads > 0 { self.model.mapped_bytes() } else { 0 };
+        let weights = (ElementBytes::of(self.model.dtypes()), mapped);
+        let mut input = PlanInput::of_generation(self.model.config(), weights, [max_open, max_length], machine);
+        input.adapter = AdapterCoverage::of(&self.model)
+            .map(|coverage| AdapterSizes::new(self.model.config(), coverage.settings.rank, &coverage.adapted));
+        Ok(Plan::fitting(&input)?)
     }
 
     /// Sizes of an engine as planned, for sequences of at most `max_length` tokens.
@@ -168,6 +186,7 @@ impl LoadedModel {
             optimizer: settings.optimizer,
             rounding_seed: settings.rounding_seed,
             sidecar_files: self.sidecar_files,
+            base_name: self.name,
         };
         let chat = Chat::new(tokenizer, self.template, &end_of_turn, variables)?;
         Ok((ModelPolicy::new(self.model, options), chat))
@@ -211,6 +230,14 @@ pub fn check_files(config: &RunConfig, places: &Places) -> Result<(), AssembleEr
     Ok(())
 }
 
+/// The folder of a model named by folder or hub name.
+///
+/// # Errors
+/// When there is none, or the hub does not have it.
+pub fn model_folder(name: &str, places: &Places) -> Result<PathBuf, AssembleError> {
+    places.folder(name, Hub::model)
+}
+
 /// Whether files of a configuration's model would be asked of the hub.
 pub fn is_of_hub(config: &RunConfig, places: &Places) -> bool {
     let policy = &config.policy;
@@ -218,15 +245,12 @@ pub fn is_of_hub(config: &RunConfig, places: &Places) -> bool {
         && [&policy.model_name, &policy.tokenizer.name].into_iter().any(|name| places.is_of_hub(name))
 }
 
-/// The types of a model that is trained. One that is trained in bf16 is saved so.
-fn dtypes(precision: Precision, config: &mut ModelConfig) -> Dtypes {
-    match precision {
-        Precision::Float32 => Dtypes::F32,
-        Precision::Bfloat16 => {
-            config.dtype = WeightDtype::BFloat16;
-            Dtypes::stored(WeightStorage::Bf16)
-        }
+/// The types of a run's model. One that is trained in bf16 is saved so.
+fn dtypes(policy: &PolicyConfig, config: &mut ModelConfig) -> Dtypes {
+    if policy.precision == Precision::Bfloat16 && !policy.megatron_cfg.peft.enabled {
+        config.dtype = WeightDtype::BFloat16;
     }
+    adapter::dtypes(policy)
 }
 
 /// The shape of a configuration's model, of which only that file is read: `policy.init.model_config`, else the `config.json`
@@ -272,7 +296,18 @@ pub fn plan(
         // Names the file and the largest tensor where the shape itself is the mistake.
         nemo_model::check_room(&model, &places.find(shape))?;
     }
-    Ok(Plan::fitting(&PlanInput::of_config(config, &model, max_open_sequences, machine))?)
+    let input = PlanInput::of_config(config, &model, max_open_sequences, machine).map_err(ModelError::from)?;
+    Ok(Plan::fitting(&input)?)
+}
+
+/// What of its model a configuration's adapter touches; `None` for a run that trains the model itself.
+///
+/// # Errors
+/// When the model's shape cannot be read, or has no place for the adapter.
+pub fn coverage(config: &RunConfig, model: &ModelConfig) -> Result<Option<AdapterCoverage>, AssembleError> {
+    let Some(fresh) = adapter::fresh(&config.policy, model) else { return Ok(None) };
+    let maps = fresh.maps(model).map_err(ModelError::from)?;
+    Ok(Some(AdapterCoverage::of_maps(model, fresh.settings, maps)))
 }
 
 /// The policy that a configuration describes, its chat format, and what its user should know about the model's files.
@@ -283,6 +318,7 @@ pub fn policy(
     config: &RunConfig,
     plan: &Plan,
     places: &Places,
+    machine: Machine,
     device: &Device,
 ) -> Result<(ModelPolicy, Chat, Vec<String>), AssembleError> {
     let optimizer = OptimizerDtypes::of_config(&config.policy.megatron_cfg.optimizer);
@@ -294,6 +330,10 @@ pub fn policy(
         None => LoadedModel::of_policy(&config.policy, places, device)?,
     };
     loaded.warn_of_length(config.policy.max_total_sequence_length);
+    if loaded.model.adapter().is_some() {
+        // Other weights leave their file with the first update.
+        loaded.warn_of_memory(machine);
+    }
     let warnings = std::mem::take(&mut loaded.warnings);
     let settings = PolicySettings {
         max_sequence_length: config.policy.max_total_sequence_length,

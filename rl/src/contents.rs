@@ -1,7 +1,7 @@
 //! What the files hold that a configuration names: part of what makes a run the same run.
 //!
-//! A resumed run reads its tasks, tables, tokenizer and model configuration again, and under a Kullback-Leibler penalty
-//! the weights it started from. Were one of them another by now, the run would go on without a word as a mixture of two,
+//! A resumed run reads its tasks, tables, tokenizer and model configuration again, and under a Kullback-Leibler penalty, or
+//! where an adapter is trained, the weights it started from. Were one of them another by now, the run would go on without a word as a mixture of two,
 //! so each checkpoint holds a hash by configuration key. Weights that a resumed run takes from its checkpoint do not count.
 
 use std::collections::BTreeMap;
@@ -49,7 +49,8 @@ pub fn of_run(config: &RunConfig, tables: Option<&Path>, places: &Places) -> Res
     }
     let (folder, tokenizer_folder) = places.policy_folders(policy)?;
     let mut model = vec![folder.join(CONFIG_FILE)];
-    if config.loss_fn.reference_policy_kl_penalty != 0.0 {
+    // An adapter's base is read from there again, whatever the checkpoint holds.
+    if config.loss_fn.reference_policy_kl_penalty != 0.0 || policy.megatron_cfg.peft.enabled {
         model.extend(files_below(&folder, "safetensors").map_err(unreadable(&folder))?);
     }
     contents.insert("policy.model_name".to_owned(), of_files(&folder, model)?);

@@ -1,6 +1,7 @@
 //! Reinforcement learning of tool-using language models: rollouts, advantages, losses, the training
 //! loops, checkpoints and metrics. Knows the model through `policy::api::Policy` and no device kernels.
 
+pub mod adapter;
 pub mod advantage;
 pub mod assemble;
 pub mod batch;

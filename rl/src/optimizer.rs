@@ -124,7 +124,7 @@ impl AdamW {
         gradients: BTreeMap<String, Tensor<1>>,
         params: &UpdateParams,
     ) -> Result<f64, PolicyError> {
-        self.update_parameters(&mut |visitor| model.visit_mut(visitor), gradients, params)
+        self.update_parameters(&mut |visitor| model.visit_trained_mut(visitor), gradients, params)
     }
 
     /// [`Self::update`] of whatever parameters `visit` shows to the visitor it is given, in the same order every time.

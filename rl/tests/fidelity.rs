@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
+use nemo_model::adapter::{FactorInitialization, FreshAdapter, LoraSettings, TargetModule};
 use nemo_model::checkpoint::TensorFile;
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
@@ -52,6 +53,7 @@ fn around(model: NemotronH) -> ModelPolicy {
             optimizer: OptimizerDtypes::default(),
             rounding_seed: 0,
             sidecar_files: Vec::new(),
+            base_name: String::new(),
         },
     )
 }
@@ -149,6 +151,50 @@ fn training_sees_the_probabilities_that_were_sampled_from_and_notices_other_weig
         let other = measure(&mut policy, &batch);
         assert!(other.metrics["token_mult_prob_error"] > 1.0 + 1e-3, "{:?}", other.metrics);
         assert!(largest_difference(&batch, &other) > 1e-2);
+    }
+}
+
+/// A policy whose adapter is trained beside a base of this storage.
+fn policy_beside(storage: WeightStorage) -> ModelPolicy {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.json");
+    std::fs::write(&file, MODEL.replace("M*-M*", "M*-M-")).unwrap();
+    let config = ModelConfig::from_file(&file).unwrap();
+    let dtypes = Dtypes::stored(storage).beside_adapter();
+    let mut model = nemo_model::random(&config, 7, &Device::flex(), dtypes).unwrap();
+    let adapter = FreshAdapter {
+        settings: LoraSettings { rank: 5, alpha: 20.0 },
+        targets: TargetModule::ALL.into_iter().collect(),
+        initialization: FactorInitialization::Kaiming,
+        seed: 9,
+    };
+    model.add_adapter(&adapter).unwrap();
+    around(model)
+}
+
+/// The engine samples with the adapter beside the base, as training computes it.
+#[test]
+fn training_sees_the_probabilities_that_an_adapter_was_sampled_with() {
+    for storage in [WeightStorage::Full, WeightStorage::Bf16, WeightStorage::Int8] {
+        let mut policy = policy_beside(storage);
+        for _ in 0..3 {
+            let batch = trajectories(&mut policy);
+            let same = measure(&mut policy, &batch);
+            assert_eq!(largest_difference(&batch, &same), 0.0, "{storage:?}: the same bits");
+            assert!(same.grad_norm > 0.0);
+            policy.train(&batch, &update(1e-2, 0.0), &mut |_| {}).unwrap();
+            let moved = largest_difference(&batch, &measure(&mut policy, &batch));
+            assert!(moved > 1e-3, "{storage:?}: the update changed nothing");
+        }
+        let batch = trajectories(&mut policy);
+        policy.update_model(|model| {
+            model.visit_trained_mut(&mut |name, mut parameter| {
+                if name == "backbone.layers.1.mixer.q_proj.lora_B.weight" {
+                    parameter.update_flat(|factor| factor * -30.0);
+                }
+            });
+        });
+        assert!(largest_difference(&batch, &measure(&mut policy, &batch)) > 1e-3, "{storage:?}");
     }
 }
 

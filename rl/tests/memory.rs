@@ -10,11 +10,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use burn::tensor::Device;
 use counter::{MOST, NOW};
+use nemo_model::NemotronH;
+use nemo_model::adapter::{FactorInitialization, FreshAdapter, LoraSettings, TargetModule};
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
 use nemo_rl::config::load_text;
 use nemo_rl::optimizer::OptimizerDtypes;
-use nemo_rl::plan::{ElementBytes, Machine, PassShape, Phase, PlanInput, Settings, Workload, backward_phase};
+use nemo_rl::plan::{
+    AdapterSizes, ElementBytes, Machine, PassShape, Phase, PlanInput, Settings, Workload, backward_phase,
+};
 use nemo_rl::policy::api::{Policy, SupervisedBatch, SupervisedSequence, UpdateParams};
 use nemo_rl::policy::{ModelPolicy, ModelPolicyOptions, PassOptions};
 
@@ -74,9 +78,23 @@ impl Batch {
     }
 }
 
+/// Factors beside all linear maps.
+fn adapter() -> FreshAdapter {
+    FreshAdapter {
+        settings: LoraSettings { rank: 8, alpha: 32.0 },
+        targets: TargetModule::ALL.into_iter().collect(),
+        initialization: FactorInitialization::Kaiming,
+        seed: 1,
+    }
+}
+
 /// The most that a step allocates above what was there before, once there are moments.
 fn measured(config: &ModelConfig, batch: &Batch, pass: PassShape) -> usize {
     let model = nemo_model::random(config, 7, &Device::flex(), nemo_model::Dtypes::F32).unwrap();
+    measured_of(model, batch, pass)
+}
+
+fn measured_of(model: NemotronH, batch: &Batch, pass: PassShape) -> usize {
     let PassShape { chunk_tokens, kept_bytes } = pass;
     let options = ModelPolicyOptions {
         engine: EngineOptions { num_pages: 4, num_slots: 4, ..EngineOptions::default() },
@@ -84,6 +102,7 @@ fn measured(config: &ModelConfig, batch: &Batch, pass: PassShape) -> usize {
         optimizer: OptimizerDtypes::default(),
         rounding_seed: 0,
         sidecar_files: Vec::new(),
+        base_name: String::new(),
     };
     let mut policy = ModelPolicy::new(model, options);
     let loss = load_text("policy: {model_name: none}", Path::new("none"), &[]).unwrap().config.loss_fn;
@@ -105,7 +124,11 @@ fn measured(config: &ModelConfig, batch: &Batch, pass: PassShape) -> usize {
 }
 
 fn planned(config: &ModelConfig, batch: &Batch, pass: PassShape) -> Phase {
-    let input = PlanInput {
+    backward_phase(&input(config, batch, pass), pass).unwrap()
+}
+
+fn input<'c>(config: &'c ModelConfig, batch: &Batch, pass: PassShape) -> PlanInput<'c> {
+    PlanInput {
         model: config,
         workload: batch.workload(),
         machine: Machine {
@@ -122,8 +145,8 @@ fn planned(config: &ModelConfig, batch: &Batch, pass: PassShape) -> Phase {
             memory_utilization: 0.8,
             activation_checkpointing: pass.kept_bytes == 0,
         },
-    };
-    backward_phase(&input, pass).unwrap()
+        adapter: None,
+    }
 }
 
 /// One trajectory that no graph could hold, in chunks: a further token takes its keys and values, their gradients, and its
@@ -229,4 +252,40 @@ fn a_step_takes_what_the_plan_says() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
+    // In the same test: what is measured is all that the process allocates.
+    let wrong = steps_of_an_adapter();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// The same of an adapter, whose step has neither the sums of the model nor its gradients. Returns what is too far off.
+fn steps_of_an_adapter() -> Vec<(PassShape, f64)> {
+    let config = model(PATTERN);
+    let fresh = adapter();
+    let batch = Batch { shared: 128, own: 160, sequences: 4, max_batch_tokens: 320 };
+    let mut wrong = Vec::new();
+    for (chunk_tokens, kept_bytes) in [(4096, 0), (4096, usize::MAX), (64, 0), (64, usize::MAX)] {
+        let pass = PassShape { chunk_tokens, kept_bytes };
+        let mut input = input(&config, &batch, pass);
+        let maps = fresh.maps(&config).unwrap();
+        input.adapter = Some(AdapterSizes::new(&config, fresh.settings.rank, &maps));
+        let phase = backward_phase(&input, pass).unwrap();
+        let mut model = nemo_model::random(&config, 7, &Device::flex(), nemo_model::Dtypes::F32).unwrap();
+        model.add_adapter(&fresh).unwrap();
+        let (measured, planned) = (measured_of(model, &batch, pass), phase.bytes());
+        let ratio = planned as f64 / measured as f64;
+        println!(
+            "adapter, chunks of {chunk_tokens}, graphs {}: measured {:.2} MB, planned {:.2} MB ({:+.1} %)",
+            if kept_bytes == 0 { "run twice" } else { "kept" },
+            measured as f64 / 1e6,
+            planned as f64 / 1e6,
+            100.0 * (ratio - 1.0)
+        );
+        for item in &phase.items {
+            println!("    {:>10.2} MB  {}", item.bytes as f64 / 1e6, item.name);
+        }
+        if (ratio - 1.0).abs() > 0.15 {
+            wrong.push((pass, ratio));
+        }
+    }
+    wrong
 }

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
+use nemo_model::adapter::{FactorInitialization, FreshAdapter, LoraSettings, TargetModule};
 use nemo_model::config::ModelConfig;
 use nemo_model::generate::EngineOptions;
-use nemo_model::{Dtypes, WeightStorage};
+use nemo_model::{Dtypes, NemotronH, WeightStorage};
 use nemo_rl::config::{MomentDtype, Precision, load_text};
 use nemo_rl::optimizer::OptimizerDtypes;
 use nemo_rl::policy::api::{
@@ -26,15 +27,18 @@ const MODEL: &str = r#"{
 
 /// The policy a run starts with; nothing of it is exact in 16 bits.
 fn start(dtype: &str, dtypes: Dtypes, tied: bool) -> ModelPolicy {
-    start_with(dtype, dtypes, OptimizerDtypes::default(), tied)
+    policy_around(model(dtype, dtypes, tied), OptimizerDtypes::default())
 }
 
-fn start_with(dtype: &str, dtypes: Dtypes, optimizer: OptimizerDtypes, tied: bool) -> ModelPolicy {
+fn model(dtype: &str, dtypes: Dtypes, tied: bool) -> NemotronH {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.json");
     std::fs::write(&file, MODEL.replace("DTYPE", dtype).replace("TIED", &tied.to_string())).unwrap();
     let config = ModelConfig::from_file(&file).unwrap();
-    let model = nemo_model::random(&config, 7, &Device::flex(), dtypes).unwrap();
+    nemo_model::random(&config, 7, &Device::flex(), dtypes).unwrap()
+}
+
+fn policy_around(model: NemotronH, optimizer: OptimizerDtypes) -> ModelPolicy {
     let engine = EngineOptions { num_pages: 16, num_slots: 8, max_sequence_length: 64, ..EngineOptions::default() };
     let options = ModelPolicyOptions {
         engine,
@@ -42,6 +46,7 @@ fn start_with(dtype: &str, dtypes: Dtypes, optimizer: OptimizerDtypes, tied: boo
         optimizer,
         rounding_seed: 3,
         sidecar_files: Vec::new(),
+        base_name: String::new(),
     };
     ModelPolicy::new(model, options).with_reference()
 }
@@ -142,7 +147,7 @@ fn a_resumed_model_is_the_uninterrupted_one_in_every_stored_type() {
             };
             let (whole, parts, end) =
                 (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-            let mut uninterrupted = start_with(dtype, dtypes, optimizer, tied);
+            let mut uninterrupted = policy_around(model(dtype, dtypes, tied), optimizer);
             let begin = weights(&uninterrupted);
             go(&mut uninterrupted, 0..2);
             save(&uninterrupted, parts.path());
@@ -156,7 +161,7 @@ fn a_resumed_model_is_the_uninterrupted_one_in_every_stored_type() {
             }
 
             // As a new process: the starting policy first, then the checkpoint.
-            let mut resumed = start_with(dtype, dtypes, optimizer, tied);
+            let mut resumed = policy_around(model(dtype, dtypes, tied), optimizer);
             resumed.load_weights(&parts.path().join("policy")).unwrap();
             let is_rounded = weights(&resumed) != half_way;
             assert_eq!(is_rounded, dtype != "float32" && dtypes == Dtypes::F32, "what the model's folder holds");
@@ -179,7 +184,7 @@ fn an_optimizer_of_other_types_is_refused() {
     step(&mut wide, 0, 0.0);
     save(&wide, folder.path());
     let optimizer = OptimizerDtypes { exp_avg_sq: MomentDtype::Uint8, ..OptimizerDtypes::default() };
-    let mut narrow = start_with("float32", Dtypes::F32, optimizer, true);
+    let mut narrow = policy_around(model("float32", Dtypes::F32, true), optimizer);
     let message = narrow.load_optimizer(&folder.path().join("optimizer.safetensors")).unwrap_err().to_string();
     for part in ["optimizer.safetensors", "exp_avg_sq.", "F32", "U8", "exp_avg_sq_dtype"] {
         assert!(message.contains(part), "{message}");
@@ -229,4 +234,68 @@ fn weights_are_usable_only_if_the_model_runs_with_them_and_its_file_can_hold_the
     let wide = message("float16", up, 7e4).unwrap();
     assert!(wide.contains(up) && wide.contains("F16") && wide.contains("torch_dtype"), "{wide}");
     assert_eq!(message("bfloat16", up, 7e4), None);
+}
+
+/// The policy a run with an adapter starts with, on a base of every storage.
+fn start_beside(dtypes: Dtypes) -> ModelPolicy {
+    let mut model = model("bfloat16", dtypes.beside_adapter(), false);
+    let adapter = FreshAdapter {
+        settings: LoraSettings { rank: 4, alpha: 32.0 },
+        targets: TargetModule::ALL.into_iter().collect(),
+        initialization: FactorInitialization::Kaiming,
+        seed: 3,
+    };
+    model.add_adapter(&adapter).unwrap();
+    policy_around(model, OptimizerDtypes::default())
+}
+
+/// Every bit of every factor, by name.
+fn factors(policy: &ModelPolicy) -> BTreeMap<String, Vec<u32>> {
+    let mut all = BTreeMap::new();
+    policy.model().clone().visit_trained_mut(&mut |name, parameter| {
+        let bits = parameter.flat().into_data().iter::<f32>().map(f32::to_bits).collect();
+        all.insert(name.to_owned(), bits);
+    });
+    all
+}
+
+#[test]
+fn a_resumed_adapter_is_the_uninterrupted_one_beside_every_base() {
+    for storage in [WeightStorage::Full, WeightStorage::Bf16, WeightStorage::Int8] {
+        let dtypes = Dtypes::stored(storage);
+        let (whole, parts, end) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let bytes = |folder: &Path| {
+            ["policy/adapter_model.safetensors", "policy/adapter_config.json", "optimizer.safetensors"]
+                .map(|name| std::fs::read(folder.join(name)).unwrap())
+        };
+        let mut uninterrupted = start_beside(dtypes);
+        let (base, begin) = (weights(&uninterrupted), factors(&uninterrupted));
+        let at_start = step(&mut uninterrupted, 0, 0.05);
+        // The reference is the base, which is what a fresh adapter is.
+        assert!(at_start.metrics["kl_penalty"].abs() < 1e-9, "{storage:?}: {:?}", at_start.metrics);
+        assert!(step(&mut uninterrupted, 1, 0.05).metrics["kl_penalty"] > 0.0, "{storage:?}");
+        supervised_step(&mut uninterrupted, 2);
+        save(&uninterrupted, parts.path());
+        let half_way = factors(&uninterrupted);
+        for (name, bits) in &begin {
+            assert_ne!(&half_way[name], bits, "{storage:?}: {name} has not moved");
+        }
+        let expected = [step(&mut uninterrupted, 3, 0.05), step(&mut uninterrupted, 4, 0.05)];
+        save(&uninterrupted, whole.path());
+        assert!(weights(&uninterrupted) == base, "{storage:?}: the base has moved");
+        let names = std::fs::read_dir(whole.path().join("policy")).unwrap().count();
+        assert_eq!(names, 2, "the base is not written");
+
+        // As a new process: the starting policy first, then the checkpoint.
+        let mut resumed = start_beside(dtypes);
+        resumed.load_weights(&parts.path().join("policy")).unwrap();
+        assert_eq!(resumed.load_optimizer(&parts.path().join("optimizer.safetensors")).unwrap(), None);
+        assert!(factors(&resumed) == half_way, "{storage:?}");
+        let found = [step(&mut resumed, 3, 0.05), step(&mut resumed, 4, 0.05)];
+        assert_eq!(found, expected, "{storage:?}");
+        save(&resumed, end.path());
+        assert!(bytes(end.path()) == bytes(whole.path()), "{storage:?}");
+        resumed.check_usable().unwrap();
+    }
 }

@@ -68,7 +68,12 @@ fn assert_that_it_learned(folder: &Path, steps: u64) {
     let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let norms: Vec<f64> = lines.iter().filter_map(|line| line["train/grad_norm"].as_f64()).collect();
     assert!(norms.len() as u64 == steps && norms.iter().all(|norm| *norm > 0.0), "{norms:?}");
-    let weights = |step| fs::read(folder.join(format!("results/step_{step}/policy/model.safetensors"))).unwrap();
+    let weights = |step| {
+        let policy = folder.join(format!("results/step_{step}/policy"));
+        fs::read(policy.join("model.safetensors"))
+            .or_else(|_| fs::read(policy.join("adapter_model.safetensors")))
+            .unwrap()
+    };
     assert!(weights(1) != weights(steps), "the weights have not moved");
 }
 
@@ -98,8 +103,12 @@ fn killed_anywhere(dtype: &str, base: &[&str], more: &[&str], steps: u64) {
     assert!(checkpoint(parts.path(), steps) == checkpoint(whole.path(), steps), "{dtype} {base:?}");
     // What is in the checkpoint is a model for everybody.
     let policy = format!("results/step_{steps}/policy");
-    let generate = ["generate", "--model", &policy, "--prompt=Hello", "--max-new-tokens=4", "--greedy"];
-    run_in(parts.path(), &generate).succeeded();
+    let model: &[&str] = match parts.path().join(&policy).join("adapter_config.json").exists() {
+        true => &["--model=model", "--adapter", &policy],
+        false => &["--model", &policy],
+    };
+    let generate = ["generate", "--prompt=Hello", "--max-new-tokens=4", "--greedy"];
+    run_in(parts.path(), &[&generate[..], model].concat()).succeeded();
 }
 
 #[test]
@@ -111,6 +120,14 @@ fn training_killed_anywhere_ends_in_the_same_bytes() {
 #[test]
 fn training_in_bf16_killed_anywhere_ends_in_the_same_bytes() {
     killed_anywhere("float32", &TRAIN, &["grpo.max_num_steps=3", "policy.precision=bfloat16"], 3);
+}
+
+/// The base is read from its own folder again, and the penalty holds to it.
+#[test]
+fn an_adapter_killed_anywhere_ends_in_the_same_bytes() {
+    let adapter = ["grpo.max_num_steps=3", "policy.megatron_cfg.peft.enabled=true", "policy.megatron_cfg.peft.dim=4"];
+    killed_anywhere("float32", &TRAIN, &[&adapter[..], &["policy.precision=bfloat16"]].concat(), 3);
+    killed_anywhere("bfloat16", &TRAIN, &[&adapter[..], &["policy.megatron_cfg.peft.base_dtype=int8"]].concat(), 3);
 }
 
 #[test]

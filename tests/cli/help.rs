@@ -12,7 +12,7 @@ fn help_starts_in_a_tenth_of_a_second() {
             let began = Instant::now();
             let text = run(&["--help"]).succeeded();
             let elapsed = began.elapsed();
-            for command in ["train", "sft", "init", "generate", "plan", "eval", "env"] {
+            for command in ["train", "sft", "init", "merge", "generate", "plan", "eval", "env"] {
                 assert!(text.contains(command), "{text}");
             }
             elapsed
@@ -29,6 +29,7 @@ fn every_command_explains_itself() {
         &["train"][..],
         &["sft"],
         &["init"],
+        &["merge"],
         &["generate"],
         &["plan"],
         &["eval"],

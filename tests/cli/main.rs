@@ -8,6 +8,7 @@
     reason = "a test fails by panicking and reports what it skipped"
 )]
 
+mod adapter;
 mod bad_checkpoint;
 mod bad_configuration;
 mod bad_data;

@@ -98,6 +98,8 @@ fn smaller(mut arguments: Vec<String>) -> Vec<String> {
         "eval" => &["--max-new-tokens=8"],
         _ => &[],
     };
+    // The checkpoint at the end of a shorter run.
+    arguments.iter_mut().for_each(|word| *word = word.replace("/step_100/", "/step_1/"));
     arguments.retain(|word| !more.iter().any(|new| new.split('=').next() == word.split('=').next()));
     arguments.extend(more.iter().map(|word| (*word).to_owned()));
     arguments
@@ -144,6 +146,7 @@ fn the_commands_of_the_readme_work_in_their_order() {
         "results/seed2/step_1",
         "results/tiny/config.json",
         "results/random_9b/config.json",
+        "results/merged/config.json",
         "tasks/offices",
     ];
     made.iter().for_each(|path| assert!(folder.path().join(path).exists(), "{path}"));

@@ -80,6 +80,11 @@ fn distance(a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]) -> f64 {
 
 /// Compares the end and all steps of a run with those of the one on the CPU.
 fn compare(name: &str, found: &TempDir, expected: &TempDir) {
+    compare_from(name, found, expected, "model.safetensors", "model");
+}
+
+/// The same of what the file `trained` holds, which was that of the folder `start` before.
+fn compare_from(name: &str, found: &TempDir, expected: &TempDir, trained: &str, start: &str) {
     let (found_steps, expected_steps) = (metrics(found.path()), metrics(expected.path()));
     assert_eq!(found_steps.len() as u64, STEPS, "{name}");
     let mut largest = [0f64; 3];
@@ -97,9 +102,8 @@ fn compare(name: &str, found: &TempDir, expected: &TempDir) {
         ];
         largest = std::array::from_fn(|kind| largest[kind].max(differences[kind]));
     }
-    let at_end =
-        |folder: &TempDir| weights(&folder.path().join(format!("results/step_{STEPS}/policy/model.safetensors")));
-    let before = weights(&expected.path().join("model/model.safetensors"));
+    let at_end = |folder: &TempDir| weights(&folder.path().join(format!("results/step_{STEPS}/policy")).join(trained));
+    let before = weights(&expected.path().join(start).join(trained));
     let (found, expected) = (at_end(found), at_end(expected));
     let moved = distance(&before, &expected);
     let difference = distance(&found, &expected) / moved;
@@ -138,6 +142,18 @@ fn a_run_is_the_run_on_the_cpu_and_goes_on_there() {
     compare(device, &on_device, &on_cpu);
     compare(&format!("cpu, then {device}"), &from_cpu, &on_cpu);
     compare(&format!("{device}, then cpu"), &from_device, &on_cpu);
+}
+
+/// What moves an adapter is compared from its first step on: before that it is in no file.
+#[test]
+fn an_adapter_is_trained_as_on_the_cpu() {
+    let Some((device, _)) = named_device() else { return };
+    let [on_cpu, on_device] = [(); 2].map(|()| workspace("float32"));
+    for (folder, device) in [(&on_cpu, "cpu"), (&on_device, device)] {
+        train(folder, device, STEPS, &["policy.megatron_cfg.peft.enabled=true"]);
+    }
+    let name = format!("{device}, an adapter");
+    compare_from(&name, &on_device, &on_cpu, "adapter_model.safetensors", "results/step_1/policy");
 }
 
 /// Without the setting the other test finds sampler and trainer closer.

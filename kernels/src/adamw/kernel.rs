@@ -84,6 +84,7 @@ pub(super) fn adamw_kernel<P: Float, G: Float, M: Float, V: Float, A: Int, B: In
     }
     let mut firsts = Array::<f32>::new(PLACES_PER_BLOCK);
     let mut seconds = Array::<f32>::new(PLACES_PER_BLOCK);
+    #[unroll]
     for block_of_tile in 0..BLOCKS {
         let block = tile * BLOCKS + block_of_tile;
         #[unroll]

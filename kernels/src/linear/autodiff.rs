@@ -1,4 +1,5 @@
-//! The backward pass: `dx = dy W`, `dW = dy^T x`, each only when asked for, or the factors of the second.
+//! The backward pass: `dx = dy W`, `dW = dy^T x`, each only when asked for, or the factors of the second. A weight in eight
+//! bits has no gradient, and its scales count as constants.
 
 use burn::backend::autodiff::{
     Autodiff, NodeId,
@@ -6,7 +7,7 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 
 use super::LinearOps;
 use crate::autodiff::record_one;
@@ -58,6 +59,18 @@ impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
         let y = B::linear_forward(x.clone(), weight.clone());
         record_one::<B, C, _, 3>(nodes, y, (x, weight), |(x, weight), dy| {
             [B::linear_grad_input(dy.clone(), weight), dy, x]
+        })
+    }
+
+    fn linear_int8_forward(
+        x: FloatTensor<Self>,
+        values: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (node, scales) = (x.node(), scales.into_primitive());
+        let y = B::linear_int8_forward(x.into_primitive(), values.clone(), scales.clone());
+        record_one::<B, C, _, 1>([node], y, (values, scales), |(values, scales), dy| {
+            [B::linear_int8_grad_input(dy, values, scales)]
         })
     }
 }

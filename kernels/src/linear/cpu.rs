@@ -10,7 +10,7 @@ mod weight;
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{DType, Flex, TensorMetadata};
-use burn::tensor::bf16;
+use burn::tensor::{Shape, bf16};
 use rayon::prelude::*;
 
 use super::{LinearOps, reference};
@@ -59,6 +59,18 @@ impl LinearOps for Flex {
             _ => return reference::linear_grad_input::<Flex>(dy, weight),
         };
         let dx = multiply(&Rows::new(dy), &Rows::new(weight), rows, inputs, shape[2]);
+        from_vec(dx, [shape[0], shape[1], inputs])
+    }
+
+    fn linear_int8_grad_input(dy: FlexTensor, values: FlexTensor, scales: FlexTensor) -> FlexTensor {
+        if !(is_f32(&dy) && values.dtype() == DType::I8 && is_f32(&scales)) {
+            return reference::linear_int8_grad_input::<Flex>(dy, values, scales);
+        }
+        let (shape, inputs) = (dy.shape(), values.shape()[1]);
+        let rows = shape[0] * shape[1];
+        // Scaled first: the sum runs over the rows of the weight, each of which has its own scale.
+        let scaled = Self::float_mul(dy, Self::float_reshape(scales, Shape::from([1, 1, shape[2]])));
+        let dx = multiply::<i8>(&Rows::new(scaled), &Rows::new(values), rows, inputs, shape[2]);
         from_vec(dx, [shape[0], shape[1], inputs])
     }
 

@@ -1,4 +1,5 @@
-//! Weights in eight bits: a whole number per element and one factor per row, for generation.
+//! Weights in eight bits: a whole number per element and one factor per row, for generation and for training what lies
+//! beside them.
 //!
 //! `w[o, i] ~ scales[o] * values[o, i]` with `scales[o] = max_i |w[o, i]| / 127` (absmax quantisation, row by row;
 //! [2208.07339](https://arxiv.org/abs/2208.07339)). Inputs, sums and results stay f32: a weight is off by half a step at most,
@@ -102,9 +103,9 @@ fn quantize_row(weight: &[f32], values: &mut [i8]) -> f32 {
 /// Applies `x W^T + b` with a weight in eight bits to every row of `x`:
 /// `y[r, o] = scales[o] * sum_i x[r, i] values[o, i] + b[o]`.
 ///
-/// On the host outside autodiff, in f32, the sum has the order of [`linear`](fn@crate::linear)'s, whatever the number of rows; elsewhere it is
-/// the plain product with the widened values. Differentiable in `x` (by the plain formula) and the bias; the weight is never
-/// trained.
+/// On the host in f32 the sum has the order of [`linear`](fn@crate::linear)'s, whatever the number of rows, and values are
+/// widened on the way into the registers; elsewhere it is the plain product with the widened values. Differentiable in `x`
+/// (`dx[r, i] = sum_o dy[r, o] scales[o] values[o, i]`) and the bias; the weight is never trained.
 ///
 /// # Shapes
 /// - `x`: `[batch, tokens, in]`

@@ -2,7 +2,7 @@
 //!
 //! `y = x W^T + b`. The layout is that of published checkpoints, so weights enter and leave unchanged. On the host every
 //! element of a result is formed by one fixed order of additions, whatever the number of rows, so that a token gives
-//! the same bits alone, in a batch and in a prefill chunk. Weights may be stored in bf16, or in eight bits for generation.
+//! the same bits alone, in a batch and in a prefill chunk. Weights may be stored in bf16, or in eight bits where they are not trained.
 
 mod autodiff;
 pub(crate) mod cpu;
@@ -52,6 +52,15 @@ pub trait LinearOps: Backend {
     /// `dy W`: `[batch, tokens, out]`, `[out, in]` to `[batch, tokens, in]`.
     fn linear_grad_input(dy: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         reference::linear_grad_input::<Self>(dy, weight)
+    }
+
+    /// `(dy * s) V`: `[batch, tokens, out]`, i8 `[out, in]`, `[out]` to `[batch, tokens, in]`.
+    fn linear_int8_grad_input(
+        dy: FloatTensor<Self>,
+        values: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        reference::linear_int8_grad_input::<Self>(dy, values, scales)
     }
 
     /// `dy^T x` over all rows: `[batch, tokens, out]`, `[batch, tokens, in]` to `[out, in]`.

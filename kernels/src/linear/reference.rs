@@ -54,6 +54,17 @@ pub(super) fn linear_grad_input<B: Backend>(dy: FloatTensor<B>, weight: FloatTen
     B::float_reshape(dx, Shape::from([shape[0], shape[1], inputs]))
 }
 
+/// [`LinearOps::linear_int8_grad_input`](super::LinearOps::linear_int8_grad_input).
+pub(super) fn linear_int8_grad_input<B: LinearOps>(
+    dy: FloatTensor<B>,
+    values: IntTensor<B>,
+    scales: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let (dtype, outputs) = (FloatDType::from(dy.dtype()), values.shape()[0]);
+    let scales = B::float_reshape(B::float_cast(scales, dtype), Shape::from([1, 1, outputs]));
+    B::linear_grad_input(B::float_mul(dy, scales), B::int_into_float(values, dtype))
+}
+
 /// [`LinearOps::linear_grad_weight`](super::LinearOps::linear_grad_weight).
 pub(super) fn linear_grad_weight<B: Backend>(dy: FloatTensor<B>, x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_matmul(B::float_transpose(rows::<B>(dy)), rows::<B>(x))

@@ -84,42 +84,21 @@ impl LinearLogProbGradient for Flex {
         sum: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let head = Head::new(hidden, weight, targets, temperature);
-        let (log_sum_exp, cotangent) = (Floats::new(log_sum_exp), Floats::new(cotangent));
-        let mut hidden_gradient = vec![0.0; head.rows * head.width];
         let mut sum = whole(sum);
         // `storage_mut` copies only when another handle exists.
-        let weight_sums: &mut [f32] = sum.storage_mut();
-        for tokens in pieces(head.vocabulary, BACKWARD_VOCABULARY) {
-            let weight = Rows::new(in_f32(tile_of(&head.weight, &tokens)));
-            let weight_sums = &mut weight_sums[tokens.start * head.width..tokens.end * head.width];
-            // Rows of several tiles are summed before they join what is there: the sum of a batch does not depend on it.
-            let mut of_tiles = (head.rows > BACKWARD_ROWS).then(|| vec![0.0; weight_sums.len()]);
-            for rows in pieces(head.rows, BACKWARD_ROWS) {
-                let hidden = Rows::new(tile_of(&head.hidden, &rows));
-                let mut logits = scaled_product::<f32>(&hidden, &weight, None, [rows.len(), tokens.len(), head.width]);
-                logits
-                    .par_chunks_exact_mut(tokens.len())
-                    .zip(&head.targets[rows.clone()])
-                    .zip(&log_sum_exp[rows.clone()])
-                    .zip(&cotangent[rows.clone()])
-                    .for_each(|(((logits, &target), &log_sum_exp), &cotangent)| {
-                        let scale = head.scale;
-                        run(Slope { logits, scale, log_sum_exp, factor: -cotangent * scale });
-                        if tokens.contains(&target) {
-                            logits[target - tokens.start] += cotangent * scale;
-                        }
-                    });
-                let slopes = Rows::new(from_vec(logits, [rows.len(), tokens.len()]));
-                let part = multiply::<f32>(&slopes, &weight, rows.len(), head.width, tokens.len());
-                add_in_order(&mut hidden_gradient[rows.start * head.width..rows.end * head.width], &part);
-                let target = of_tiles.as_deref_mut().unwrap_or(weight_sums);
-                add_transposed_product(target, &slopes, &hidden, [tokens.len(), head.width, rows.len()]);
-            }
-            if let Some(of_tiles) = of_tiles {
-                add_in_order(weight_sums, &of_tiles);
-            }
-        }
-        (from_vec(hidden_gradient, [head.rows, head.width]), sum)
+        let gradient = head.backward(log_sum_exp, cotangent, Some(sum.storage_mut()));
+        (gradient, sum)
+    }
+
+    fn linear_log_prob_hidden_backward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        temperature: f64,
+        log_sum_exp: FloatTensor<Self>,
+        cotangent: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Head::new(hidden, weight, targets, temperature).backward(log_sum_exp, cotangent, None)
     }
 }
 
@@ -177,6 +156,51 @@ impl Head {
             return scaled_product::<f32>(&hidden, &weight, None, sizes);
         }
         scaled_product::<bf16>(&hidden, &weight, None, sizes)
+    }
+
+    /// The gradient of the hidden values `[rows, width]`; that of the weight is added to `weight_sums`, if there are any.
+    fn backward(
+        &self,
+        log_sum_exp: FlexTensor,
+        cotangent: FlexTensor,
+        mut weight_sums: Option<&mut [f32]>,
+    ) -> FlexTensor {
+        let (log_sum_exp, cotangent) = (Floats::new(log_sum_exp), Floats::new(cotangent));
+        let mut hidden_gradient = vec![0.0; self.rows * self.width];
+        for tokens in pieces(self.vocabulary, BACKWARD_VOCABULARY) {
+            let weight = Rows::new(in_f32(tile_of(&self.weight, &tokens)));
+            let mut weight_sums =
+                weight_sums.as_deref_mut().map(|sums| &mut sums[tokens.start * self.width..tokens.end * self.width]);
+            // Rows of several tiles are summed before they join what is there: the sum of a batch does not depend on it.
+            let num_sums = weight_sums.as_ref().filter(|_| self.rows > BACKWARD_ROWS).map(|sums| sums.len());
+            let mut of_tiles = num_sums.map(|count| vec![0.0; count]);
+            for rows in pieces(self.rows, BACKWARD_ROWS) {
+                let hidden = Rows::new(tile_of(&self.hidden, &rows));
+                let mut logits = scaled_product::<f32>(&hidden, &weight, None, [rows.len(), tokens.len(), self.width]);
+                logits
+                    .par_chunks_exact_mut(tokens.len())
+                    .zip(&self.targets[rows.clone()])
+                    .zip(&log_sum_exp[rows.clone()])
+                    .zip(&cotangent[rows.clone()])
+                    .for_each(|(((logits, &target), &log_sum_exp), &cotangent)| {
+                        let scale = self.scale;
+                        run(Slope { logits, scale, log_sum_exp, factor: -cotangent * scale });
+                        if tokens.contains(&target) {
+                            logits[target - tokens.start] += cotangent * scale;
+                        }
+                    });
+                let slopes = Rows::new(from_vec(logits, [rows.len(), tokens.len()]));
+                let part = multiply::<f32>(&slopes, &weight, rows.len(), self.width, tokens.len());
+                add_in_order(&mut hidden_gradient[rows.start * self.width..rows.end * self.width], &part);
+                if let Some(target) = of_tiles.as_deref_mut().or(weight_sums.as_deref_mut()) {
+                    add_transposed_product(target, &slopes, &hidden, [tokens.len(), self.width, rows.len()]);
+                }
+            }
+            if let (Some(weight_sums), Some(of_tiles)) = (weight_sums, of_tiles) {
+                add_in_order(weight_sums, &of_tiles);
+            }
+        }
+        from_vec(hidden_gradient, [self.rows, self.width])
     }
 }
 

@@ -99,32 +99,60 @@ impl LinearLogProbGradient for CubeBackend {
         cotangent: FloatTensor<Self>,
         sum: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let (hidden, weight, sum) = (contiguous(hidden), contiguous(weight), writable(sum));
-        let (targets, cotangent) = (contiguous(targets), contiguous_as(cotangent, DType::F32));
-        let dtype = hidden.dtype;
-        let [rows, width] = sizes(&hidden);
-        let [vocabulary, _] = sizes(&weight);
-        if rows == 0 {
-            return (empty(&hidden, [0, width], dtype), sum);
-        }
-        let wide_hidden = cast_to(hidden.clone(), DType::F32);
-        let mut hidden_gradient: Option<CubeTensor> = None;
-        let range = (SLOPE_ELEMENTS / rows / COLUMNS).max(1) * COLUMNS;
-        for first in (0..vocabulary).step_by(range) {
-            let count = range.min(vocabulary - first);
-            let slopes = slopes(&hidden, &weight, &targets, &log_sum_exp, &cotangent, temperature, first, count);
-            let part = Self::float_slice(weight.clone(), &[Slice::from(first..first + count), Slice::from(0..width)]);
-            let part = product(slopes.clone(), part);
-            hidden_gradient = Some(match hidden_gradient {
-                Some(sum) => Self::float_add(sum, part),
-                None => part,
-            });
-            add_to_rows(&sum, first, &product(Self::float_transpose(slopes), wide_hidden.clone()));
-        }
-        // An empty vocabulary has no targets, hence no rows.
-        let hidden_gradient = hidden_gradient.unwrap_or_else(|| empty(&hidden, [rows, width], DType::F32));
-        (cast_to(hidden_gradient, dtype), sum)
+        let sum = writable(sum);
+        let gradient = backward(hidden, weight, targets, temperature, [log_sum_exp, cotangent], Some(&sum));
+        (gradient, sum)
     }
+
+    fn linear_log_prob_hidden_backward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        temperature: f64,
+        log_sum_exp: FloatTensor<Self>,
+        cotangent: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        backward(hidden, weight, targets, temperature, [log_sum_exp, cotangent], None)
+    }
+}
+
+/// The gradient of `hidden`; that of the weight is added to `sum`, if there is one.
+fn backward(
+    hidden: CubeTensor,
+    weight: CubeTensor,
+    targets: CubeTensor,
+    temperature: f64,
+    [log_sum_exp, cotangent]: [CubeTensor; 2],
+    sum: Option<&CubeTensor>,
+) -> CubeTensor {
+    let (hidden, weight, targets) = (contiguous(hidden), contiguous(weight), contiguous(targets));
+    let cotangent = contiguous_as(cotangent, DType::F32);
+    let dtype = hidden.dtype;
+    let [rows, width] = sizes(&hidden);
+    let [vocabulary, _] = sizes(&weight);
+    if rows == 0 {
+        return empty(&hidden, [0, width], dtype);
+    }
+    let wide_hidden = sum.map(|_| cast_to(hidden.clone(), DType::F32));
+    let mut hidden_gradient: Option<CubeTensor> = None;
+    let range = (SLOPE_ELEMENTS / rows / COLUMNS).max(1) * COLUMNS;
+    for first in (0..vocabulary).step_by(range) {
+        let count = range.min(vocabulary - first);
+        let slopes = slopes(&hidden, &weight, &targets, &log_sum_exp, &cotangent, temperature, first, count);
+        let part =
+            CubeBackend::float_slice(weight.clone(), &[Slice::from(first..first + count), Slice::from(0..width)]);
+        let part = product(slopes.clone(), part);
+        hidden_gradient = Some(match hidden_gradient {
+            Some(sum) => CubeBackend::float_add(sum, part),
+            None => part,
+        });
+        if let (Some(sum), Some(wide_hidden)) = (sum, &wide_hidden) {
+            add_to_rows(sum, first, &product(CubeBackend::float_transpose(slopes), wide_hidden.clone()));
+        }
+    }
+    // An empty vocabulary has no targets, hence no rows.
+    let hidden_gradient = hidden_gradient.unwrap_or_else(|| empty(&hidden, [rows, width], DType::F32));
+    cast_to(hidden_gradient, dtype)
 }
 
 /// `[rows, count]`: cotangents of the logits of tokens `first..first + count`, before the temperature.

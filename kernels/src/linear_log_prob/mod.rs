@@ -111,4 +111,14 @@ pub trait LinearLogProbGradient: Backend {
         cotangent: FloatTensor<Self>,
         sum: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The same under a weight that is not trained: the gradient of `hidden` alone, with the same bits.
+    fn linear_log_prob_hidden_backward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        temperature: f64,
+        log_sum_exp: FloatTensor<Self>,
+        cotangent: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
 }

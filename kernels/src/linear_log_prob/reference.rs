@@ -44,19 +44,45 @@ pub fn scored_backward(
     cotangent: Tensor<1>,
     sum: Tensor<2>,
 ) -> (Tensor<2>, Tensor<2>) {
+    let slopes = slopes(hidden.clone(), weight.clone(), targets, temperature, log_sum_exp, cotangent);
     let (dtype, wide) = (hidden.dtype(), accumulation_dtype(hidden.dtype()));
-    let factor = (cotangent / temperature.max(COLDEST)).unsqueeze_dim::<2>(1);
-    let probabilities = (logits(hidden.clone(), weight.clone(), temperature) - log_sum_exp.unsqueeze_dim::<2>(1)).exp();
-    let slopes = probabilities.neg() * factor.clone();
-    let rows = Tensor::arange(0..targets.dims()[0] as i64, &targets.device());
-    let vocabulary = weight.dims()[0] as i64;
-    let [count, columns] = slopes.dims();
-    let slopes = slopes
-        .reshape([count * columns])
-        .select_assign(0, rows * vocabulary + targets, factor.squeeze_dim(1), IndexingUpdateOp::Add)
-        .reshape([count, columns]);
     let gradient = slopes.clone().matmul(cast_to(weight, wide));
     (cast_to(gradient, dtype), sum + slopes.transpose().matmul(cast_to(hidden, wide)))
+}
+
+/// See [`ScoredRows::hidden_backward`](super::ScoredRows::hidden_backward).
+pub fn hidden_backward(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    temperature: f64,
+    log_sum_exp: Tensor<1>,
+    cotangent: Tensor<1>,
+) -> Tensor<2> {
+    let (dtype, wide) = (hidden.dtype(), accumulation_dtype(hidden.dtype()));
+    let slopes = slopes(hidden, weight.clone(), targets, temperature, log_sum_exp, cotangent);
+    cast_to(slopes.matmul(cast_to(weight, wide)), dtype)
+}
+
+/// The gradient of the logits before the temperature, `[rows, vocabulary]`.
+fn slopes(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    temperature: f64,
+    log_sum_exp: Tensor<1>,
+    cotangent: Tensor<1>,
+) -> Tensor<2> {
+    let factor = (cotangent / temperature.max(COLDEST)).unsqueeze_dim::<2>(1);
+    let vocabulary = weight.dims()[0] as i64;
+    let probabilities = (logits(hidden, weight, temperature) - log_sum_exp.unsqueeze_dim::<2>(1)).exp();
+    let slopes = probabilities.neg() * factor.clone();
+    let rows = Tensor::arange(0..targets.dims()[0] as i64, &targets.device());
+    let [count, columns] = slopes.dims();
+    slopes
+        .reshape([count * columns])
+        .select_assign(0, rows * vocabulary + targets, factor.squeeze_dim(1), IndexingUpdateOp::Add)
+        .reshape([count, columns])
 }
 
 fn logits(hidden: Tensor<2>, weight: Tensor<2>, temperature: f64) -> Tensor<2> {

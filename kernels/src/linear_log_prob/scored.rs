@@ -91,6 +91,26 @@ impl ScoredRows {
         );
         (Tensor::from_dispatch(gradient), Tensor::from_dispatch(sum))
     }
+
+    /// The gradient of the hidden values alone, under a weight that is not trained: nothing as large as the weight is made.
+    ///
+    /// # Shapes and panics
+    /// As those of [`Self::backward`].
+    pub fn hidden_backward(self, cotangent: Tensor<1>) -> Tensor<2> {
+        let Self { hidden, weight, targets, temperature, log_sum_exp } = self;
+        if !runs_kernel(&hidden, &weight) {
+            return reference::hidden_backward(hidden, weight, targets, temperature, log_sum_exp, cotangent);
+        }
+        let targets = kernel_targets(targets, &hidden);
+        Tensor::from_dispatch(Dispatch::linear_log_prob_hidden_backward(
+            hidden.into_dispatch(),
+            weight.into_dispatch(),
+            targets.into_dispatch(),
+            temperature,
+            log_sum_exp.into_dispatch(),
+            cotangent.into_dispatch(),
+        ))
+    }
 }
 
 fn runs_kernel(hidden: &Tensor<2>, weight: &Tensor<2>) -> bool {

@@ -174,3 +174,32 @@ fn int8_passes_gradients_to_its_input() {
         assert!((found - expected).abs() < 1e-5, "{found} {expected}");
     }
 }
+
+#[test]
+fn int8_in_a_graph_has_the_bits_outside_and_the_gradient_of_the_widened_matrix() {
+    let mut random = Inputs(18);
+    let autodiff: Device = device().autodiff();
+    for (inputs, outputs) in [(1, 1), (15, 7), (33, 45), (131, 300), (300, 70)] {
+        let sizes = random.tensor([outputs, 1]).exp();
+        let weight = Int8Weight::quantize(random.tensor([outputs, inputs]) * sizes);
+        for rows in [1, 2, 9, 50] {
+            let (x, dy) = (random.tensor([1, rows, inputs]), random.tensor([1, rows, outputs]));
+            let tracked = Tensor::<3>::from_data(x.clone().into_data(), &autodiff).require_grad();
+            let y = linear_int8(tracked.clone(), &weight, None);
+            assert_eq!(bits(&y.clone().inner()), bits(&linear_int8(x, &weight, None)), "{rows} rows");
+            let cotangent = Tensor::<3>::from_data(dy.clone().into_data(), &autodiff);
+            let grads = (y * cotangent).sum().backward();
+            let found = f64s(tracked.grad(&grads).unwrap());
+            let wide = weight.values().float().cast(DType::F64) * weight.scales().cast(DType::F64).unsqueeze_dim(1);
+            let dy = dy.cast(DType::F64).reshape([rows, outputs]);
+            let expected = f64s(dy.clone().matmul(wide.clone()));
+            let summed = f64s(dy.abs().matmul(wide.abs()));
+            // One rounding of each scaled factor, and one for every summand.
+            let roundings = (outputs + 2) as f64 * f64::from(f32::EPSILON) / 2.0;
+            for ((found, expected), summed) in found.iter().zip(&expected).zip(&summed) {
+                let bound = roundings * summed;
+                assert!((found - expected).abs() <= bound, "{rows} rows, {inputs} to {outputs}: {found} {expected}");
+            }
+        }
+    }
+}

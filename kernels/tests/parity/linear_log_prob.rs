@@ -2,7 +2,7 @@
 
 use crate::harness::*;
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use nemo_kernels::{LogProbOutput, RandomKey, SamplingOptions, linear_log_prob, sample};
+use nemo_kernels::{LogProbOutput, RandomKey, SamplingOptions, ScoredRows, linear_log_prob, sample};
 
 type Head = fn(Tensor<2>, Tensor<2>, Tensor<1, Int>, f64) -> LogProbOutput;
 
@@ -47,6 +47,35 @@ fn fast_form_is_the_reference() {
             let slopes = finite_differences(&inputs, &only_log_prob);
             assert_close(&name, &expected.gradients, &slopes, 1e-7);
         }
+    }
+}
+
+/// Under a head that is not trained the gradient of the hidden values is the same, and no other is formed.
+#[test]
+fn the_gradient_of_hidden_values_alone_has_the_bits_of_both_gradients() {
+    let device = device();
+    for ([rows, width, vocabulary], head_dtype, dtype) in [
+        ([3, 5, 7], DType::F32, DType::F32),
+        ([300, 24, 130], DType::BF16, DType::F32),
+        ([2050, 8, 4099], DType::F32, DType::F32),
+        ([20, 16, 40], DType::F64, DType::F64),
+    ] {
+        let mut noise = Noise::new(10);
+        let tensor = |values: Vec<f64>, shape: [usize; 2], dtype| {
+            Tensor::<2>::from_data(TensorData::new(values, shape), (&device, DType::F64)).cast(dtype)
+        };
+        let hidden = tensor(noise.vector(rows * width), [rows, width], dtype);
+        let weight = tensor(noise.vector(vocabulary * width), [vocabulary, width], head_dtype);
+        let cotangent = tensor(noise.vector(rows), [rows, 1], dtype).squeeze_dim::<1>(1);
+        let targets: Vec<i64> = (0..rows).map(|row| (row * 7 % vocabulary) as i64).collect();
+        let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device);
+        let (scored, _) = ScoredRows::score(hidden, weight, targets, 0.9);
+        let sum = Tensor::zeros([vocabulary, width], (&device, dtype));
+        let (both, sum) = scored.clone().backward(cotangent.clone(), sum);
+        let alone = scored.hidden_backward(cotangent);
+        let values = |tensor: Tensor<2>| tensor.into_data().iter::<f64>().collect::<Vec<_>>();
+        assert!(values(sum).iter().any(|slope| *slope != 0.0));
+        assert_eq!(values(alone), values(both), "{rows} rows");
     }
 }
 

@@ -176,7 +176,7 @@ pub(super) fn decode_f32(dtype: StoredDtype, bytes: &[u8]) -> Option<Vec<f32>> {
 }
 
 /// Stored floats as f64, exactly; `None` if the type is no float.
-pub(super) fn decode_f64(dtype: StoredDtype, bytes: &[u8]) -> Option<Vec<f64>> {
+pub(crate) fn decode_f64(dtype: StoredDtype, bytes: &[u8]) -> Option<Vec<f64>> {
     match dtype {
         StoredDtype::F64 => Some(decode(bytes, f64::from_le_bytes)),
         StoredDtype::F32 => Some(decode(bytes, |bytes| f64::from(f32::from_le_bytes(bytes)))),

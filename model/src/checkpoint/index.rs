@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::error::CheckpointError;
 use super::tensor_file::TensorFile;
+use crate::adapter::ADAPTER_FILE;
 use crate::config::read_text;
 
 pub(super) const SINGLE_FILE: &str = "model.safetensors";
 pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
-const ADAPTER_FILE: &str = "adapter_model.safetensors";
 
 /// Opens the single file, or every shard the index names.
 ///
@@ -39,7 +39,7 @@ pub(super) fn holds_adapter_only(folder: &Path) -> bool {
 /// The error of a folder without weights, which says what it has instead.
 pub(super) fn no_weights(folder: &Path) -> CheckpointError {
     let hint = if holds_adapter_only(folder) {
-        "; found adapter_model.safetensors, a LoRA adapter, which is no model by itself: merge it into its base model and save that"
+        "; found adapter_model.safetensors, a LoRA adapter, which is no model by itself: give its base model and this folder as --adapter, or merge the two (nemo-burn merge)"
     } else if folder.join("pytorch_model.bin").exists() || folder.join("pytorch_model.bin.index.json").exists() {
         "; found pytorch_model.bin, which is not supported: save the model as safetensors"
     } else {

@@ -17,11 +17,14 @@ mod usable;
 mod weight_names;
 mod writer;
 
+pub(crate) use dtype::decode_f64;
 pub use dtype::{StoredDtype, TensorValues};
 pub use error::CheckpointError;
 pub use reader::CheckpointReader;
+pub(crate) use staging::{Staging, refuse_existing};
 pub use tensor_file::{TensorFile, TensorInfo};
 pub use tensor_writer::{TensorHeader, TensorSink, write_tensor_file};
 pub use usable::{LARGEST_WEIGHT, first_unusable};
 pub use weight_names::{EMBEDDINGS, FINAL_NORM, HEAD, SELECTION_BIAS, TensorSpec, expected_tensors};
 pub use writer::{SaveOptions, SavedWeights, SidecarFile, read_sidecar_files, save_checkpoint, save_in_pieces};
+pub(crate) use writer::{save_as_stored, write_file};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::error::CheckpointError;
 
 /// Checks that a folder can be made at `folder`: it has a name, and nothing is there but perhaps an empty folder.
-pub(super) fn refuse_existing(folder: &Path) -> Result<(), CheckpointError> {
+pub(crate) fn refuse_existing(folder: &Path) -> Result<(), CheckpointError> {
     if folder.file_name().is_none() {
         return Err(CheckpointError::NoFolderName { path: folder.to_owned() });
     }
@@ -34,7 +34,7 @@ pub(super) fn sync_folder_of(path: &Path) -> Result<(), CheckpointError> {
 }
 
 /// The folder a checkpoint is built in; removed again unless published.
-pub(super) struct Staging {
+pub(crate) struct Staging {
     pub path: PathBuf,
     published: bool,
 }

@@ -54,6 +54,18 @@ impl TensorSink<'_> {
         self.file.write_all(&bytes).map_err(|source| CheckpointError::unwritable(self.path, source))
     }
 
+    /// Writes the tensor's next values as they are stored: little-endian, in its own type.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
+        self.num_written += bytes.len() / self.tensor.dtype.size_bytes();
+        if self.num_written > self.tensor.num_values() {
+            return Err(self.wrong_count());
+        }
+        self.file.write_all(bytes).map_err(|source| CheckpointError::unwritable(self.path, source))
+    }
+
     fn finish(self) -> Result<(), CheckpointError> {
         if self.num_written == self.tensor.num_values() { Ok(()) } else { Err(self.wrong_count()) }
     }

@@ -78,9 +78,9 @@ fn an_adapter_is_no_model() {
     let parent = saved(&SaveOptions::default());
     let folder = parent.path().join("model");
     std::fs::rename(folder.join("model.safetensors"), folder.join("adapter_model.safetensors")).unwrap();
-    error_of(&folder, &["holds no weights", "adapter_model.safetensors", "a LoRA adapter", "merge it"]);
+    error_of(&folder, &["holds no weights", "adapter_model.safetensors", "a LoRA adapter", "merge the two"]);
     std::fs::remove_file(folder.join("config.json")).unwrap();
-    error_of(&folder, &["holds no weights", "adapter_model.safetensors", "a LoRA adapter", "merge it"]);
+    error_of(&folder, &["holds no weights", "adapter_model.safetensors", "a LoRA adapter", "merge the two"]);
 }
 
 /// Rewrites the single file of a saved model with other tensors.

@@ -107,15 +107,33 @@ pub fn save_in_pieces<E: From<CheckpointError>>(
     folder: &Path,
     config: &ModelConfig,
     options: &SaveOptions,
+    fill: impl FnMut(&TensorSpec, &mut TensorSink<'_>) -> Result<(), E>,
+) -> Result<SavedWeights, E> {
+    let dtype = options.dtype.unwrap_or(config.dtype.into());
+    save_as_stored(folder, config, options, |spec| Ok(stored_dtype(spec, dtype)), fill)
+}
+
+/// [`save_in_pieces`] with a type for each tensor of [`expected_tensors`].
+///
+/// # Errors
+/// As [`save_checkpoint`], and whatever `dtype_of` returns.
+pub(crate) fn save_as_stored<E: From<CheckpointError>>(
+    folder: &Path,
+    config: &ModelConfig,
+    options: &SaveOptions,
+    dtype_of: impl Fn(&TensorSpec) -> Result<StoredDtype, E>,
     mut fill: impl FnMut(&TensorSpec, &mut TensorSink<'_>) -> Result<(), E>,
 ) -> Result<SavedWeights, E> {
     refuse_existing(folder)?;
     let staging = Staging::create(folder)?;
-    let dtype = options.dtype.unwrap_or(config.dtype.into());
-    let mut headers: Vec<TensorHeader> = expected_tensors(config).into_iter().map(|spec| header(spec, dtype)).collect();
+    let mut headers = Vec::new();
+    for spec in expected_tensors(config) {
+        headers.push(TensorHeader { dtype: dtype_of(&spec)?, name: spec.name, shape: spec.shape });
+    }
     if config.tie_word_embeddings {
         // Neither transformers nor vLLM ties the head of this family: without it in the file they run a random one.
-        headers.push(header(TensorSpec { name: HEAD.to_owned(), shape: table_shape(config) }, dtype));
+        let dtype = dtype_of(&TensorSpec { name: EMBEDDINGS.to_owned(), shape: table_shape(config) })?;
+        headers.push(TensorHeader { name: HEAD.to_owned(), shape: table_shape(config), dtype });
     }
     let shards = into_shards(headers, options.max_shard_bytes);
     let mut saved = SavedWeights { num_files: shards.len(), num_bytes: 0 };
@@ -143,12 +161,13 @@ pub fn save_in_pieces<E: From<CheckpointError>>(
 }
 
 /// The selection bias steers discrete choices, so rounding it would change which experts run.
-fn header(spec: TensorSpec, dtype: StoredDtype) -> TensorHeader {
+fn stored_dtype(spec: &TensorSpec, dtype: StoredDtype) -> StoredDtype {
     let keep_wide = spec.name.ends_with(SELECTION_BIAS) && dtype.size_bytes() < StoredDtype::F32.size_bytes();
-    TensorHeader { name: spec.name, shape: spec.shape, dtype: if keep_wide { StoredDtype::F32 } else { dtype } }
+    if keep_wide { StoredDtype::F32 } else { dtype }
 }
 
-fn write_file(path: &Path, contents: &[u8]) -> Result<(), CheckpointError> {
+/// Writes a small file and flushes it to the disk.
+pub(crate) fn write_file(path: &Path, contents: &[u8]) -> Result<(), CheckpointError> {
     let unwritable = |source| CheckpointError::unwritable(path, source);
     let mut file = File::create(path).map_err(unwritable)?;
     file.write_all(contents).map_err(unwritable)?;

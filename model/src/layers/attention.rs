@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Linear;
+use super::{Linear, LinearMaps};
 use crate::cache::KvPool;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
@@ -109,6 +109,14 @@ impl Attention {
     fn output(&self, attended: Tensor<4>) -> Tensor<3> {
         let [batch, tokens, heads, dim] = attended.dims();
         self.o_proj.forward(attended.reshape([batch, tokens, heads * dim]))
+    }
+
+    /// Shows the four projections under their paths.
+    pub fn linear_maps(&mut self, path: &str, show: &mut LinearMaps<'_>) {
+        show(&join(path, "q_proj"), &mut self.q_proj);
+        show(&join(path, "k_proj"), &mut self.k_proj);
+        show(&join(path, "v_proj"), &mut self.v_proj);
+        show(&join(path, "o_proj"), &mut self.o_proj);
     }
 
     /// Visits the four projections.

@@ -1,17 +1,22 @@
-//! A linear map with Hugging Face's weight layout `[out, in]`.
+//! A linear map with Hugging Face's weight layout `[out, in]`, and the adapter that it may have.
 
 use burn::tensor::Tensor;
 
 use crate::error::ModelError;
-use crate::parameters::{Initialization, Matrix, ParameterMut, Visitor, WeightBuilder, join};
+use crate::parameters::{Adapter, Initialization, Matrix, ParameterMut, Visitor, WeightBuilder, join};
 
-/// `y = x W^T + b`.
+/// What is shown the linear maps of a block, under the paths that checkpoints have.
+pub type LinearMaps<'v> = dyn FnMut(&str, &mut Linear) + 'v;
+
+/// `y = x W^T + b`, and the change of an adapter if there is one.
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// `[out, in]`.
     pub weight: Matrix,
     /// `[out]`.
     pub bias: Option<Tensor<1>>,
+    /// What is trained in place of the weight.
+    pub adapter: Option<Adapter>,
 }
 
 impl Linear {
@@ -36,6 +41,7 @@ impl Linear {
         Ok(Self {
             weight: weights.matrix(&join(path, "weight"), [out_size, in_size], initialization)?,
             bias: weights.optional(bias, &join(path, "bias"), [out_size], Initialization::Zeros)?,
+            adapter: None,
         })
     }
 
@@ -43,10 +49,13 @@ impl Linear {
     /// - x: `[batch, tokens, in]`
     /// - result: `[batch, tokens, out]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.weight.linear(x, self.bias.clone())
+        match &self.adapter {
+            None => self.weight.linear(x, self.bias.clone()),
+            Some(adapter) => self.weight.linear(x.clone(), self.bias.clone()) + adapter.change(x),
+        }
     }
 
-    /// Visits weight (unless it is in eight bits), then bias.
+    /// Visits weight (unless it is in eight bits), then bias; an adapter is none of the map's own parameters.
     pub fn visit_mut(&mut self, path: &str, visitor: &mut Visitor<'_>) {
         self.weight.visit_mut(&join(path, "weight"), visitor);
         if let Some(bias) = &mut self.bias {

@@ -6,7 +6,7 @@
 use burn::tensor::Tensor;
 use nemo_kernels::{SsdInputs, SsmStepInputs, SsmStepOptions};
 
-use super::Linear;
+use super::{Linear, LinearMaps};
 use crate::cache::SsmPool;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
@@ -225,6 +225,12 @@ impl Mamba2 {
 
     fn inner(&self) -> usize {
         self.heads * self.head_dim
+    }
+
+    /// Shows both projections under their paths.
+    pub fn linear_maps(&mut self, path: &str, show: &mut LinearMaps<'_>) {
+        show(&join(path, "in_proj"), &mut self.in_proj);
+        show(&join(path, "out_proj"), &mut self.out_proj);
     }
 
     /// Visits the mixer's parameters.

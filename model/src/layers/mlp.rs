@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Linear;
+use super::{Linear, LinearMaps};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::parallel::ForwardContext;
@@ -45,6 +45,12 @@ impl Mlp {
     pub fn forward(&self, x: Tensor<3>, context: ForwardContext<'_>) -> Tensor<3> {
         let inner = nemo_kernels::squared_relu(self.up_proj.forward(context.enter(x)));
         context.leave(self.down_proj.forward(inner))
+    }
+
+    /// Shows both projections under their paths.
+    pub fn linear_maps(&mut self, path: &str, show: &mut LinearMaps<'_>) {
+        show(&join(path, "up_proj"), &mut self.up_proj);
+        show(&join(path, "down_proj"), &mut self.down_proj);
     }
 
     /// Visits both projections.

@@ -13,11 +13,11 @@ use burn::tensor::Tensor;
 use crate::config::{LayerKind, ModelConfig};
 use crate::error::ModelError;
 use crate::parallel::{ForwardContext, LayerShard};
-use crate::parameters::{Visitor, WeightBuilder, join};
+use crate::parameters::{Adapter, Visitor, WeightBuilder, join};
 use crate::state::LayerState;
 
 pub use attention::Attention;
-pub use linear::Linear;
+pub use linear::{Linear, LinearMaps};
 pub use mamba2::Mamba2;
 pub use mlp::Mlp;
 pub use moe::Moe;
@@ -44,6 +44,8 @@ pub struct Block {
     pub norm: RmsNorm,
     /// The sub-layer.
     pub mixer: Mixer,
+    /// Whether the block belongs to a model of which only adapters are trained.
+    is_frozen: bool,
 }
 
 impl Block {
@@ -63,7 +65,7 @@ impl Block {
             LayerKind::Mlp => Mixer::Mlp(Box::new(Mlp::build(&path, config, shard.mlp_width, weights)?)),
             LayerKind::Moe => Mixer::Moe(Box::new(Moe::build(&path, config, shard, weights)?)),
         };
-        Ok(Self { norm, mixer })
+        Ok(Self { norm, mixer, is_frozen: false })
     }
 
     /// One pass over a run of tokens. Returns also what the run adds to the state: [`LayerState::followed_by`].
@@ -104,16 +106,51 @@ impl Block {
         (Residual::after_block(hidden, mixed), state)
     }
 
-    /// A copy whose parameters are leaves of a fresh autodiff graph, but for its matrices, whose gradients are left in
-    /// factors. It shares storage with this block and serves one pass.
+    /// A copy whose trained parameters are leaves of a fresh autodiff graph, but for its matrices, whose gradients are left
+    /// in factors. What is not trained is a constant. It shares storage with this block and serves one pass.
     #[must_use]
     pub fn traced(&self) -> Self {
         let mut block = self.clone();
-        block.visit_mut("", &mut |_, mut parameter| parameter.trace());
+        block.visit_trained_mut("", &mut |_, mut parameter| parameter.trace());
         block
     }
 
-    /// Visits the block's parameters in a fixed order.
+    /// Gives every linear map the adapter that `adapter_of` has for its path, or none. The block's own parameters are
+    /// trained only where `is_frozen` is false.
+    pub(crate) fn set_adapters(
+        &mut self,
+        path: &str,
+        is_frozen: bool,
+        adapter_of: &mut dyn FnMut(&str) -> Option<Adapter>,
+    ) {
+        self.is_frozen = is_frozen;
+        self.linear_maps(path, &mut |path, map| map.adapter = adapter_of(path));
+    }
+
+    /// Shows the linear maps that may have adapters under their paths, in a fixed order.
+    pub(crate) fn linear_maps(&mut self, path: &str, show: &mut LinearMaps<'_>) {
+        let path = join(path, "mixer");
+        match &mut self.mixer {
+            Mixer::Mamba2(mixer) => mixer.linear_maps(&path, show),
+            Mixer::Attention(mixer) => mixer.linear_maps(&path, show),
+            Mixer::Mlp(mixer) => mixer.linear_maps(&path, show),
+            Mixer::Moe(mixer) => mixer.linear_maps(&path, show),
+        }
+    }
+
+    /// Visits what training changes in a fixed order: the adapters of a model that has some, else all parameters.
+    pub fn visit_trained_mut(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        if !self.is_frozen {
+            return self.visit_mut(path, visitor);
+        }
+        self.linear_maps(path, &mut |path, map| {
+            if let Some(adapter) = &mut map.adapter {
+                adapter.visit_mut(path, visitor);
+            }
+        });
+    }
+
+    /// Visits the block's own parameters in a fixed order, not the adapters beside them.
     pub fn visit_mut(&mut self, path: &str, visitor: &mut Visitor<'_>) {
         self.norm.visit_mut(&join(path, "norm"), visitor);
         let path = join(path, "mixer");

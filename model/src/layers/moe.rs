@@ -5,7 +5,7 @@
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation::sigmoid};
 
-use super::{Linear, Mlp};
+use super::{Linear, LinearMaps, Mlp};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::parallel::{ForwardContext, LayerShard};
@@ -149,6 +149,20 @@ impl Moe {
                 self.routing.choose_row(&biased)
             })
             .collect()
+    }
+
+    /// Shows the linear maps of all experts and those around them under their paths; the router is none of them.
+    pub fn linear_maps(&mut self, path: &str, show: &mut LinearMaps<'_>) {
+        if let Some((down, up)) = &mut self.latent {
+            show(&join(path, "fc1_latent_proj"), down);
+            show(&join(path, "fc2_latent_proj"), up);
+        }
+        for (index, expert) in self.experts.iter_mut().enumerate() {
+            expert.linear_maps(&join(path, &format!("experts.{index}")), show);
+        }
+        if let Some(shared) = &mut self.shared_expert {
+            shared.linear_maps(&join(path, "shared_experts"), show);
+        }
     }
 
     /// Visits the block's parameters.

@@ -9,8 +9,10 @@ use super::WeightStorage;
 /// Norms, softmax, log-probabilities and losses are formed in f32 whatever these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dtypes {
-    /// How projections, experts, embedding and head are kept.
+    /// How projections and experts are kept.
     pub matrices: WeightStorage,
+    /// How embedding and head are kept.
+    pub tables: WeightStorage,
     /// The residual stream, what blocks compute from it, and all parameters but the matrices, which are small.
     pub activations: DType,
     /// Keys and values of attention.
@@ -33,13 +35,23 @@ impl Dtypes {
         Self::with(WeightStorage::Full, dtype)
     }
 
-    const fn with(matrices: WeightStorage, dtype: DType) -> Self {
-        Self { matrices, activations: dtype, keys_values: dtype, states: dtype }
+    /// The types of a model whose matrices stay as they are beside adapters that are trained. Under projections in eight
+    /// bits, embedding and head are kept in bf16: the head's log-probabilities are differentiated, tile by tile.
+    #[must_use]
+    pub fn beside_adapter(self) -> Self {
+        match self.tables {
+            WeightStorage::Int8 => Self { tables: WeightStorage::Bf16, ..self },
+            WeightStorage::Full | WeightStorage::Bf16 => self,
+        }
     }
 
-    /// The type of a matrix of floats; `None` for eight bits.
-    pub fn matrix_float(self) -> Option<DType> {
-        match self.matrices {
+    const fn with(matrices: WeightStorage, dtype: DType) -> Self {
+        Self { matrices, tables: matrices, activations: dtype, keys_values: dtype, states: dtype }
+    }
+
+    /// The type of floats kept as `storage` says; `None` for eight bits.
+    pub fn float_of(self, storage: WeightStorage) -> Option<DType> {
+        match storage {
             WeightStorage::Full => Some(self.activations),
             WeightStorage::Bf16 => Some(DType::BF16),
             WeightStorage::Int8 => None,

@@ -49,10 +49,14 @@ pub fn random(config: &ModelConfig, seed: u64, device: &Device, dtypes: Dtypes) 
 /// Saves a model as a new Hugging Face folder, which must not exist or be empty.
 ///
 /// # Errors
-/// The folder cannot be written; it is then as it was before. A model in eight bits is refused.
+/// The folder cannot be written; it is then as it was before. A model in eight bits is refused, and one
+/// with an adapter.
 pub fn save(model: &NemotronH, folder: &Path, options: &SaveOptions) -> Result<(), ModelError> {
     if model.dtypes().matrices == WeightStorage::Int8 {
         return Err(ModelError::NotSavable);
+    }
+    if model.adapter().is_some() {
+        return Err(ModelError::HasAdapter);
     }
     let mut values = std::collections::BTreeMap::new();
     model.clone().visit_mut(&mut |name, parameter| {

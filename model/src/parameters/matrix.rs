@@ -16,7 +16,8 @@ pub enum WeightStorage {
     Full,
     /// In bf16, rounded to nearest even: two bytes an element. Loses nothing of a checkpoint in bf16.
     Bf16,
-    /// In eight bits with a scale per row ([`Int8Weight`]): one byte an element, which cannot be trained.
+    /// In eight bits with a scale per row ([`Int8Weight`]): one byte an element, which cannot be trained but may lie beside
+    /// adapters that are.
     Int8,
 }
 
@@ -37,7 +38,7 @@ impl From<Tensor<2>> for FloatMatrix {
 
 impl FloatMatrix {
     /// See [`Matrix::linear`].
-    fn linear(&self, x: Tensor<3>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    pub(super) fn linear(&self, x: Tensor<3>, bias: Option<Tensor<1>>) -> Tensor<3> {
         match &self.factors {
             None => nemo_kernels::linear(x, self.weight.clone(), bias),
             Some(factors) => nemo_kernels::linear_deferred(x, self.weight.clone(), bias, factors),

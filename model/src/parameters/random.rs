@@ -9,7 +9,7 @@ use super::{Initialization, WeightSource};
 use crate::error::ModelError;
 
 /// Draws initial values. Each tensor has its own stream, keyed by its name, so their order does not matter.
-pub(super) struct RandomWeights {
+pub(crate) struct RandomWeights {
     pub seed: u64,
 }
 

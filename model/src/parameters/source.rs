@@ -108,30 +108,51 @@ impl<'a> WeightBuilder<'a> {
         self.mapped_bytes
     }
 
-    /// The matrix called `name`, taken into storage at once: no two exist in full at a time.
+    /// The matrix called `name` of a projection or an expert.
     pub fn matrix(
         &mut self,
         name: &str,
         shape: [usize; 2],
         initialization: Initialization,
     ) -> Result<Matrix, ModelError> {
+        self.stored(name, shape, initialization, self.dtypes.matrices)
+    }
+
+    /// The matrix called `name` of the embedding or the head.
+    pub fn table(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        initialization: Initialization,
+    ) -> Result<Matrix, ModelError> {
+        self.stored(name, shape, initialization, self.dtypes.tables)
+    }
+
+    /// A matrix, taken into storage at once: no two exist in full at a time.
+    fn stored(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        initialization: Initialization,
+        storage: WeightStorage,
+    ) -> Result<Matrix, ModelError> {
         // Eight bits are made from bf16 in pieces, so the tensor does not have to exist in f32.
-        let dtype = self.dtypes.matrix_float().unwrap_or(DType::BF16);
+        let dtype = self.dtypes.float_of(storage).unwrap_or(DType::BF16);
         let mapped = match &mut self.origin {
             Origin::Source(source) => source.mapped(name, dtype)?,
             Origin::Outline(_) => None,
         };
         let tensor = match mapped {
             Some(data) => {
-                let stays = self.dtypes.matrices != WeightStorage::Int8;
+                let stays = storage != WeightStorage::Int8;
                 self.mapped_bytes += if stays { data.as_bytes().len() } else { 0 };
                 Tensor::from_data(data, (self.device, dtype))
             }
             None => self.tensor(name, shape, initialization)?,
         };
-        let matrix = Matrix::store(tensor, self.dtypes.matrices);
+        let matrix = Matrix::store(tensor, storage);
         if let Origin::Source(source) = &mut self.origin
-            && self.dtypes.matrices == WeightStorage::Int8
+            && storage == WeightStorage::Int8
         {
             source.release(name);
         }

@@ -1,7 +1,10 @@
 //! Loss and gradients of a shared prefix with two continuations, on the device and by the host kernels.
 
+use std::path::Path;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use nemo_model::NemotronH;
+use nemo_model::adapter::{FactorInitialization, FreshAdapter, LoraSettings, linear_maps};
 use nemo_model::parallel::ForwardContext;
 
 use crate::golden::{load, relative_error, values};
@@ -12,7 +15,7 @@ const LOSS_TOLERANCE: f64 = 2e-6;
 /// Largest relative L2 difference of a parameter's gradient; software Vulkan comes within 1e-5, CUDA within 2e-5.
 const GRADIENT_TOLERANCE: f64 = 5e-5;
 
-/// Loss of the continuations' own tokens, and its gradient by every parameter, under the parameter's name.
+/// Loss of the continuations' own tokens, and its gradient by every trained parameter, under the parameter's name.
 ///
 /// The prefix goes through the model once, so the gradient comes back through its state, as in training over shared
 /// prefixes; the shorter continuation is padded.
@@ -43,12 +46,33 @@ fn train(mut model: NemotronH) -> (f64, Vec<(String, Vec<f64>)>) {
     let value = values(loss.clone())[0];
     let mut gradients = loss.backward();
     let mut by_name = Vec::new();
-    model.visit_mut(&mut |name, parameter| {
+    model.visit_trained_mut(&mut |name, parameter| {
         let gradient =
             parameter.take_gradient(&mut gradients).map(|gradient| values(gradient.add_to(None))).unwrap_or_default();
         by_name.push((name.to_owned(), gradient));
     });
     (value, by_name)
+}
+
+/// The model of a folder on a device; with an adapter that changes what it says, if that is asked for.
+fn loaded(folder: &Path, device: &Device, is_adapted: bool) -> NemotronH {
+    let mut model = load(folder, "config.json", device);
+    if is_adapted {
+        let adapter = FreshAdapter {
+            settings: LoraSettings { rank: 5, alpha: 10.0 },
+            targets: linear_maps(model.config()).into_iter().map(|map| map.target).collect(),
+            initialization: FactorInitialization::Kaiming,
+            seed: 6,
+        };
+        model.add_adapter(&adapter).expect("an adapter");
+        model.visit_trained_mut(&mut |_, mut parameter| {
+            parameter.update_flat(|values| {
+                let wave: Vec<f32> = (0..values.dims()[0]).map(|i| 0.05 * (i as f32 * 0.7).sin()).collect();
+                values + Tensor::from_floats(wave.as_slice(), device)
+            });
+        });
+    }
+    model
 }
 
 #[test]
@@ -57,9 +81,10 @@ fn training_is_that_of_the_host() {
     let mut checks = 0;
     let mut largest: (f64, String) = (0.0, String::new());
     let mut largest_loss: f64 = 0.0;
-    for folder in model_folders() {
-        let (loss, gradients) = train(load(&folder, "config.json", &device));
-        let (expected_loss, expected) = train(load(&folder, "config.json", &Device::flex()));
+    for (folder, is_adapted) in model_folders().into_iter().flat_map(|folder| [(folder.clone(), false), (folder, true)])
+    {
+        let (loss, gradients) = train(loaded(&folder, &device, is_adapted));
+        let (expected_loss, expected) = train(loaded(&folder, &Device::flex(), is_adapted));
         let error = (loss - expected_loss).abs() / expected_loss;
         assert!(error <= LOSS_TOLERANCE, "{}: loss {loss}, on the host {expected_loss}", folder.display());
         largest_loss = largest_loss.max(error);

@@ -7,7 +7,8 @@ use std::fmt::Debug;
 use crate::error::{ConfigError, Origin, did_you_mean};
 use crate::limits;
 use crate::schema::{
-    DatasetConfig, GenerateConfig, LossConfig, LrDecayStyle, MomentDtype, Precision, RunConfig, TruncationType,
+    BaseDtype, DatasetConfig, GenerateConfig, LossConfig, LrDecayStyle, MomentDtype, Precision, RunConfig,
+    TruncationType,
 };
 use crate::{TRAIN_METRICS, VALIDATION_METRICS};
 
@@ -178,6 +179,7 @@ fn ranges(config: &RunConfig) -> Result<()> {
         ("policy.dynamic_batching.train_mb_tokens", policy.dynamic_batching.train_mb_tokens),
         ("policy.max_total_sequence_length", policy.max_total_sequence_length),
         ("policy.chunk_tokens", policy.chunk_tokens),
+        ("policy.megatron_cfg.peft.dim", policy.megatron_cfg.peft.dim),
         ("policy.generation.max_new_tokens", policy.generation.max_new_tokens),
         ("checkpointing.save_period", config.checkpointing.save_period),
         ("cluster.gpus_per_node", config.cluster.gpus_per_node),
@@ -226,12 +228,14 @@ fn ranges(config: &RunConfig) -> Result<()> {
     for (key, value) in [
         ("policy.megatron_cfg.optimizer.adam_eps", optimizer.adam_eps),
         ("policy.generation.temperature", generation.temperature),
+        ("policy.megatron_cfg.peft.alpha", policy.megatron_cfg.peft.alpha),
     ] {
         range(value.is_finite() && value > 0.0, key, value, "above 0")?;
     }
     for (key, value) in [
         ("policy.megatron_cfg.optimizer.adam_beta1", optimizer.adam_beta1),
         ("policy.megatron_cfg.optimizer.adam_beta2", optimizer.adam_beta2),
+        ("policy.megatron_cfg.peft.dropout", policy.megatron_cfg.peft.dropout),
         ("sft.label_smoothing", sft.label_smoothing),
     ] {
         range((0.0..1.0).contains(&value), key, value, "at least 0 and below 1")?;
@@ -284,6 +288,11 @@ fn optimizer_dtypes(config: &RunConfig) -> Result<()> {
         )?;
     }
     require(
+        optimizer.main_params_dtype == Precision::Float32 || !policy.megatron_cfg.peft.enabled,
+        "policy.megatron_cfg.optimizer.main_params_dtype",
+        "adapters (policy.megatron_cfg.peft) are float32 and updated as they are",
+    )?;
+    require(
         optimizer.main_params_dtype == Precision::Float32 || policy.precision == Precision::Bfloat16,
         "policy.megatron_cfg.optimizer.main_params_dtype",
         "weights in float32 (policy.precision) are updated as they are: only those in bfloat16 can do without a copy in float32",
@@ -322,6 +331,16 @@ fn algorithm(config: &RunConfig) -> Result<()> {
         grpo.stop_at_validation_threshold.is_none() || grpo.stop_at_validation_metric.is_some(),
         "grpo.stop_at_validation_threshold",
         "it ends nothing without grpo.stop_at_validation_metric",
+    )?;
+    require(
+        matches!(
+            (policy.megatron_cfg.peft.base_dtype, policy.precision),
+            (BaseDtype::Int8, _)
+                | (BaseDtype::Float32, Precision::Float32)
+                | (BaseDtype::Bfloat16, Precision::Bfloat16)
+        ),
+        "policy.megatron_cfg.peft.base_dtype",
+        "it is policy.precision or int8: set policy.precision for float32 and bfloat16",
     )?;
     let scheduler = &policy.megatron_cfg.scheduler;
     require(

@@ -63,6 +63,8 @@ const IGNORED: &[(&str, &str)] = &[
     ("policy.megatron_cfg.bias_activation_fusion", MEGATRON_INTERNAL),
     ("policy.megatron_cfg.empty_unused_memory_level", MEGATRON_INTERNAL),
     ("policy.megatron_cfg.checkpoint.async_save", "a checkpoint is on disk before the next step begins"),
+    ("policy.megatron_cfg.peft.dropout_position", "without effect while policy.megatron_cfg.peft.dropout is 0"),
+    ("policy.megatron_cfg.peft.a2a_experimental", MEGATRON_INTERNAL),
     ("policy.megatron_cfg.optimizer.bf16", "policy.precision sets the precision"),
     ("policy.megatron_cfg.train_iters", "grpo.max_num_steps and grpo.max_num_epochs end the run"),
     ("policy.megatron_cfg.pipeline_dtype", "there is no pipeline parallelism"),
@@ -134,6 +136,13 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
     ("policy.megatron_cfg.num_layers_in_last_pipeline_stage", &["null"], "pipeline parallelism is not implemented"),
     ("policy.megatron_cfg.context_parallel_size", &["1"], "context parallelism is not implemented"),
     ("policy.megatron_cfg.sequence_parallel", &["false"], "sequence parallelism does not work with Mamba layers"),
+    (
+        "policy.megatron_cfg.peft.lora_B_init_method",
+        &["zero"],
+        "an adapter that changes the model before the first step is not implemented",
+    ),
+    // The recipes write None, which YAML reads as text.
+    ("policy.megatron_cfg.peft.lora_dtype", &["null", "None", "float32"], "adapters are trained in f32"),
     ("policy.megatron_cfg.optimizer.fp16", &["false"], "training in fp16 is not implemented; use float32"),
     (
         "policy.megatron_cfg.distributed_data_parallel_config.use_custom_fsdp",

@@ -30,6 +30,8 @@ pub(crate) const SEQUENCE_TOKENS: usize = 1 << 20;
 pub(crate) const TASKS: usize = nemo_env::generate::MAX_TASKS;
 /// Generated offices; each is made when a task plays in it, and stays. The generator's own bound.
 pub(crate) const OFFICES: usize = nemo_env::generate::MAX_OFFICES;
+/// Rank of an adapter, which has so many rows and columns beside every matrix.
+pub(crate) const ADAPTER_RANK: usize = 1 << 13;
 /// Ids of a tokenizer.
 pub(crate) const VOCABULARY: usize = 1 << 20;
 /// Steps and other counts that nothing is allocated by, but that are added and multiplied.

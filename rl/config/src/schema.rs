@@ -15,9 +15,9 @@ pub use data::{
 };
 pub use grpo::{AdvantageEstimatorConfig, AdvantageEstimatorName, GrpoConfig, KlType, LossConfig, TruncationType};
 pub use policy::{
-    ChatServerConfig, DistributedDataParallelConfig, DynamicBatchingConfig, GenerationConfig, InitConfig,
-    InitTokenizerConfig, LrDecayStyle, MegatronConfig, MomentDtype, OptimizerConfig, PolicyConfig, Precision,
-    SchedulerConfig, TokenizerConfig, VllmConfig, VllmKwargs, WeightDecayStyle,
+    BaseDtype, ChatServerConfig, DistributedDataParallelConfig, DynamicBatchingConfig, FactorInit, GenerationConfig,
+    InitConfig, InitTokenizerConfig, LrDecayStyle, MegatronConfig, MomentDtype, OptimizerConfig, PeftConfig,
+    PeftTarget, PolicyConfig, Precision, SchedulerConfig, TokenizerConfig, VllmConfig, VllmKwargs, WeightDecayStyle,
 };
 
 use std::path::PathBuf;

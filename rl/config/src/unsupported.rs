@@ -4,13 +4,13 @@
 
 use crate::ConfigWarning;
 use crate::error::{ConfigError, Origin};
-use crate::schema::{AdvantageEstimatorName, Precision, RunConfig};
+use crate::schema::{AdvantageEstimatorName, BaseDtype, Precision, RunConfig};
 
 /// Refuses settings without an implementation; their places are the loader's to add.
 pub(crate) fn refuse(config: &RunConfig) -> Result<(), ConfigError> {
     let (grpo, policy, loss) = (&config.grpo, &config.policy, &config.loss_fn);
     let batch = grpo.num_prompts_per_step * grpo.num_generations_per_prompt;
-    let optimizer = &policy.megatron_cfg.optimizer;
+    let (optimizer, peft) = (&policy.megatron_cfg.optimizer, &policy.megatron_cfg.peft);
     let refused: &[(bool, &str, &str)] = &[
         (grpo.use_dynamic_sampling, "grpo.use_dynamic_sampling", "dynamic sampling is not implemented"),
         (
@@ -63,6 +63,27 @@ pub(crate) fn refuse(config: &RunConfig) -> Result<(), ConfigError> {
             optimizer.main_grads_dtype != Precision::Float32,
             "policy.megatron_cfg.optimizer.main_grads_dtype",
             "gradients are summed in f32",
+        ),
+        (
+            peft.enabled && peft.dropout != 0.0,
+            "policy.megatron_cfg.peft.dropout",
+            "dropout would make the trained policy another than the one that was sampled from; set it to 0",
+        ),
+        (
+            peft.enabled && !peft.exclude_modules.is_empty(),
+            "policy.megatron_cfg.peft.exclude_modules",
+            "name the maps that are trained in target_modules instead",
+        ),
+        (
+            !peft.enabled && peft.base_dtype == BaseDtype::Int8,
+            "policy.megatron_cfg.peft.base_dtype",
+            "weights in eight bits are not trained themselves; set policy.megatron_cfg.peft.enabled=true",
+        ),
+        (
+            peft.enabled && policy.init.model_config.is_some(),
+            "policy.megatron_cfg.peft.enabled",
+            "an adapter is worth nothing without its model, and one with random weights is saved nowhere; make it first \
+             (nemo-burn init, nemo-burn sft) and name its folder in policy.model_name",
         ),
         (
             optimizer.optimizer_cpu_offload,
@@ -146,7 +167,17 @@ pub(crate) fn refuse(config: &RunConfig) -> Result<(), ConfigError> {
 /// What is accepted with a different meaning than its name has in NeMo RL.
 pub(crate) fn notices(config: &RunConfig, origin: &impl Fn(&str) -> Origin) -> Vec<ConfigWarning> {
     let (policy, generation) = (&config.policy, &config.policy.generation);
+    let peft = |name: &str| origin(&format!("policy.megatron_cfg.peft.{name}"));
+    let sets_adapter = ["target_modules", "exclude_modules", "dim", "alpha", "dropout", "lora_A_init_method"]
+        .into_iter()
+        .find(|name| peft(name) != Origin::Default);
+    let adapter_key = format!("policy.megatron_cfg.peft.{}", sets_adapter.unwrap_or("dim"));
     let notices: &[(bool, &str, &str)] = &[
+        (
+            sets_adapter.is_some() && !policy.megatron_cfg.peft.enabled,
+            &adapter_key,
+            "the block has no effect while policy.megatron_cfg.peft.enabled is false",
+        ),
         (
             origin("policy.generation.backend") != Origin::Default,
             "policy.generation.backend",

@@ -51,7 +51,7 @@ impl LoadedModel {
         shape.bos_token_id = tokenizer.bos_id();
         shape.pad_token_id = tokenizer.pad_id();
         shape.eos_token_ids = tokenizer.eos_id().into_iter().collect();
-        let dtypes = dtypes(config.policy.precision, &mut shape);
+        let dtypes = dtypes(&config.policy, &mut shape);
         let model = nemo_model::random(&shape, init.seed, device, dtypes)?;
         let mut sidecar_files = trained.files;
         let generation = json!({
@@ -69,6 +69,7 @@ impl LoadedModel {
             template: ChatTemplate::compact()?,
             generation: None,
             sidecar_files,
+            name: path.display().to_string(),
             folder: path,
             warnings: model_files::unused_overrides(&config.policy.hf_config_overrides).into_iter().collect(),
         })

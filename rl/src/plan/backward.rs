@@ -108,7 +108,8 @@ fn moments(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<Mome
     let stream = |tokens: usize, blocks: usize| tokens * blocks * shard.hidden * cells.activation;
 
     // The state before the first token.
-    let all_sums = shard.parameters.saturating_mul(FLOAT32_BYTES);
+    let trained = &shard.trained;
+    let all_sums = trained.all.saturating_mul(FLOAT32_BYTES);
     let mut path = Moment { sums: all_sums, states: state, ..Moment::default() };
     let mut all = Vec::new();
     let mut keys_before = 0;
@@ -145,7 +146,7 @@ fn moments(cells: &CellSizes<'_>, tree: &TreeShape, pass: PassShape) -> Vec<Mome
     // What is there of the sums when the last so many blocks have gone back.
     let once = tree.is_whole_step && !chained;
     let sums = |num_blocks: usize| {
-        let behind = shard.block_parameters.iter().rev().take(num_blocks).fold(shard.head(), |sum, &block| sum + block);
+        let behind = trained.blocks.iter().rev().take(num_blocks).fold(trained.head, |sum, &block| sum + block);
         if once { behind.saturating_mul(FLOAT32_BYTES) } else { all_sums }
     };
     all.push(Moment {
@@ -207,7 +208,8 @@ fn head(cells: &CellSizes<'_>, tokens: usize) -> usize {
     let forward_rows = (FORWARD_TILE[1] / shard.vocabulary.max(1)).clamp(1, FORWARD_TILE[0]).min(tokens);
     let logits = (tile_rows * vocabulary).max(forward_rows * shard.vocabulary) * FLOAT32_BYTES;
     // Where rows need several tiles, a part of the head's gradient is summed before it joins what is there.
-    let part_of_head = if tokens > TILE[0] { vocabulary * shard.hidden * FLOAT32_BYTES } else { 0 };
+    let part_of_head =
+        if tokens > TILE[0] && shard.trained.head > 0 { vocabulary * shard.hidden * FLOAT32_BYTES } else { 0 };
     // The stream behind the last block; of the trained tokens: the stream, its norm, the norm's gradient and a tile's part.
     let scored = rows(tokens) + rows(3 * tokens + tile_rows) + logits + part_of_head;
     // The same stream with its gradient, which is spread from the trained tokens to all; of those the stream and two gradients.

@@ -1,9 +1,12 @@
 //! What a plan is made from, as a configuration says it.
 
+use nemo_model::adapter::AdapterError;
+use nemo_model::checkpoint::{StoredDtype, expected_tensors};
 use nemo_model::config::ModelConfig;
 
-use super::{ElementBytes, Machine, PlanInput, Settings, Workload};
-use crate::config::{Precision, RunConfig};
+use super::{AdapterSizes, ElementBytes, Machine, PlanInput, Settings, Workload};
+use crate::adapter;
+use crate::config::RunConfig;
 use crate::optimizer::OptimizerDtypes;
 
 /// Part of the longest sequence that its prompt is taken to fill, and part of the prompt that is not the same in all: the list
@@ -54,11 +57,9 @@ impl Settings {
     pub fn of_config(config: &RunConfig) -> Self {
         let policy = &config.policy;
         Self {
-            element_bytes: match policy.precision {
-                Precision::Float32 => ElementBytes::FLOAT32,
-                Precision::Bfloat16 => ElementBytes::BFLOAT16,
-            },
+            element_bytes: ElementBytes::of(adapter::dtypes(policy)),
             optimizer: OptimizerDtypes::of_config(&policy.megatron_cfg.optimizer),
+            // Whether weights lie in a file the model's configuration says: see `PlanInput::of_config`.
             mapped_bytes: 0,
             trains: true,
             keeps_reference: config.loss_fn.reference_policy_kl_penalty != 0.0,
@@ -67,11 +68,11 @@ impl Settings {
         }
     }
 
-    /// The settings of a model that only generates, with matrices in elements of `parameter_bytes`, of which `mapped_bytes` lie
-    /// in a file: nothing else needs the memory.
-    pub fn of_generation(parameter_bytes: usize, mapped_bytes: usize) -> Self {
+    /// The settings of a model that only generates, with elements of these sizes, of which `mapped_bytes` lie in a file:
+    /// nothing else needs the memory.
+    pub fn of_generation(element_bytes: ElementBytes, mapped_bytes: usize) -> Self {
         Self {
-            element_bytes: ElementBytes { parameters: parameter_bytes, ..ElementBytes::FLOAT32 },
+            element_bytes,
             optimizer: OptimizerDtypes::default(),
             mapped_bytes,
             trains: false,
@@ -84,19 +85,50 @@ impl Settings {
 
 impl<'a> PlanInput<'a> {
     /// A training run.
-    pub fn of_config(config: &RunConfig, model: &'a ModelConfig, max_open_sequences: usize, machine: Machine) -> Self {
+    ///
+    /// # Errors
+    /// When the model has no place for the adapter that the configuration asks for.
+    pub fn of_config(
+        config: &RunConfig,
+        model: &'a ModelConfig,
+        max_open_sequences: usize,
+        machine: Machine,
+    ) -> Result<Self, AdapterError> {
         let workload = Workload::of_config(config, max_open_sequences);
-        Self { model, workload, machine, settings: Settings::of_config(config) }
+        let mut settings = Settings::of_config(config);
+        let adapter = match adapter::fresh(&config.policy, model) {
+            None => None,
+            Some(fresh) => Some(AdapterSizes::new(model, fresh.settings.rank, &fresh.maps(model)?)),
+        };
+        if adapter.is_some() && machine.threads > 0 {
+            settings.mapped_bytes = mapped_bytes(model, settings.element_bytes);
+        }
+        Ok(Self { model, workload, machine, settings, adapter })
     }
 
     /// A model that only generates.
     pub fn of_generation(
         model: &'a ModelConfig,
-        [parameter_bytes, mapped_bytes]: [usize; 2],
+        (element_bytes, mapped_bytes): (ElementBytes, usize),
         [max_open_sequences, longest_sequence]: [usize; 2],
         machine: Machine,
     ) -> Self {
         let workload = Workload::of_generation(max_open_sequences, longest_sequence);
-        Self { model, workload, machine, settings: Settings::of_generation(parameter_bytes, mapped_bytes) }
+        let settings = Settings::of_generation(element_bytes, mapped_bytes);
+        Self { model, workload, machine, settings, adapter: None }
     }
+}
+
+/// Bytes of the matrices that a host leaves in the model's file, as they are kept in the type that its configuration names.
+/// Routers are copied like all that is small.
+fn mapped_bytes(model: &ModelConfig, element_bytes: ElementBytes) -> usize {
+    let stored = StoredDtype::from(model.dtype);
+    let stays = |bytes: usize| bytes == stored.size_bytes() && stored != StoredDtype::F16;
+    let tensors = expected_tensors(model).into_iter().filter(|tensor| tensor.shape.len() == 2);
+    let sizes = tensors.filter(|tensor| !tensor.name.contains("gate.")).map(|tensor| {
+        let is_table = !tensor.name.contains(".layers.");
+        let bytes = if is_table { element_bytes.tables } else { element_bytes.parameters };
+        if stays(bytes) { tensor.shape.iter().product::<usize>() * bytes } else { 0 }
+    });
+    sizes.sum()
 }

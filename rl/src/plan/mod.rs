@@ -9,6 +9,9 @@
 //! save        resident + one tensor on its way to the file, twice
 //! ```
 //!
+//! Where an adapter is trained, its factors have the moments and the gradient sums, and nobody has masters; weights that a host
+//! reads from a file as they are stay there.
+//!
 //! Generation and backward take turns: the engine's pools are given back before the backward pass. All of it is arithmetic on
 //! sizes; no tensor is made. `rl/tests/memory.rs` holds the backward pass to these figures.
 
@@ -28,7 +31,7 @@ pub use self::backward::PassShape;
 pub use self::cells::{CellSizes, Run};
 pub use self::engine::EngineRoom;
 pub use self::remedy::{remedies, size_text};
-pub use self::sizes::{ElementBytes, FLOAT32_BYTES, Shard};
+pub use self::sizes::{AdapterSizes, ElementBytes, FLOAT32_BYTES, Shard};
 pub use self::work::{Rates, StepSeconds, StepWork};
 
 use self::backward::TreeShape;
@@ -95,12 +98,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Bytes of a parameter's master weight: weights that are narrower than f32 have one, unless the optimizer does without.
-    pub fn master_bytes(&self) -> usize {
-        let is_narrow = self.element_bytes.parameters < FLOAT32_BYTES;
-        if is_narrow && self.optimizer.main_params == Precision::Float32 { FLOAT32_BYTES } else { 0 }
-    }
-
     /// Bytes of both moments of so many parameters.
     pub fn moment_bytes(&self, parameters: usize) -> usize {
         let of_moment = |dtype| match dtype {
@@ -126,6 +123,28 @@ pub struct PlanInput<'a> {
     pub machine: Machine,
     /// How.
     pub settings: Settings,
+    /// What is trained in place of the model, if it is an adapter.
+    pub adapter: Option<AdapterSizes>,
+}
+
+impl PlanInput<'_> {
+    /// Bytes of what is trained as the forward pass reads it: factors are in f32.
+    pub fn trained_bytes(&self) -> usize {
+        if self.adapter.is_some() { FLOAT32_BYTES } else { self.settings.element_bytes.parameters }
+    }
+
+    /// Bytes of a trained parameter's master weight: weights that are narrower than f32 have one, unless the optimizer does
+    /// without.
+    pub fn master_bytes(&self) -> usize {
+        let is_narrow = self.trained_bytes() < FLOAT32_BYTES;
+        if is_narrow && self.settings.optimizer.main_params == Precision::Float32 { FLOAT32_BYTES } else { 0 }
+    }
+
+    /// The part of each device; `None` where the model cannot be cut into so many.
+    fn shard(&self) -> Option<Shard> {
+        let devices = self.machine.devices;
+        Some(Shard::new(self.model, devices)?.beside(self.adapter.as_ref(), devices))
+    }
 }
 
 /// Something that takes memory.
@@ -183,17 +202,22 @@ pub struct Plan {
 impl Plan {
     /// The plan for `input`; `None` where the model cannot be cut into so many devices.
     pub fn new(input: &PlanInput<'_>) -> Option<Self> {
-        let shard = Shard::new(input.model, input.machine.devices)?;
+        let shard = input.shard()?;
         let Settings { element_bytes, trains, keeps_reference, .. } = input.settings;
-        let weights = shard.parameters.saturating_mul(element_bytes.parameters);
-        let of_parameters = |bytes: usize| shard.parameters.saturating_mul(bytes);
+        let of_blocks = (shard.parameters - shard.tables).saturating_mul(element_bytes.parameters);
+        let weights = of_blocks.saturating_add(shard.tables.saturating_mul(element_bytes.tables));
+        let of_trained = |bytes: usize| shard.trained.all.saturating_mul(bytes);
         let mapped = input.settings.mapped_bytes / input.machine.devices.max(1);
         let mut resident = vec![Item::new("weights", weights.saturating_sub(mapped))];
-        if trains {
-            resident.push(Item::new("master weights", of_parameters(input.settings.master_bytes())));
-            resident.push(Item::new("moments of the optimizer", input.settings.moment_bytes(shard.parameters)));
+        if input.adapter.is_some() {
+            resident.push(Item::new("factors of the adapter", of_trained(FLOAT32_BYTES)));
         }
-        if keeps_reference {
+        if trains {
+            resident.push(Item::new("master weights", of_trained(input.master_bytes())));
+            resident.push(Item::new("moments of the optimizer", input.settings.moment_bytes(shard.trained.all)));
+        }
+        // Without its adapter a model is the policy that training started from.
+        if keeps_reference && input.adapter.is_none() {
             resident.push(Item::new("weights of the reference policy", weights));
         }
         let of_resident = total(&resident);
@@ -214,8 +238,8 @@ impl Plan {
         };
         let mut rerun = 0.0;
         if trains {
-            let sums = Item::new("gradient sums", of_parameters(FLOAT32_BYTES));
-            let largest = shard.largest_parameter.saturating_mul(FLOAT32_BYTES);
+            let sums = Item::new("gradient sums", of_trained(FLOAT32_BYTES));
+            let largest = shard.trained.largest.saturating_mul(FLOAT32_BYTES);
             phases.push(Phase { name: BACKWARD, items: backward(kept_bytes) });
             phases.push(Phase { name: "update", items: vec![sums] });
             phases.push(Phase { name: "save", items: vec![Item::new("one tensor, twice", 2 * largest)] });
@@ -342,7 +366,7 @@ fn tree_shapes(workload: &Workload, chunk_tokens: usize) -> Vec<TreeShape> {
 /// What the backward pass takes of each device in the largest of a step's trees, beside what is resident; `None` where the
 /// model cannot be cut into so many parts.
 pub fn backward_phase(input: &PlanInput<'_>, pass: PassShape) -> Option<Phase> {
-    let shard = Shard::new(input.model, input.machine.devices)?;
+    let shard = input.shard()?;
     Some(Phase { name: BACKWARD, items: backward_items(&shard, input, pass) })
 }
 

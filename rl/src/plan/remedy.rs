@@ -94,7 +94,7 @@ fn leaner_optimizers<'a>(input: &PlanInput<'a>) -> Vec<Change<'a>> {
         text = format!("{BLOCK}.exp_avg_dtype=uint8 with {BLOCK}.exp_avg_sq_dtype=uint8");
         steps.push((changed.clone(), text.clone()));
     }
-    if settings.master_bytes() > 0 {
+    if input.master_bytes() > 0 {
         changed.settings.optimizer.main_params = Precision::Bfloat16;
         let and = if text.is_empty() { "" } else { " and " };
         steps.push((changed, format!("{text}{and}{BLOCK}.main_params_dtype=bfloat16")));

@@ -1,14 +1,17 @@
 //! What one device holds of a model: numbers of elements, before anything is said of bytes.
 
-use nemo_model::NemotronH;
+use nemo_model::adapter::LinearMap;
 use nemo_model::checkpoint::{TensorSpec, expected_tensors};
 use nemo_model::config::{LayerKind, ModelConfig};
+use nemo_model::{Dtypes, NemotronH};
 
 /// Bytes of one element, by what it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ElementBytes {
-    /// Weights as the forward pass reads them.
+    /// Weights as the forward pass reads them, but for embedding and head.
     pub parameters: usize,
+    /// Those of embedding and head.
+    pub tables: usize,
     /// Hidden values and their gradients.
     pub activations: usize,
     /// Keys and values in the engine's pages.
@@ -19,13 +22,64 @@ pub struct ElementBytes {
 
 impl ElementBytes {
     /// Everything in four bytes.
-    pub const FLOAT32: Self = Self { parameters: 4, activations: 4, keys_values: 4, states: 4 };
+    pub const FLOAT32: Self = Self { parameters: 4, tables: 4, activations: 4, keys_values: 4, states: 4 };
     /// Weights in two bytes, everything else in four: what is narrow is widened on the way into a product.
-    pub const BFLOAT16: Self = Self { parameters: 2, ..Self::FLOAT32 };
+    pub const BFLOAT16: Self = Self { parameters: 2, tables: 2, ..Self::FLOAT32 };
+
+    /// Those of a model of these types.
+    pub fn of(dtypes: Dtypes) -> Self {
+        let activations = dtypes.activations.size();
+        // Eight bits have no float type.
+        let of = |storage| dtypes.float_of(storage).map_or(1, |dtype| dtype.size());
+        Self {
+            parameters: of(dtypes.matrices),
+            tables: of(dtypes.tables),
+            activations,
+            keys_values: dtypes.keys_values.size(),
+            states: dtypes.states.size(),
+        }
+    }
+}
+
+/// What is trained beside a model that stays as it is, in elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterSizes {
+    /// Numbers in the factors of each block.
+    pub blocks: Vec<usize>,
+    /// Numbers in the largest factor.
+    pub largest: usize,
+}
+
+impl AdapterSizes {
+    /// Of an adapter of this rank beside some maps of a model.
+    pub fn new(config: &ModelConfig, rank: usize, maps: &[LinearMap]) -> Self {
+        let of_block = |index: usize| {
+            let path = format!("{}.", NemotronH::block_path(index));
+            let maps = maps.iter().filter(|map| map.path.starts_with(&path));
+            maps.map(|map| map.num_factor_parameters(rank)).sum()
+        };
+        Self {
+            blocks: (0..config.layers.len()).map(of_block).collect(),
+            largest: maps.iter().map(|map| rank * map.outputs.max(map.inputs)).max().unwrap_or(0),
+        }
+    }
 }
 
 /// Bytes of a gradient sum, of a master weight and of each of the optimizer's moments, whatever the weights are.
 pub const FLOAT32_BYTES: usize = 4;
+
+/// What training changes of a model's part, in elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trained {
+    /// All of it.
+    pub all: usize,
+    /// What belongs to each block.
+    pub blocks: Vec<usize>,
+    /// What belongs to the head.
+    pub head: usize,
+    /// The largest tensor.
+    pub largest: usize,
+}
 
 /// The part of a model that one of several devices holds, in elements. Heads, groups and widths are cut over the devices;
 /// the residual stream and its norms are whole on each of them.
@@ -41,10 +95,10 @@ pub struct Shard {
     pub parameters: usize,
     /// Those that a token is multiplied with: matrices of the blocks and the head. Of experts only the chosen ones.
     pub multiplied: usize,
-    /// Parameters of each block.
-    pub block_parameters: Vec<usize>,
-    /// Parameters of the largest tensor.
-    pub largest_parameter: usize,
+    /// Parameters of embedding and head.
+    pub tables: usize,
+    /// What is trained: all parameters, or the factors of an adapter.
+    pub trained: Trained,
     /// Width of a Mamba block's x, z and y.
     pub inner: usize,
     /// Width of a Mamba block's B, and of its C.
@@ -92,6 +146,21 @@ impl Shard {
         fits.then(|| Self::part_of(config, devices))
     }
 
+    /// The same part of a model beside which an adapter is trained, if there is one.
+    #[must_use]
+    pub fn beside(mut self, adapter: Option<&AdapterSizes>, devices: usize) -> Self {
+        if let Some(adapter) = adapter {
+            let local = |count: &usize| count.div_ceil(devices.max(1));
+            self.trained = Trained {
+                all: adapter.blocks.iter().map(local).sum(),
+                blocks: adapter.blocks.iter().map(local).collect(),
+                head: 0,
+                largest: adapter.largest,
+            };
+        }
+        self
+    }
+
     /// The whole model.
     pub fn whole(config: &ModelConfig) -> Self {
         Self::part_of(config, 1)
@@ -129,8 +198,13 @@ impl Shard {
             vocabulary: config.vocab_size / devices,
             parameters: tensors.iter().map(local).fold(0, usize::saturating_add),
             multiplied,
-            block_parameters: (0..config.layers.len()).map(of_block).collect(),
-            largest_parameter: tensors.iter().map(local).max().unwrap_or(0),
+            tables: tensors.iter().filter(|tensor| !tensor.name.contains(".layers.")).map(local).sum(),
+            trained: Trained {
+                all: tensors.iter().map(local).fold(0, usize::saturating_add),
+                blocks: (0..config.layers.len()).map(of_block).collect(),
+                head: config.vocab_size / devices * config.hidden_size,
+                largest: tensors.iter().map(local).max().unwrap_or(0),
+            },
             inner: config.mamba_inner_size() / devices,
             group_width: config.n_groups * config.ssm_state_size / devices,
             mamba_heads: config.mamba_num_heads / devices,
@@ -148,11 +222,6 @@ impl Shard {
             ],
             shared_experts: config.n_shared_experts * config.moe_shared_expert_intermediate_size / devices,
         }
-    }
-
-    /// Parameters of the head.
-    pub fn head(&self) -> usize {
-        self.vocabulary * self.hidden
     }
 
     /// Number of blocks of a kind.

@@ -24,6 +24,7 @@ fn nano_9b() -> ModelConfig {
     ] {
         shape[key] = value.into();
     }
+    shape["torch_dtype"] = "bfloat16".into();
     shape["hybrid_override_pattern"] = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-".into();
     ModelConfig::from_json_text(&shape.to_string(), Path::new("config.json")).unwrap()
 }
@@ -52,6 +53,7 @@ fn input(model: &ModelConfig, gib: usize) -> PlanInput<'_> {
             memory_utilization: 0.8,
             activation_checkpointing: false,
         },
+        adapter: None,
     }
 }
 
@@ -124,7 +126,9 @@ fn mapped_weights_are_left_out() {
     let model = nano_9b();
     let machine = Machine { device_memory: 16 << 30, devices: 1, threads: 2 };
     let needs = |mapped_bytes| {
-        let plan = Plan::new(&PlanInput::of_generation(&model, [2, mapped_bytes], [1, 1024], machine)).unwrap();
+        let plan =
+            Plan::new(&PlanInput::of_generation(&model, (ElementBytes::BFLOAT16, mapped_bytes), [1, 1024], machine))
+                .unwrap();
         (plan.resident_bytes(), plan.fits())
     };
     let weights = 2 * Shard::whole(&model).parameters;
@@ -151,6 +155,50 @@ fn optimizers_take_what_they_keep() {
         proposed.iter().any(|text| text.contains("exp_avg_dtype=uint8") && text.contains("main_params")),
         "{proposed:?}"
     );
+}
+
+/// Beside an adapter the model has neither masters nor moments nor sums, the factors have, and a reference is the model itself.
+#[test]
+fn an_adapter_is_all_that_is_trained() {
+    let model = nano_9b();
+    let text = "policy: {model_name: x, precision: bfloat16, megatron_cfg: {peft: {enabled: true, dim: 16}}}";
+    let plan_of = |overrides: &[&str], threads: usize| {
+        let mut overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        overrides.push("data.train.generate.count=1".to_owned());
+        let config = crate::config::load_text(text, Path::new("x"), &overrides).unwrap().config;
+        let machine = Machine { device_memory: 1000 << 30, devices: 1, threads };
+        let input = PlanInput::of_config(&config, &model, 1, machine).unwrap();
+        (Plan::new(&input).unwrap(), input)
+    };
+    let kl = ["loss_fn.reference_policy_kl_penalty=0.1", "grpo.skip_reference_policy_logprobs_calculation=false"];
+    let (plan, input) = plan_of(&kl, 2);
+    // Rank times inputs and outputs: 27 Mamba-2 blocks, 25 MLPs, 4 attention blocks.
+    let mamba = (4480 + 22656) + (10240 + 4480);
+    let mlp = 2 * (4480 + 15680);
+    let attention = (4480 + 5120) + 2 * (4480 + 1024) + (5120 + 4480);
+    let factors = 16 * (27 * mamba + 25 * mlp + 4 * attention);
+    let bytes = |name: &str| plan.resident.iter().find(|item| item.name == name).map(|item| item.bytes);
+    assert_eq!(bytes("factors of the adapter"), Some(4 * factors));
+    assert_eq!(bytes("moments of the optimizer"), Some(8 * factors));
+    assert_eq!((bytes("master weights"), bytes("weights of the reference policy")), (Some(0), None));
+    // All but what is small lies in the file.
+    assert!(bytes("weights").unwrap() < 8_000_000, "{:?}", plan.resident);
+    let update = plan.phase("update").unwrap();
+    assert_eq!(update.items[0], Item::new("gradient sums", 4 * factors));
+    let whole = Plan::new(&PlanInput { adapter: None, ..input }).unwrap();
+    let ratio = plan.work.training_flops / whole.work.training_flops;
+    assert!(ratio < 0.7, "{ratio}");
+    let ratio = plan.work.update_bytes / whole.work.update_bytes;
+    assert!(ratio < 0.01, "{ratio}");
+
+    // A device copies the weights; eight bits are not in the file, but embedding and head are.
+    let weights = |(plan, _): (Plan, _)| plan.resident[0].bytes;
+    let shard = Shard::whole(&model);
+    assert_eq!(weights(plan_of(&[], 0)), 2 * shard.parameters);
+    let tables = 2 * 131_072 * 4480;
+    let eight = weights(plan_of(&["policy.megatron_cfg.peft.base_dtype=int8"], 2));
+    assert_eq!(eight, shard.parameters - tables + 2 * 4480 - 4480);
+    assert_eq!(weights(plan_of(&["policy.precision=float32"], 2)), 4 * shard.parameters);
 }
 
 /// What is proposed is computed: the named memory is enough, and a little less is not.

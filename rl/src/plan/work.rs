@@ -1,6 +1,7 @@
 //! Floating-point work and memory traffic of a training step, and how long they take at given rates.
 //!
-//! Counted are products of matrices (two operations per weight and token, three times that with the gradient), attention
+//! Counted are products of matrices (two operations per weight and token, three times that with the gradient, and two times
+//! beside an adapter, whose own products are small), attention
 //! (`4 * queries * keys` per token) and the scan (`6 * inner * state`); of memory the weights and states that decoding reads
 //! and writes, and what the optimizer goes through. These are floors: what is computed elsewhere overlaps or is small.
 
@@ -76,17 +77,19 @@ impl StepWork {
         let middle = float(prompt) + float(sampled) / 2.0;
         let remembered =
             2.0 * float(shard.state() * bytes.states) + middle * float(shard.keys_values() * bytes.keys_values);
+        // Forward, and backward to the inputs and to the weights, unless those stay as they are.
+        let passes = if input.adapter.is_some() { 2.0 } else { 3.0 };
         // The gradient is read; weights, masters and moments are read and written.
-        let of_parameter = FLOAT32_BYTES + 2 * bytes.parameters + 2 * input.settings.master_bytes();
-        let moments = 2.0 * float(input.settings.moment_bytes(shard.parameters));
+        let of_parameter = FLOAT32_BYTES + 2 * input.trained_bytes() + 2 * input.master_bytes();
+        let moments = 2.0 * float(input.settings.moment_bytes(shard.trained.all));
         Self {
             prefill_flops: prompt_tokens * per_token(float(prompt) / 2.0),
             decode_passes: (float(sequences_per_step) / at_once).ceil() * float(sampled),
             decode_flops: at_once * per_token(middle),
             decode_bytes: float(shard.multiplied * bytes.parameters) + at_once * remembered,
-            training_flops: training_tokens * per_token(float(longest_sequence) / 2.0) * (3.0 + rerun),
+            training_flops: training_tokens * per_token(float(longest_sequence) / 2.0) * (passes + rerun),
             rerun,
-            update_bytes: float(shard.parameters) * float(of_parameter) + moments,
+            update_bytes: float(shard.trained.all) * float(of_parameter) + moments,
             training_tokens,
         }
     }

@@ -244,14 +244,16 @@ pub trait Policy {
     /// [`PolicyError::Unusable`].
     fn check_usable(&self) -> Result<(), PolicyError>;
 
-    /// Writes a Hugging Face folder: configuration, tokenizer and weights. `dir` exists and is empty.
+    /// Writes a Hugging Face folder: configuration, tokenizer and weights, or an adapter in PEFT's format where that is what is
+    /// trained. `dir` exists and is empty.
     fn save_weights(&self, dir: &Path) -> Result<(), PolicyError>;
 
     /// Writes whatever the next step needs beside [`Policy::save_weights`]' folder to one file: moments, step count, and
     /// the weights themselves in f32 where the folder holds them rounded.
     fn save_optimizer(&self, path: &Path) -> Result<(), PolicyError>;
 
-    /// Replaces the weights by those of a Hugging Face folder of the same architecture.
+    /// Replaces the weights by those of a Hugging Face folder of the same architecture, or the adapter by one beside the same
+    /// maps.
     fn load_weights(&mut self, dir: &Path) -> Result<(), PolicyError>;
 
     /// Takes up the state written by [`Policy::save_optimizer`], after the weights of the same checkpoint. What the file

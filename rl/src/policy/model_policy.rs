@@ -1,14 +1,18 @@
 //! The policy that is a model: generation by the engine, learning by the tree pass, one copy of the weights
 //! (and of the starting ones where a penalty holds to them).
+//!
+//! Of a model with an adapter the policy is the adapter: it is what is updated, saved and loaded. Such a model is its own
+//! starting policy, without the adapter.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Tensor;
 use nemo_kernels::{DeviceError, WriteCheck};
+use nemo_model::adapter::{AdapterError, save_adapter};
 use nemo_model::checkpoint::{SaveOptions, SidecarFile, StoredDtype};
 use nemo_model::generate::{Engine, EngineOptions};
-use nemo_model::{EngineError, NemotronH};
+use nemo_model::{Dtypes, EngineError, NemotronH};
 
 use super::api::{
     Policy, PolicyError, SampleKey, SamplingParams, SequenceId, SupervisedBatch, SupervisedReport, TokenId, TrainBatch,
@@ -37,8 +41,10 @@ pub struct ModelPolicyOptions {
     pub optimizer: OptimizerDtypes,
     /// Seed of the numbers by which updates are rounded at random.
     pub rounding_seed: u64,
-    /// Tokenizer and other files saved with the weights.
+    /// Tokenizer and other files saved with the weights; an adapter has none, its base has them.
     pub sidecar_files: Vec<SidecarFile>,
+    /// What the folder of an adapter calls the model that it belongs to.
+    pub base_name: String,
 }
 
 /// A Nemotron-H model that acts and learns.
@@ -54,7 +60,7 @@ pub struct ModelPolicy {
 impl ModelPolicy {
     /// A policy with a fresh optimizer.
     pub fn new(model: NemotronH, options: ModelPolicyOptions) -> Self {
-        let optimizer = AdamW::new(model.dtypes(), options.optimizer, options.rounding_seed);
+        let optimizer = AdamW::new(trained_dtypes(&model), options.optimizer, options.rounding_seed);
         let engine = Engine::new(model, options.engine.clone());
         Self { engine, reference: None, optimizer, options }
     }
@@ -62,7 +68,7 @@ impl ModelPolicy {
     /// Keeps the present weights as the reference policy, which a loss with a Kullback-Leibler penalty needs.
     #[must_use]
     pub fn with_reference(mut self) -> Self {
-        self.reference = Some(self.engine.model().clone());
+        self.reference = Some(self.model().without_adapter());
         self
     }
 
@@ -98,8 +104,11 @@ impl ModelPolicy {
         Ok(log_probs)
     }
 
-    /// The type that the model's own file rounds its weights to, if it does.
+    /// The type that the model's own file rounds its weights to, if it does. The file of an adapter has f32.
     fn stored_narrow(&self) -> Option<StoredDtype> {
+        if self.model().adapter().is_some() {
+            return None;
+        }
         let stored = StoredDtype::from(self.model().config().dtype);
         (stored.size_bytes() < StoredDtype::F32.size_bytes()).then_some(stored)
     }
@@ -134,7 +143,7 @@ impl ModelPolicy {
         let mut check = WriteCheck::default();
         self.optimizer.add_to(&mut check);
         // The copy shares storage; only the traversal is asked for.
-        self.model().clone().visit_mut(&mut |_, parameter| parameter.add_to(&mut check));
+        self.model().clone().visit_trained_mut(&mut |_, parameter| parameter.add_to(&mut check));
         check.finish()?;
         Ok(norm)
     }
@@ -291,6 +300,9 @@ impl Policy for ModelPolicy {
     }
 
     fn save_weights(&self, dir: &Path) -> Result<(), PolicyError> {
+        if self.model().adapter().is_some() {
+            return save_adapter(self.model(), dir, &self.options.base_name).map_err(adapter_error);
+        }
         let options = SaveOptions { sidecar_files: self.options.sidecar_files.clone(), ..SaveOptions::default() };
         nemo_model::save(self.engine.model(), dir, &options).map_err(|error| PolicyError::Model(Box::new(error)))
     }
@@ -300,6 +312,9 @@ impl Policy for ModelPolicy {
     }
 
     fn load_weights(&mut self, dir: &Path) -> Result<(), PolicyError> {
+        if self.model().adapter().is_some() {
+            return self.update_model(|model| model.reload_adapter(dir)).map_err(adapter_error);
+        }
         let model = self.engine.model();
         let loaded = nemo_model::load_with_config(dir, model.config(), &model.device(), model.dtypes())
             .map_err(|error| PolicyError::Model(Box::new(error)))?;
@@ -311,7 +326,7 @@ impl Policy for ModelPolicy {
         let (optimizer, mut masters) = AdamW::load(
             path,
             &self.model().device(),
-            self.model().dtypes(),
+            trained_dtypes(self.model()),
             self.options.optimizer,
             self.options.rounding_seed,
         )?;
@@ -395,6 +410,16 @@ fn loss_tokens(batch: &TrainBatch, places: &[(usize, usize)]) -> LossTokens {
 
 fn read(tensor: Tensor<1>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
+}
+
+/// The types in which the parameters that training changes are kept: an adapter's factors are in f32 whatever lies beside
+/// them.
+fn trained_dtypes(model: &NemotronH) -> Dtypes {
+    if model.adapter().is_some() { Dtypes::F32 } else { model.dtypes() }
+}
+
+fn adapter_error(error: AdapterError) -> PolicyError {
+    PolicyError::Model(Box::new(error))
 }
 
 fn engine_error(error: EngineError) -> PolicyError {

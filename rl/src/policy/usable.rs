@@ -11,13 +11,16 @@ const LARGEST: f32 = 1.8e19;
 /// Tokens of the trial run; more would show nothing new, since the head multiplies with the whole vocabulary.
 const TRIAL_TOKENS: usize = 32;
 
-/// Checks every weight by itself, and all of them together in a run over a few tokens.
+/// Checks every weight that training changes by itself, and all weights together in a run over a few tokens.
 ///
 /// # Errors
 /// [`PolicyError::Unusable`] with the tensor at fault: one that holds no numbers or numbers beyond its stored type, or the
 /// one with the largest where the run overflows.
 pub fn check(model: &NemotronH) -> Result<(), PolicyError> {
-    let stored = StoredDtype::from(model.config().dtype);
+    let stored = match model.adapter() {
+        Some(_) => StoredDtype::F32,
+        None => StoredDtype::from(model.config().dtype),
+    };
     let largest_stored = match stored {
         StoredDtype::F16 => 65_504.0,
         _ => LARGEST,
@@ -25,7 +28,7 @@ pub fn check(model: &NemotronH) -> Result<(), PolicyError> {
     let mut fault = None;
     let mut largest = (String::new(), 0.0f32);
     // The copy shares storage; only the traversal is asked for.
-    model.clone().visit_mut(&mut |name, parameter| {
+    model.clone().visit_trained_mut(&mut |name, parameter| {
         if fault.is_some() {
             return;
         }

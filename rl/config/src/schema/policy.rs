@@ -85,9 +85,74 @@ pub struct MegatronConfig {
     /// as memory has room for. Results are the same.
     pub activation_checkpointing: bool,
     pub defer_fp32_logits: bool,
+    pub peft: PeftConfig,
     pub optimizer: OptimizerConfig,
     pub scheduler: SchedulerConfig,
     pub distributed_data_parallel_config: DistributedDataParallelConfig,
+}
+
+/// LoRA: factors beside the linear maps of the model are trained, and the model itself stays as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeftConfig {
+    /// Whether factors are trained instead of the model; without effect are then `precision` on what is trained, which is f32,
+    /// and without it all keys beside this one.
+    pub enabled: bool,
+    /// Which linear maps have factors, by the last part of their names or by Megatron's; an empty list means all.
+    pub target_modules: Vec<PeftTarget>,
+    /// Refused unless empty.
+    pub exclude_modules: Vec<String>,
+    /// Rank.
+    #[serde(deserialize_with = "at_most::<{ limits::ADAPTER_RANK }, _>")]
+    pub dim: usize,
+    /// The change is multiplied by `alpha / dim`.
+    pub alpha: f64,
+    /// Refused unless 0.
+    pub dropout: f64,
+    /// How the factor A is drawn; B is zero.
+    #[serde(rename = "lora_A_init_method")]
+    pub lora_a_init_method: FactorInit,
+    /// What projections and experts of the model are kept in: `policy.precision`, or eight bits. *Own key.*
+    pub base_dtype: BaseDtype,
+}
+
+/// A kind of linear map, by its name in checkpoints or in Megatron.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeftTarget {
+    InProj,
+    OutProj,
+    QProj,
+    KProj,
+    VProj,
+    OProj,
+    UpProj,
+    DownProj,
+    /// Megatron's queries, keys and values in one.
+    LinearQkv,
+    /// Megatron's name of `o_proj`.
+    LinearProj,
+    /// Megatron's name of `up_proj`.
+    LinearFc1,
+    /// Megatron's name of `down_proj`.
+    LinearFc2,
+}
+
+/// How the factor A of an adapter is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FactorInit {
+    Kaiming,
+    Xavier,
+    Normal,
+}
+
+/// What the matrices of a model are kept in beside an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseDtype {
+    Float32,
+    Bfloat16,
+    Int8,
 }
 
 /// AdamW. `optimizer` is `adam` or refused.

@@ -14,7 +14,9 @@ mod mistakes;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nemo_config::{self as config, LoadedConfig, LrDecayStyle, Precision, TaskSplit, TruncationType};
+use nemo_config::{
+    self as config, BaseDtype, FactorInit, LoadedConfig, LrDecayStyle, PeftTarget, Precision, TaskSplit, TruncationType,
+};
 
 const SMALLEST: &str = "policy:\n  model_name: tiny\n";
 
@@ -265,6 +267,43 @@ fn keys_without_effect_are_said_whatever_their_value() {
     }
     let built_in = config::load(&configs().join("grpo_workplace_tiny.yaml"), &[]).expect("loads");
     assert!(built_in.warnings.is_empty(), "the built-in job starts quietly: {:?}", built_in.warnings);
+}
+
+/// The block as NeMo RL's recipes have it, on and off.
+#[test]
+fn an_adapter_is_asked_for_in_the_recipes_words() {
+    let block = "policy:
+  model_name: tiny
+  megatron_cfg:
+    peft:
+      enabled: true
+      target_modules: [linear_qkv, linear_proj, out_proj]
+      exclude_modules: []
+      dim: 16
+      alpha: 64
+      dropout: 0.0
+      dropout_position: \"post\"
+      lora_A_init_method: \"xavier\"
+      lora_B_init_method: \"zero\"
+      a2a_experimental: false
+      lora_dtype: None
+";
+    let loaded = load_text(block, &[]).expect("loads");
+    let peft = &loaded.config.policy.megatron_cfg.peft;
+    assert!(peft.enabled && peft.dim == 16 && peft.alpha == 64.0 && peft.lora_a_init_method == FactorInit::Xavier);
+    assert_eq!(peft.target_modules, [PeftTarget::LinearQkv, PeftTarget::LinearProj, PeftTarget::OutProj]);
+    assert_eq!(peft.base_dtype, BaseDtype::Float32, "as policy.precision says");
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+    assert_says(&loaded.warnings[0].to_string(), &["peft.{dropout_position, a2a_experimental}", "no effect"]);
+
+    let narrow = load_text(block, &["policy.precision=bfloat16"]).expect("loads").config;
+    assert_eq!(narrow.policy.megatron_cfg.peft.base_dtype, BaseDtype::Bfloat16);
+    let eight = load_text(block, &["policy.megatron_cfg.peft.base_dtype=int8"]).expect("loads").config;
+    assert_eq!(eight.policy.megatron_cfg.peft.base_dtype, BaseDtype::Int8);
+
+    let off = load_text(&block.replace("enabled: true", "enabled: false"), &[]).expect("loads");
+    let said = off.warnings.iter().filter(|warning| warning.to_string().contains("peft.enabled is false")).count();
+    assert_eq!(said, 1, "{:?}", off.warnings);
 }
 
 #[test]

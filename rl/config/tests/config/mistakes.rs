@@ -80,9 +80,35 @@ fn refused_values_say_why() {
         ("policy.sequence_packing.enabled=true", ["policy.sequence_packing.enabled: true", "not implemented"]),
         ("loss_fn.positive_example_nll_weight=0.5", ["positive_example_nll_weight: 0.5", "micro-batch"]),
         ("policy.generation.top_k=5", ["policy.generation.top_k: 5", "whole distribution"]),
+        ("policy.megatron_cfg.peft.lora_B_init_method=xavier", ["lora_B_init_method: xavier", "accepted: zero"]),
+        ("policy.megatron_cfg.peft.lora_dtype=bfloat16", ["lora_dtype: bfloat16", "trained in f32"]),
+        ("policy.megatron_cfg.peft.base_dtype=int8", ["base_dtype: int8", "peft.enabled=true"]),
     ] {
         assert_says(&error(&[text]), &parts);
     }
+}
+
+#[test]
+fn settings_of_an_adapter_that_could_not_act_are_refused() {
+    for (setting, parts) in [
+        ("dropout=0.1", ["policy.megatron_cfg.peft.dropout: 0.1", "sampled from"]),
+        ("exclude_modules=[q_proj]", ["policy.megatron_cfg.peft.exclude_modules", "target_modules instead"]),
+        ("target_modules=[q_prj]", ["policy.megatron_cfg.peft.target_modules.0", "q_proj"]),
+        ("target_modules=['*.linear_qkv']", ["policy.megatron_cfg.peft.target_modules.0", "linear_qkv"]),
+        ("target_modules=q_proj", ["policy.megatron_cfg.peft.target_modules", "a list"]),
+        ("lora_A_init_method=uniform", ["lora_A_init_method", "kaiming"]),
+        ("dim=0", ["policy.megatron_cfg.peft.dim", "at least 1"]),
+        ("dim=100000", ["policy.megatron_cfg.peft.dim", "at most 8192"]),
+        ("alpha=0", ["policy.megatron_cfg.peft.alpha", "above 0"]),
+        ("base_dtype=bfloat16", ["policy.megatron_cfg.peft.base_dtype", "policy.precision or int8"]),
+        ("use_dora=true", ["unknown key", "use_dora"]),
+        ("match_all_linear=true", ["unknown key", "match_all_linear"]),
+    ] {
+        let setting = format!("policy.megatron_cfg.peft.{setting}");
+        assert_says(&error(&["policy.megatron_cfg.peft.enabled=true", &setting]), &parts);
+    }
+    let fresh = ["policy.megatron_cfg.peft.enabled=true", "policy.init.model_config=shape.json"];
+    assert_says(&error(&fresh), &["policy.megatron_cfg.peft.enabled", "random weights", "policy.model_name"]);
 }
 
 #[test]

@@ -196,7 +196,9 @@ impl Cells {
             }
             sink.add_block(index, &mut graph.block, &mut gradients);
         }
-        if let Some(d_hidden) = d_hidden {
+        if let Some(d_hidden) = d_hidden
+            && model.adapter().is_none()
+        {
             let [rows, length, width] = d_hidden.dims();
             sink.add_embeddings(model, &self.rows.ids, d_hidden.reshape([rows * length, width]));
         }

@@ -79,7 +79,9 @@ impl<'a> Head<'a> {
     /// The normed residual stream at the targets' positions.
     pub fn normed(&self, hidden: Tensor<3>, targets: &Targets) -> NormedRows {
         let mut norm = self.model.final_norm().clone();
-        norm.visit_mut("", &mut |_, mut parameter| parameter.trace());
+        if self.is_trained() {
+            norm.visit_mut("", &mut |_, mut parameter| parameter.trace());
+        }
         let hidden = hidden.autodiff().require_grad();
         let normed = select(&norm, hidden.clone(), targets);
         NormedRows { norm, hidden, normed }
@@ -103,7 +105,13 @@ impl<'a> Head<'a> {
         Scores { output, spread, log_sum_exp: scored.log_sum_exp() }
     }
 
-    /// The gradient of the residual stream that `rows` were taken from; those of norm and head go to the sink.
+    /// Whether norm and head have gradients: those of a model with an adapter have none.
+    fn is_trained(&self) -> bool {
+        self.model.adapter().is_none()
+    }
+
+    /// The gradient of the residual stream that `rows` were taken from; those of norm and head go to the sink, where they are
+    /// trained.
     pub fn backward(
         &self,
         rows: NormedRows,
@@ -117,24 +125,32 @@ impl<'a> Head<'a> {
         let (tokens, temperature) = (targets.tokens.clone(), self.temperature);
         let scored = ScoredRows::scored_before(normed.clone(), model.head_weight(), tokens, temperature, log_sum_exp);
         let mut d_normed = None;
-        sink.update_table(model, name, |sum| {
-            let (gradient, sum) = scored.backward(gradients.log_prob, sum);
-            d_normed = Some(gradient);
-            sum
-        });
+        if self.is_trained() {
+            sink.update_table(model, name, |sum| {
+                let (gradient, sum) = scored.backward(gradients.log_prob, sum);
+                d_normed = Some(gradient);
+                sum
+            });
+        } else {
+            d_normed = Some(scored.hidden_backward(gradients.log_prob));
+        }
         if let (Some(d_spread), Some(differences)) = (gradients.spread, self.differences(targets)) {
             let d_spread = d_spread.unsqueeze_dim::<2>(1);
             d_normed = d_normed.map(|gradient| gradient + differences * d_spread.clone());
-            let d_differences = normed * d_spread;
-            sink.update_table(model, name, |sum| {
-                let vocabulary = sum.dims()[0] as f64;
-                let sum = sum + d_differences.clone().sum_dim(0) / vocabulary;
-                sum.select_assign(0, targets.tokens.clone(), d_differences.neg(), IndexingUpdateOp::Add)
-            });
+            if self.is_trained() {
+                let d_differences = normed * d_spread;
+                sink.update_table(model, name, |sum| {
+                    let vocabulary = sum.dims()[0] as f64;
+                    let sum = sum + d_differences.clone().sum_dim(0) / vocabulary;
+                    sum.select_assign(0, targets.tokens.clone(), d_differences.neg(), IndexingUpdateOp::Add)
+                });
+            }
         }
         let mut gradients = nemo_kernels::carry(rows.normed, d_normed?).backward();
         let mut norm = rows.norm;
-        sink.add_final_norm(&mut norm, &mut gradients);
+        if self.is_trained() {
+            sink.add_final_norm(&mut norm, &mut gradients);
+        }
         rows.hidden.grad_remove(&mut gradients)
     }
 

@@ -1,7 +1,8 @@
 //! Where gradients go: one sum per parameter, added to in place.
 //!
-//! Everything that happens to a gradient between the backward pass and the optimizer happens here, and nowhere is a second
-//! tensor as large as a parameter made for a batch: products add into their sum, embedding rows are scattered into it.
+//! Of a model with an adapter only the adapter's factors have gradients. Everything that happens to a gradient between the
+//! backward pass and the optimizer happens here, and nowhere is a second tensor as large as a parameter made for a batch:
+//! products add into their sum, embedding rows are scattered into it.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,7 @@ impl GradientSink {
 
     /// Adds the gradients of block `index`, whose graph's leaves `block` holds.
     pub fn add_block(&mut self, index: usize, block: &mut Block, gradients: &mut Gradients) {
-        block.visit_mut(&NemotronH::block_path(index), &mut |name, parameter| {
+        block.visit_trained_mut(&NemotronH::block_path(index), &mut |name, parameter| {
             if let Some(gradient) = parameter.take_gradient(gradients) {
                 self.update(name, |sum| gradient.add_to(sum));
             }
@@ -44,7 +45,7 @@ impl GradientSink {
         });
     }
 
-    /// Adds the gradients of embedding rows.
+    /// Adds the gradients of embedding rows, of a model whose embedding is trained.
     ///
     /// # Shapes
     /// - ids: one per row

@@ -2,8 +2,9 @@ mod whole_graph;
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use nemo_model::Dtypes;
+use nemo_model::adapter::{FactorInitialization, FreshAdapter, LoraSettings, TargetModule};
 use nemo_model::config::ModelConfig;
 
 use super::*;
@@ -26,6 +27,25 @@ fn model(pattern: &str, tied: bool, dtype: DType) -> NemotronH {
     );
     let config = ModelConfig::from_json_text(&config, std::path::Path::new("config.json")).expect("a config");
     nemo_model::random(&config, 9, &Device::flex(), Dtypes::uniform(dtype)).expect("a model")
+}
+
+/// The model with an adapter beside these maps that changes what it says.
+fn adapted(mut model: NemotronH, targets: &[TargetModule]) -> NemotronH {
+    let adapter = FreshAdapter {
+        settings: LoraSettings { rank: 3, alpha: 7.0 },
+        targets: targets.iter().copied().collect(),
+        initialization: FactorInitialization::Kaiming,
+        seed: 4,
+    };
+    model.add_adapter(&adapter).expect("an adapter");
+    model.visit_trained_mut(&mut |_, mut parameter| {
+        parameter.update_flat(|values| {
+            let count = values.dims()[0] as i64;
+            let ramp = Tensor::<1, Int>::arange(0..count, &values.device()).float().cast(values.dtype());
+            values + (ramp * 0.7).sin() * 0.05
+        });
+    });
+    model
 }
 
 struct Batch {
@@ -134,8 +154,17 @@ const WHOLE: PassOptions = PassOptions { max_batch_tokens: 100_000, chunk_tokens
 #[test]
 fn cells_are_the_whole_graph() {
     let mut compared = 0;
-    for (pattern, tied) in [("M*-M*E", false), ("-*M", true), ("E*M-", true), ("MM", false), ("*-", false)] {
-        let model = model(pattern, tied, DType::F32);
+    let models = [("M*-M*E", false), ("-*M", true), ("E*M-", true), ("MM", false), ("*-", false)];
+    let models = models.map(|(pattern, tied)| (pattern, model(pattern, tied, DType::F32)));
+    // Beside adapters the base has no gradients, and those of adapters come through blocks without any.
+    let of_adapters = [
+        ("LoRA M*-M*E", adapted(model("M*-M*E", false, DType::F32), &TargetModule::ALL)),
+        (
+            "LoRA of attention M*-M",
+            adapted(model("M*-M", true, DType::F32), &[TargetModule::QProj, TargetModule::VProj]),
+        ),
+    ];
+    for (pattern, model) in models.into_iter().chain(of_adapters) {
         for depth in 1..=4 {
             let batch = Batch::new(depth);
             for (max_batch_tokens, chunk_tokens) in [(100_000, 100_000), (40, 100_000), (100_000, 10), (1, 7)] {
@@ -170,11 +199,12 @@ fn cells_are_the_whole_graph() {
 #[test]
 fn partitions_equal_flat_sequences() {
     for (dtype, whole_bound, tensor_bound) in [(DType::F32, 1e-6, 1e-4), (DType::F64, 1e-13, 1e-11)] {
-        let model = model("M*-M*E", false, dtype);
-        for depth in 1..=4 {
+        let plain = model("M*-M*E", false, dtype);
+        let models = [plain.clone(), adapted(plain, &TargetModule::ALL)];
+        for (model, depth) in models.iter().flat_map(|model| (1..=4).map(move |depth| (model, depth))) {
             let batch = Batch::new(depth);
             for partly in [false, true] {
-                let flat = by_cells(&model, &batch, usize::MAX, partly, PassOptions { max_batch_tokens: 1, ..WHOLE });
+                let flat = by_cells(model, &batch, usize::MAX, partly, PassOptions { max_batch_tokens: 1, ..WHOLE });
                 for (max_batch_tokens, min_shared, chunk_tokens, kept_bytes) in [
                     (100_000, 8, 100_000, usize::MAX),
                     (64, 8, 11, usize::MAX),
@@ -183,7 +213,7 @@ fn partitions_equal_flat_sequences() {
                     (1, usize::MAX, 9, 0),
                 ] {
                     let options = PassOptions { max_batch_tokens, chunk_tokens, kept_bytes };
-                    let found = by_cells(&model, &batch, min_shared, partly, options);
+                    let found = by_cells(model, &batch, min_shared, partly, options);
                     let case = format!("{dtype:?} depth {depth} {options:?}");
                     let difference = (found.loss - flat.loss).abs();
                     assert!(difference <= whole_bound * flat.loss.abs(), "{case}: {} {}", found.loss, flat.loss);

@@ -195,7 +195,7 @@ impl WholeGraph<'_> {
 
     fn tracked(&self) -> Tracked {
         let model = self.model.tracked();
-        let head = match self.model.head_name() == EMBEDDINGS {
+        let head = match self.model.head_name() == EMBEDDINGS && self.model.adapter().is_none() {
             true => self.model.head_weight().autodiff().require_grad(),
             false => model.head_weight(),
         };
@@ -209,12 +209,13 @@ impl WholeGraph<'_> {
             sums.insert(name.to_owned(), sum.map_or(gradient.clone(), |sum| sum + gradient));
         };
         if self.model.head_name() == EMBEDDINGS
+            && self.model.adapter().is_none()
             && let Some(gradient) = tracked.head.grad_remove(&mut gradients)
         {
             let [rows, width] = gradient.dims();
             add(EMBEDDINGS, gradient.reshape([rows * width]));
         }
-        tracked.model.visit_mut(&mut |name, parameter| match parameter.take_gradient(&mut gradients) {
+        tracked.model.visit_trained_mut(&mut |name, parameter| match parameter.take_gradient(&mut gradients) {
             Some(ParameterGradient::Whole(gradient)) => add(name, gradient),
             Some(ParameterGradient::Factors { .. }) => panic!("{name}: the oracle does not defer"),
             None => {}
