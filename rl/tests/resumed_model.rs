@@ -280,6 +280,8 @@ fn a_resumed_adapter_is_the_uninterrupted_one_beside_every_base() {
         let half_way = factors(&uninterrupted);
         for (name, bits) in &begin {
             assert_ne!(&half_way[name], bits, "{storage:?}: {name} has not moved");
+            // Factors are f32 whatever they lie beside.
+            assert!(half_way[name].iter().any(|bits| bits & 0xffff != 0), "{storage:?}: {name} is rounded to bf16");
         }
         let expected = [step(&mut uninterrupted, 3, 0.05), step(&mut uninterrupted, 4, 0.05)];
         save(&uninterrupted, whole.path());
