@@ -17,21 +17,19 @@
     reason = "a bench stops when something is wrong and prints what it measures"
 )]
 
-#[path = "../kernels/tests/engine_ops/adamw_forms.rs"]
-mod adamw_forms;
 #[path = "../cli/allocator.rs"]
 mod allocator;
 mod machine;
 
 use std::sync::Arc;
 
-use adamw_forms::{adamw, adamw_master, adamw_stochastic};
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use machine::{best_seconds, copy_bytes_per_second, matmul_flops_per_second, read_bytes_per_second};
+use nemo_kernels::adamw::Order;
 use nemo_kernels::{
-    AdamWOptions, Int8Weight, PagedSequence, RoundingKey, SsdInputs, SsmStepInputs, SsmStepOptions, add_rms_norm,
-    cache_write, causal_attention, causal_conv, gated_rms_norm, linear, linear_int8, linear_log_prob, paged_attention,
-    rms_norm, squared_relu, ssd_scan, ssm_step,
+    AdamWOptions, Int8Weight, Moment, PagedSequence, RoundingKey, SsdInputs, SsmStepInputs, SsmStepOptions, Weights,
+    adamw_step, add_rms_norm, cache_write, causal_attention, causal_conv, gated_rms_norm, linear, linear_int8,
+    linear_log_prob, paged_attention, rms_norm, squared_relu, ssd_scan, ssm_step,
 };
 
 const REPEATS: usize = 5;
@@ -461,47 +459,27 @@ fn head(table: &Table, device: &Device) {
 
 fn optimizer(table: &Table, device: &Device) {
     const N: usize = 16 << 20;
-    let options = AdamWOptions {
-        lr: 1e-4,
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
-        weight_decay: 0.01,
-        grad_scale: 1.0,
-        rounding: None,
-    };
+    let (lr, beta1, beta2, eps, weight_decay, grad_scale) = (1e-4, 0.9, 0.999, 1e-8, 0.01, 1.0);
+    let rounding = Some(RoundingKey { seed: 1, stream: 2 });
+    let options = AdamWOptions { lr, beta1, beta2, eps, weight_decay, grad_scale, rounding };
     let gradient = random([N], device);
-    let mut state = Some([random([N], device), Tensor::zeros([N], device), Tensor::zeros([N], device)]);
-    table.line(
-        "adamw 16 M parameters",
-        Work::Bytes(4.0 * 7.0 * N as f64),
-        || {
-            let [param, m, v] = state.take().expect("the state comes back");
-            state = Some(adamw(param, gradient.clone(), m, v, 10, options).into());
-        },
-        None,
-    );
-    let [param, m, v] = state.take().expect("the state comes back");
-    let mut state = Some([param.clone().cast(DType::BF16), param, m, v]);
-    table.line(
-        "adamw_master 16 M parameters in bf16",
-        Work::Bytes((4.0 * 7.0 + 2.0) * N as f64),
-        || {
-            let [param, master, m, v] = state.take().expect("the state comes back");
-            state = Some(adamw_master(param, master, gradient.clone(), m, v, 10, options).into());
-        },
-        None,
-    );
-    let [param, _, m, v] = state.expect("the state comes back");
-    let mut state = Some([param, m, v]);
-    table.line(
-        "adamw_stochastic 16 M parameters in bf16",
-        Work::Bytes((4.0 * 5.0 + 2.0 * 2.0) * N as f64),
-        || {
-            let [param, m, v] = state.take().expect("the state comes back");
-            let key = RoundingKey { seed: 1, stream: 2 };
-            state = Some(adamw_stochastic(param, gradient.clone(), m, v, 10, options, key).into());
-        },
-        None,
-    );
+    let (wide, narrow) = (gradient.clone() * 2.0, gradient.clone().cast(DType::BF16));
+    let floats = |dtype| [(); 2].map(|()| Moment::zeros([N], device, dtype));
+    let codes = [Order::First, Order::Second].map(|order| Moment::blockwise_zeros(order, [N], device));
+    let with_master = Weights::WithMaster { rounded: narrow.clone(), master: wide.clone() };
+    // The gradient is read; what is kept is read and written.
+    for (name, kept_bytes, weights, moments) in [
+        ("adamw 16 M parameters", 12.0, Weights::Single(wide), floats(DType::F32)),
+        ("adamw of bf16 with masters, 16 M", 13.0, with_master, floats(DType::F32)),
+        ("adamw of bf16 rounded at random, 16 M", 10.0, Weights::Rounded(narrow.clone()), floats(DType::F32)),
+        ("the same, moments in bf16", 6.0, Weights::Rounded(narrow.clone()), floats(DType::BF16)),
+        ("the same, moments in eight bits", 4.0, Weights::Rounded(narrow), codes),
+    ] {
+        let mut state = Some((weights, moments));
+        let step = || {
+            let (weights, moments) = state.take().expect("the state comes back");
+            state = Some(adamw_step(weights, gradient.clone(), moments, 10, options));
+        };
+        table.line(name, Work::Bytes((4.0 + 2.0 * kept_bytes) * N as f64), step, None);
+    }
 }
