@@ -13,6 +13,7 @@ use nemo_rl::assemble::{self, Places};
 use nemo_rl::checkpoint::{Algorithm, Checkpoint, POLICY_FOLDER, TrainState};
 use nemo_rl::config::{self, BaseDtype, DatasetConfig, RunConfig};
 use nemo_rl::contents::{self, Contents};
+use nemo_rl::plan::size_text;
 use nemo_rl::policy::model_policy::ModelPolicy;
 use nemo_rl::resume;
 use nemo_rl::rollout::chat::Chat;
@@ -84,6 +85,11 @@ impl Parts {
         ));
         if let Some(coverage) = AdapterCoverage::of(policy.model()) {
             note_coverage(&coverage);
+            output::note(&format!(
+                "base: kept in {}, {} of it read from its files where they lie",
+                config.policy.megatron_cfg.peft.base_dtype.name(),
+                size_text(policy.model().mapped_bytes())
+            ));
         }
         let options = arguments.options(shuffle_rewards);
         let contents = contents::of_run(&config, arguments.tables.as_deref(), &places)?;

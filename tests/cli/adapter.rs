@@ -45,6 +45,7 @@ fn a_run_says_what_it_trains_and_saves_that_alone() {
     let model = contents(&folder.path().join("model"));
     let finished = run_in(folder.path(), &TRAIN);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(finished.stderr.contains("base: kept in float32, "), "{}", finished.stderr);
     for words in ["adapter: LoRA of rank 3 and alpha 32", "in 3 of 3 blocks (1 in_proj, 1 out_proj,", "PEFT"] {
         assert!(finished.stderr.contains(words), "`{words}` is not in: {}", finished.stderr);
     }

@@ -94,8 +94,8 @@ pub struct MegatronConfig {
 /// LoRA: factors beside the linear maps of the model are trained, and the model itself stays as it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeftConfig {
-    /// Whether factors are trained instead of the model; without effect are then `precision` on what is trained, which is f32,
-    /// and without it all keys beside this one.
+    /// Whether factors are trained instead of the model. They are f32 whatever `policy.precision` is; the keys beside this one
+    /// have no effect without it.
     pub enabled: bool,
     /// Which linear maps have factors, by the last part of their names or by Megatron's; an empty list means all.
     pub target_modules: Vec<PeftTarget>,
@@ -153,6 +153,17 @@ pub enum BaseDtype {
     Float32,
     Bfloat16,
     Int8,
+}
+
+impl BaseDtype {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Bfloat16 => "bfloat16",
+            Self::Int8 => "int8",
+        }
+    }
 }
 
 /// AdamW. `optimizer` is `adam` or refused.
