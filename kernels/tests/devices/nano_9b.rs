@@ -221,6 +221,21 @@ fn nano_9b_head_cache_and_optimizer() {
             assert!(tensors.into_iter().all(|tensor| to_vec(tensor).iter().all(|value| value.is_finite())));
         };
         assert!(sum_of_squares(&g) > 0.0);
+        let rounding = Some(RoundingKey { seed: 3, stream: 0 });
+        for narrow in [DType::BF16, DType::U8] {
+            if !check.device.supports_dtype(narrow) {
+                println!("skipped: {:?} does not store {narrow:?}", check.device);
+                continue;
+            }
+            let moments = [adamw::Order::First, adamw::Order::Second].map(|order| match narrow {
+                DType::U8 => Moment::blockwise_zeros(order, [5000], check.device),
+                _ => Moment::zeros([5000], check.device, narrow),
+            });
+            let options = AdamWOptions { rounding, ..options };
+            let (weights, _) = adamw_step(Weights::Rounded(p.clone()), g.clone(), moments, 3, options);
+            let Weights::Rounded(param) = weights else { panic!("the form changed") };
+            finite([param.clone(), param.clone(), param]);
+        }
         if check.dtype == DType::F32 {
             let (p, m, v) = adamw(p, g, m, v, 3, options);
             finite([p, m, v]);
