@@ -28,7 +28,7 @@ pub use blockwise::{BLOCK_SIZE, code_of_zero, num_blocks, table};
 
 pub use rounding::RoundingKey;
 
-/// Scalars of [`adamw`].
+/// Scalars of [`adamw_step`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWOptions {
     /// Learning rate of this step.

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use super::blockwise::{self, BLOCK_SIZE, num_blocks};
 use super::rounding::{Purpose, random_bits, to_either_side, to_nearest, widen};
-use super::{AdamWOptions, Moment, Order, RoundingKey, Weights};
+use super::{AdamWOptions, Moment, Order, Weights};
 use crate::precision::cast_to;
 
 /// See [`adamw_step`](super::adamw_step()). Rounds on the host.
@@ -37,7 +37,7 @@ pub fn adamw_step<const D: usize>(
     (weights, [first.1.store(m, Order::First, None), second.1.store(v, Order::Second, key)])
 }
 
-/// AdamW in one precision; see [`adamw`](super::adamw()).
+/// The formula in the precision of `param`: parameter, first and second moment.
 pub fn adamw<const D: usize>(
     param: Tensor<D>,
     grad: Tensor<D>,
@@ -55,35 +55,6 @@ pub fn adamw<const D: usize>(
     let correction2 = 1.0 - beta2.powf(step as f64);
     let update = m.clone() / ((v.clone() / correction2).sqrt() + eps);
     (param - update * (lr / correction1), m, v)
-}
-
-/// See [`adamw_master`](super::adamw_master()).
-pub fn adamw_master<const D: usize>(
-    param: Tensor<D>,
-    master: Tensor<D>,
-    grad: Tensor<D>,
-    m: Tensor<D>,
-    v: Tensor<D>,
-    step: u64,
-    options: AdamWOptions,
-) -> (Tensor<D>, Tensor<D>, Tensor<D>, Tensor<D>) {
-    let (master, m, v) = adamw(master, grad, m, v, step, options);
-    (cast_to(master.clone(), param.dtype()), master, m, v)
-}
-
-/// See [`adamw_stochastic`](super::adamw_stochastic()). Rounds on the host.
-pub fn adamw_stochastic<const D: usize>(
-    param: Tensor<D>,
-    grad: Tensor<D>,
-    m: Tensor<D>,
-    v: Tensor<D>,
-    step: u64,
-    options: AdamWOptions,
-    key: RoundingKey,
-) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
-    let dtype = param.dtype();
-    let (updated, m, v) = adamw(cast_to(param, DType::F32), grad, m, v, step, options);
-    (round(updated, dtype, Some(key.at_step(step)), Purpose::Weights), m, v)
 }
 
 /// bf16 numbers, stored in `dtype`.

@@ -3,7 +3,7 @@
 use crate::adamw_forms::{adamw, adamw_master, adamw_stochastic};
 use burn::tensor::{DType, Tensor, TensorData, bf16};
 use nemo_kernels::adamw::reference;
-use nemo_kernels::{AdamWOptions, RoundingKey};
+use nemo_kernels::{AdamWOptions, Moment, RoundingKey, Weights};
 
 use crate::harness::{Inputs, address, assert_close, bits, device, fastest_ns, values, with_threads};
 
@@ -21,6 +21,20 @@ fn narrow<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
 fn others<const D: usize>(random: &mut Inputs, shape: [usize; D]) -> [Tensor<D>; 3] {
     let [g, m, v] = [(); 3].map(|()| random.tensor(shape));
     [g, m, v.abs()]
+}
+
+/// The reference of a step that is rounded at random.
+fn reference_stochastic<const D: usize>(
+    param: Tensor<D>,
+    [grad, m, v]: [Tensor<D>; 3],
+    step: u64,
+    options: AdamWOptions,
+    key: RoundingKey,
+) -> Tensor<D> {
+    let options = AdamWOptions { rounding: Some(key), ..options };
+    let (weights, _) = reference::adamw_step(Weights::Rounded(param), grad, [m, v].map(Moment::Float), step, options);
+    let Weights::Rounded(param) = weights else { panic!("the form changed") };
+    param
 }
 
 /// The two bf16 around a value: towards zero, and away from it.
@@ -71,7 +85,9 @@ fn the_reference_of_a_master_rounds_alike() {
     let shape = [7, 200];
     let master = random.tensor(shape);
     let [grad, m, v] = others(&mut random, shape);
-    let (param, master, ..) = reference::adamw_master(narrow(&master), master, grad, m, v, 3, OPTIONS);
+    let weights = Weights::WithMaster { rounded: narrow(&master), master };
+    let (weights, _) = reference::adamw_step(weights, grad, [m, v].map(Moment::Float), 3, OPTIONS);
+    let Weights::WithMaster { rounded: param, master } = weights else { panic!("the form changed") };
     let nearest: Vec<f32> = values(&master).into_iter().map(|value| bf16::from_f32(value).to_f32()).collect();
     assert_eq!(values(&param), nearest);
 }
@@ -115,7 +131,7 @@ fn a_stochastic_step_is_next_to_the_formula() {
         let (p64, m64, v64) = reference::adamw(p64, g64, m64, v64, 3, OPTIONS);
         assert_close(&m_got, &m64, 1e-6);
         assert_close(&v_got, &v64, 1e-6);
-        let (plain, ..) = reference::adamw_stochastic(param, grad, m, v, 3, OPTIONS, KEY);
+        let plain = reference_stochastic(param, [grad, m, v], 3, OPTIONS, KEY);
         let (got, plain) = (values(&got), values(&plain));
         let exact: Vec<f64> = p64.into_data().iter::<f64>().collect();
         let mut differing = 0;
@@ -140,8 +156,7 @@ fn stochastic_rounding_without_an_update_is_the_reference_s() {
         let others = [(); 3].map(|()| zeros.clone());
         let [g, m, v] = others.clone();
         let (host, ..) = adamw_stochastic(param.clone(), g, m, v, step, STILL, key);
-        let [g, m, v] = others;
-        let (plain, ..) = reference::adamw_stochastic(param.clone(), g, m, v, step, STILL, key);
+        let plain = reference_stochastic(param.clone(), others, step, STILL, key);
         assert_eq!(bits(&host), bits(&plain));
         bits(&host)
     };
