@@ -1,9 +1,14 @@
 //! The device under test, and comparisons that report the largest error seen.
 
 use burn::tensor::{DType, Device, Tensor};
+use nemo_kernels::AdamWOptions;
 
 use crate::device::named_device;
 use crate::harness::*;
+
+/// An optimizer step in which every scalar acts.
+pub const STEP: AdamWOptions =
+    AdamWOptions { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0, rounding: None };
 
 /// The device under test, or nothing and a line that says why.
 pub fn test_device() -> Option<Device> {

@@ -12,15 +12,6 @@ use crate::harness::*;
 #[test]
 fn adamw_is_its_reference() {
     let Some(device) = test_device() else { return };
-    let options = AdamWOptions {
-        lr: 1e-2,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        grad_scale: 1.0,
-        rounding: None,
-    };
     let mut report = Report::new("adamw", device.clone());
     for (size, step) in [(1, 1), (127, 2), (128, 3), (129, 100), (5000, 7)] {
         let mut noise = Noise::new(7);
@@ -31,7 +22,7 @@ fn adamw_is_its_reference() {
         let run = |flat: &[Tensor<1>], update: Update| {
             // Fresh buffers, which are written in place.
             let [p, g, m, v] = [0, 1, 2, 3].map(|index| flat[index].clone() * 1.0);
-            let (p, m, v) = update(p, g, m, v, step, options);
+            let (p, m, v) = update(p, g, m, v, step, STEP);
             vec![p, m, v]
         };
         let reference = nemo_kernels::adamw::reference::adamw;
@@ -47,15 +38,6 @@ fn adamw_is_its_reference() {
 #[test]
 fn adamw_with_a_master() {
     let Some(device) = test_device() else { return };
-    let options = AdamWOptions {
-        lr: 1e-2,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        grad_scale: 1.0,
-        rounding: None,
-    };
     for dtype in [DType::BF16, DType::F16] {
         if !device.supports_dtype(dtype) {
             println!("skipped: {device:?} does not store {dtype:?}");
@@ -69,8 +51,8 @@ fn adamw_with_a_master() {
             let param = p.clone().cast(dtype);
             let grad = g.clone().cast(dtype);
             let (param, master, m1, v1) =
-                adamw_master(param, fresh(&p), grad.clone(), fresh(&m), fresh(&v), step, options);
-            let (single, m2, v2) = adamw(fresh(&p), grad, fresh(&m), fresh(&v), step, options);
+                adamw_master(param, fresh(&p), grad.clone(), fresh(&m), fresh(&v), step, STEP);
+            let (single, m2, v2) = adamw(fresh(&p), grad, fresh(&m), fresh(&v), step, STEP);
             assert_eq!(param.dtype(), dtype);
             assert_eq!(to_vec(master.clone()), to_vec(single));
             assert_eq!((to_vec(m1), to_vec(v1)), (to_vec(m2), to_vec(v2)));
@@ -88,15 +70,7 @@ fn adamw_with_a_master() {
 #[test]
 fn adamw_rounds_at_random_with_the_bits_of_the_host() {
     let Some(device) = test_device() else { return };
-    let still = AdamWOptions {
-        lr: 0.0,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        grad_scale: 1.0,
-        rounding: None,
-    };
+    let still = AdamWOptions { lr: 0.0, ..STEP };
     let host = Device::flex();
     // Device, f32 storage of bf16 included; numbers of elements around a tile's end.
     for size in [1, 127, 129, 1023, 1024, 1025, 5000] {

@@ -146,15 +146,6 @@ fn ssm_step_in_every_layout() {
 #[test]
 fn adamw_in_every_layout() {
     let Some(device) = test_device() else { return };
-    let options = AdamWOptions {
-        lr: 1e-2,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        grad_scale: 1.0,
-        rounding: None,
-    };
     for size in [1, 127, 5000] {
         let mut noise = Noise::new(22);
         let [p, g, m, v] = [(); 4].map(|()| tensor(&noise.vector(size), DType::F32, &device));
@@ -162,15 +153,15 @@ fn adamw_in_every_layout() {
         assert_same_in_every_layout(&format!("adamw {size}"), |layout, held| {
             let [p, g, m, v] = [&p, &g, &m, &v].map(|flat| laid(layout, held, flat, [size]));
             let sum = sum_of_squares(&g);
-            let (p, m, v) = adamw(p, g, m, v, 3, options);
+            let (p, m, v) = adamw(p, g, m, v, 3, STEP);
             vec![to_vec(p), to_vec(m), to_vec(v), vec![sum]]
         });
         assert_same_in_every_layout(&format!("adamw_master and adamw_stochastic {size}"), |layout, held| {
             let [master, g, m, v] = [&p, &g, &m, &v].map(|flat| laid(layout, held, flat, [size]));
             let key = RoundingKey { seed: 3, stream: 1 };
-            let (rounded, m, v) = adamw_stochastic(master.clone(), g.clone(), m, v, 3, options, key);
+            let (rounded, m, v) = adamw_stochastic(master.clone(), g.clone(), m, v, 3, STEP, key);
             let narrow = if device.supports_dtype(DType::BF16) { DType::BF16 } else { DType::F16 };
-            let (param, master, m, v) = adamw_master(rounded.clone().cast(narrow), master, g, m, v, 4, options);
+            let (param, master, m, v) = adamw_master(rounded.clone().cast(narrow), master, g, m, v, 4, STEP);
             vec![to_vec(rounded), to_vec(param), to_vec(master), to_vec(m), to_vec(v)]
         });
     }

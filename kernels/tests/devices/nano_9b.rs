@@ -206,15 +206,6 @@ fn nano_9b_head_cache_and_optimizer() {
         };
         check.values("cache_write", &inputs, &|f| write(f, true), &|f| write(f, false));
 
-        let options = AdamWOptions {
-            lr: 1e-2,
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay: 0.1,
-            grad_scale: 1.0,
-            rounding: None,
-        };
         let [p, g, m, v] = [(); 4].map(|()| tensor(&noise.vector(5000), DType::F32, check.device));
         let (p, v) = (p.cast(check.dtype), v.abs());
         let finite = |tensors: [Tensor<1>; 3]| {
@@ -231,19 +222,19 @@ fn nano_9b_head_cache_and_optimizer() {
                 DType::U8 => Moment::blockwise_zeros(order, [5000], check.device),
                 _ => Moment::zeros([5000], check.device, narrow),
             });
-            let options = AdamWOptions { rounding, ..options };
+            let options = AdamWOptions { rounding, ..STEP };
             let (weights, _) = adamw_step(Weights::Rounded(p.clone()), g.clone(), moments, 3, options);
             let Weights::Rounded(param) = weights else { panic!("the form changed") };
             finite([param.clone(), param.clone(), param]);
         }
         if check.dtype == DType::F32 {
-            let (p, m, v) = adamw(p, g, m, v, 3, options);
+            let (p, m, v) = adamw(p, g, m, v, 3, STEP);
             finite([p, m, v]);
         } else {
             let key = RoundingKey { seed: 3, stream: 0 };
-            let (p, m, v) = adamw_stochastic(p, g.clone(), m, v, 3, options, key);
+            let (p, m, v) = adamw_stochastic(p, g.clone(), m, v, 3, STEP, key);
             finite([p.clone(), m.clone(), v.clone()]);
-            let (p, master, m, _) = adamw_master(p.clone(), p.cast(DType::F32), g, m, v, 3, options);
+            let (p, master, m, _) = adamw_master(p.clone(), p.cast(DType::F32), g, m, v, 3, STEP);
             finite([p, master, m]);
         }
     });
